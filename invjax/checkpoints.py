@@ -1,0 +1,120 @@
+"""Trees of arrays on disk, with a manifest that proves them. The only Orbax imports.
+
+Orbax does not notice damage, nor a target of another shape, so `manifest.json` holds
+SHA-256, shape and dtype of each tensor and every restore is checked against it.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from invjax import files
+
+_MANIFEST = "manifest.json"
+_TREE = "tree"
+
+
+class DamagedCheckpoint(ValueError):
+    """What is on disk is not what its manifest says was written."""
+
+
+class Checkpoint(NamedTuple):
+    """Flat tensors by name ("conv1/kernel") and what was recorded beside them."""
+
+    tensors: dict[str, np.ndarray]
+    record: dict[str, Any]
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    return pathlib.Path(path, _MANIFEST).is_file()
+
+
+def names(path: str | os.PathLike[str]) -> frozenset[str]:
+    """Names of a checkpoint's tensors, as its manifest has them; nothing is proven."""
+    return frozenset(_read_manifest(pathlib.Path(path))["tensors"])
+
+
+def tensor_digest(array: np.ndarray) -> str:
+    """SHA-256 of an array's values, little-endian, C order."""
+    little_endian = array.astype(array.dtype.newbyteorder("<"))
+    return hashlib.sha256(little_endian.tobytes()).hexdigest()
+
+
+def save(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray],
+    record: Mapping[str, Any],
+) -> None:
+    """Writes a folder with the tensors and their manifest, whole or not at all.
+
+    Args:
+      path: the folder; one that exists is replaced.
+      tensors: arrays by name.
+      record: JSON values to keep in the manifest beside the tensors' own entries.
+    """
+    manifest = {
+        **record,
+        "tensors": {
+            name: {
+                "shape": list(array.shape),
+                "dtype": str(array.dtype),
+                "sha256": tensor_digest(array),
+            }
+            for name, array in tensors.items()
+        },
+    }
+    with files.whole_directory(path) as fresh:
+        with ocp.StandardCheckpointer() as checkpointer:
+            # Orbax resolves relative paths in a background thread, out of sight.
+            checkpointer.save((fresh / _TREE).resolve(), dict(tensors))
+        text = json.dumps(manifest, indent=1, allow_nan=False)
+        files.write_whole(fresh / _MANIFEST, text + "\n")
+
+
+def restore(path: str | os.PathLike[str]) -> Checkpoint:
+    """Reads what `save` wrote and proves every tensor.
+
+    Raises:
+      DamagedCheckpoint: the manifest or the tensors cannot be read, or a tensor's
+        name, shape, dtype or digest is not the manifest's.
+    """
+    path = pathlib.Path(path).resolve()
+    try:
+        manifest = _read_manifest(path)
+        entries = manifest.pop("tensors")
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        target = {
+            name: jax.ShapeDtypeStruct(entry["shape"], entry["dtype"], sharding=device)
+            for name, entry in entries.items()
+        }
+        with ocp.StandardCheckpointer() as checkpointer:
+            tree = checkpointer.restore(path / _TREE, target)
+        tensors = {name: np.asarray(tree[name]) for name in entries}
+    except Exception as error:  # Orbax, tensorstore and JSON each raise their own
+        raise DamagedCheckpoint(
+            f"{path}: unreadable ({_first_line(error)}); delete the folder, and the "
+            "weights are converted again"
+        ) from None
+    for name, array in tensors.items():
+        if tensor_digest(array) != entries[name]["sha256"]:
+            raise DamagedCheckpoint(
+                f"{path}: tensor {name} is not the one that was written (SHA-256 "
+                "differs); delete the folder, and the weights are converted again"
+            )
+    return Checkpoint(tensors, manifest)
+
+
+def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
+    return json.loads((path / _MANIFEST).read_text())
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]

@@ -1,0 +1,50 @@
+"""Array aliases and the protocols of the function types, each contract in one place.
+
+Letters of the shapes: h height, w width, c channels of one image; l lanes (one lane
+is one inversion: an image's code, a start and a set of weights).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from jax import Array
+from jaxtyping import Float, Int, Key, UInt32
+
+Image = Float[Array, "h w c"]
+"""One image; which range it is in is said where it is used."""
+
+Code = Float[Array, "..."]
+"""What a representation returns: an array of any rank."""
+
+Scalar = Float[Array, ""]
+
+PRNGKey = Key[Array, ""] | UInt32[Array, "2"]
+
+Status = Int[Array, ""]
+
+
+class Representation(Protocol):
+    """A pure function of one image.
+
+    Takes float32 [h, w, c] in [0, 1] (RGB, or one grey channel where the
+    representation is defined on grey images) and returns an array of any shape. If it
+    is a pytree, its array leaves are traced and the rest is static.
+    """
+
+    def __call__(self, image: Image, /) -> Code: ...
+
+
+class DataTerm(Protocol):
+    """How far a code is from its target: (code, target, mask) -> scalar."""
+
+    def __call__(self, code: Code, target: Code, mask: Any, /) -> Scalar: ...
+
+
+class Variable(NamedTuple):
+    """An optimisation variable and how it stands for an image.
+
+    `encode` maps z [h, w, c] to the variable and `decode` back; both are linear.
+    """
+
+    encode: Callable[[Image], Any]
+    decode: Callable[[Any], Image]

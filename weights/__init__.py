@@ -1,0 +1,1 @@
+"""Weights: the command lines around invjax.networks, and where checkpoints land."""
