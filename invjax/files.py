@@ -6,17 +6,24 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import BinaryIO
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Writes `data` (text as UTF-8) to `path`, replacing what was there, atomically."""
+    with whole_file(path) as stream:
+        stream.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Yields a stream whose bytes take `path`'s place when the block succeeds."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    payload = data.encode() if isinstance(data, str) else data
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(payload)
+            yield stream
         # mkstemp makes files that only their owner reads; follow the umask instead.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)

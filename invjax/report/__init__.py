@@ -1,0 +1,1 @@
+"""What a run shows for itself: contact sheets and the HTML gallery."""

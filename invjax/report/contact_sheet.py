@@ -1,0 +1,198 @@
+"""A contact sheet: labelled rows of captioned pictures on white.
+
+Pictures are numpy arrays [h, w, 3] or [h, w, 1] in [0, 1]; values outside are clipped.
+The type is the one that comes with Pillow; letters it lacks lose their accents, others
+become question marks.
+"""
+
+import functools
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
+
+from invjax import images
+
+_PAPER = "#ffffff"
+_INK = "#1a1a1a"
+_SOFT_INK = "#5c5c5c"
+_RULE = "#d9d9d9"
+_PANEL = "#f1f1f1"
+_MISSING = "failed"
+
+
+class Cell(NamedTuple):
+    """One picture and the line under it.
+
+    Attributes:
+      picture: [h, w, 3] or [h, w, 1] in [0, 1], or None for a failed lane, whose
+        panel then says so.
+      caption: One line, cut with an ellipsis where it is wider than the cell.
+    """
+
+    picture: Float[np.ndarray, "h w c"] | None
+    caption: str
+
+
+class Row(NamedTuple):
+    """A heading and the cells below it, from the left."""
+
+    label: str
+    cells: list[Cell]
+
+
+class _Layout(NamedTuple):
+    cell: int
+    margin: int
+    gap: int
+    label_font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+    label_height: int
+    caption_font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+    caption_height: int
+
+
+def contact_sheet(rows: Sequence[Row], *, cell_size: int = 224) -> Image.Image:
+    """Lays the rows out under each other, in equal columns.
+
+    A heading strip stands above each row, so that labels may be long. Pictures are
+    scaled to fit the cell with their aspect kept; a row is as high as its highest
+    picture. Put the originals in the first row.
+
+    Args:
+      rows: At least one; rows may differ in length.
+      cell_size: Width, and greatest height, of a picture in pixels.
+
+    Returns:
+      An RGB picture.
+
+    Raises:
+      ValueError: No rows, or cells of less than 16 pixels.
+      images.ImageError: A picture that is not finite, or not of 1 or 3 channels.
+    """
+    if not rows:
+        raise ValueError("a contact sheet needs at least one row")
+    if cell_size < 16:
+        raise ValueError(f"cells of {cell_size} pixels are too small; use 16 or more")
+    layout = _layout(cell_size)
+    fitted = [[_fit(cell.picture, cell_size) for cell in row.cells] for row in rows]
+    heights = [_row_height(pictures, cell_size) for pictures in fitted]
+    columns = max(1, *(len(row.cells) for row in rows))
+    inner = columns * cell_size + (columns - 1) * layout.gap
+    around = layout.label_height + layout.caption_height
+    height = sum(around + row_height for row_height in heights) + layout.margin * (
+        len(rows) + 1
+    )
+    sheet = Image.new("RGB", (inner + 2 * layout.margin, height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    top = layout.margin
+    for row, pictures, row_height in zip(rows, fitted, heights, strict=True):
+        _draw_label(draw, row.label, top, inner, layout)
+        top += layout.label_height
+        for column, (cell, picture) in enumerate(zip(row.cells, pictures, strict=True)):
+            left = layout.margin + column * (cell_size + layout.gap)
+            box = (left, top, left + cell_size, top + row_height)
+            if picture is None:
+                _draw_missing(draw, box, layout)
+            else:
+                sheet.paste(picture, _centred(box, picture.size))
+            caption = _shorten(cell.caption, layout.caption_font, cell_size)
+            draw.text(
+                (left, box[3] + layout.caption_height),
+                caption,
+                _SOFT_INK,
+                layout.caption_font,
+                anchor="ld",
+            )
+        top += row_height + layout.caption_height + layout.margin
+    return sheet
+
+
+def _layout(cell_size: int) -> _Layout:
+    label_size = min(24, max(13, round(cell_size / 14)))
+    caption_size = min(20, max(11, round(cell_size / 17)))
+    return _Layout(
+        cell=cell_size,
+        margin=min(28, max(10, cell_size // 9)),
+        gap=min(14, max(6, cell_size // 18)),
+        label_font=ImageFont.load_default(size=label_size),
+        label_height=2 * label_size,
+        caption_font=ImageFont.load_default(size=caption_size),
+        caption_height=round(1.6 * caption_size),
+    )
+
+
+def _fit(picture: np.ndarray | None, cell_size: int) -> Image.Image | None:
+    if picture is None:
+        return None
+    pixels = images.to_pillow(picture)
+    scale = cell_size / max(pixels.size)
+    if scale != 1:
+        width, height = (max(1, round(side * scale)) for side in pixels.size)
+        pixels = pixels.resize((width, height), Image.Resampling.LANCZOS)
+    return pixels.convert("RGB")
+
+
+def _row_height(pictures: Sequence[Image.Image | None], cell_size: int) -> int:
+    heights = [picture.height for picture in pictures if picture is not None]
+    return max(heights, default=cell_size)
+
+
+def _centred(box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, int]:
+    left, top, right, bottom = box
+    return left + (right - left - size[0]) // 2, top + (bottom - top - size[1]) // 2
+
+
+def _draw_label(
+    draw: ImageDraw.ImageDraw, label: str, top: int, inner: int, layout: _Layout
+) -> None:
+    text = _shorten(label, layout.label_font, inner)
+    middle = top + layout.label_height // 2
+    draw.text((layout.margin, middle), text, _INK, layout.label_font, anchor="lm")
+    # A hairline leads from the label to the sheet's edge and ties the row together.
+    start = layout.margin + layout.label_font.getlength(text) + layout.gap
+    if start < layout.margin + inner:
+        draw.line((start, middle, layout.margin + inner - 1, middle), _RULE)
+
+
+def _draw_missing(
+    draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], layout: _Layout
+) -> None:
+    left, top, right, bottom = box
+    draw.rectangle((left, top, right - 1, bottom - 1), fill=_PANEL, outline=_RULE)
+    text = _shorten(_MISSING, layout.caption_font, layout.cell - 4)
+    centre = ((left + right) / 2, (top + bottom) / 2)
+    draw.text(centre, text, _SOFT_INK, layout.caption_font, anchor="mm")
+
+
+def _shorten(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> str:
+    """`text` on one line, with an ellipsis for what does not fit in `width` pixels."""
+    letters = "".join(_drawable(letter) for letter in " ".join(text.split()))
+    if font.getlength(letters) <= width:
+        return letters
+    while letters and font.getlength(letters.rstrip() + "…") > width:
+        letters = letters[:-1]
+    return letters.rstrip() + "…" if letters else ""
+
+
+@functools.cache
+def _drawable(letter: str) -> str:
+    """The letter if the font has it, else its plain form, else a question mark."""
+    if letter.isascii() or _has_glyph(letter):
+        return letter
+    if letter in "‐‑‒–—−":
+        return "-"
+    plain = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
+    if not plain and unicodedata.combining(letter):
+        return ""
+    return plain or "?"
+
+
+def _has_glyph(letter: str) -> bool:
+    font = ImageFont.load_default(size=20)
+    # U+FFFF is no character: every font draws its box for missing glyphs.
+    return bytes(font.getmask(letter)) != bytes(font.getmask("\uffff"))

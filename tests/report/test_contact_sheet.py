@@ -1,0 +1,165 @@
+"""Where pictures, labels and captions land on the sheet."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from invjax import images
+from invjax.report import contact_sheet
+from invjax.report.contact_sheet import Cell, Row
+
+RED, GREEN = (255, 0, 0), (0, 255, 0)
+
+
+def flat(colour, height=16, width=16):
+    pixels = np.broadcast_to(np.array(colour, np.float32) / 255, (height, width, 3))
+    return np.ascontiguousarray(pixels)
+
+
+def box_of(sheet: Image.Image, colour) -> tuple[int, int, int, int]:
+    """The bounding box (left, top, right, bottom) of a colour; it must be filled."""
+    mask = (np.asarray(sheet) == colour).all(-1)
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+
+
+def has_ink(sheet: Image.Image, box) -> bool:
+    return np.asarray(sheet.crop(box)).min() < 160
+
+
+def test_pictures_are_placed_in_equal_columns():
+    sheet = contact_sheet.contact_sheet(
+        [Row("a", [Cell(flat(RED), "one"), Cell(flat(GREEN), "two")])], cell_size=64
+    )
+    assert sheet.mode == "RGB"
+    red, green = box_of(sheet, RED), box_of(sheet, GREEN)
+    assert (red[2] - red[0], red[3] - red[1]) == (64, 64)
+    assert (green[2] - green[0], green[3] - green[1]) == (64, 64)
+    assert red[1] == green[1]
+    assert green[0] > red[2]
+    # Equal margins at both sides.
+    assert red[0] == sheet.width - green[2] > 0
+
+
+def test_labels_stand_above_and_captions_below():
+    sheet = contact_sheet.contact_sheet(
+        [Row("label", [Cell(flat(RED), "caption")])], cell_size=64
+    )
+    left, top, right, bottom = box_of(sheet, RED)
+    assert has_ink(sheet, (left, 0, right, top))
+    assert has_ink(sheet, (left, bottom, right, sheet.height))
+    bare = contact_sheet.contact_sheet([Row("", [Cell(flat(RED), "")])], cell_size=64)
+    assert bare.size == sheet.size
+    assert not has_ink(bare, (left, 0, right, top))
+    assert not has_ink(bare, (left, bottom, right, bare.height))
+
+
+def test_sheet_is_white_around():
+    sheet = contact_sheet.contact_sheet(
+        [Row("label " * 40, [Cell(flat(RED), "caption " * 40)])], cell_size=64
+    )
+    pixels = np.asarray(sheet)
+    left, _, right, _ = box_of(sheet, RED)
+    for edge in (pixels[:, :left], pixels[:, right:], pixels[:2], pixels[-2:]):
+        assert (edge == 255).all()
+
+
+def test_long_captions_stay_under_their_own_picture():
+    long = Row("a", [Cell(flat(RED), "W" * 90), Cell(flat(GREEN), "")])
+    sheet = contact_sheet.contact_sheet([long], cell_size=64)
+    _, _, right, bottom = box_of(sheet, RED)
+    assert has_ink(sheet, (0, bottom, right, sheet.height))
+    assert not has_ink(sheet, (right, bottom, sheet.width, sheet.height))
+
+
+def test_long_captions_end_in_an_ellipsis():
+    def drawn(caption):
+        sheet = contact_sheet.contact_sheet(
+            [Row("", [Cell(flat(RED), caption)])], cell_size=64
+        )
+        return np.asarray(sheet)
+
+    cut = drawn("i" * 200)
+    assert any(np.array_equal(cut, drawn("i" * count + "…")) for count in range(1, 60))
+
+
+def test_aspect_is_kept():
+    sheet = contact_sheet.contact_sheet(
+        [
+            Row("wide", [Cell(flat(RED, 10, 20), "")]),
+            Row("high", [Cell(flat(GREEN, 200, 50), "")]),
+        ],
+        cell_size=64,
+    )
+    red, green = box_of(sheet, RED), box_of(sheet, GREEN)
+    assert (red[2] - red[0], red[3] - red[1]) == (64, 32)
+    assert (green[2] - green[0], green[3] - green[1]) == (16, 64)
+    # Centred in the same column.
+    assert red[0] + red[2] == green[0] + green[2]
+    assert green[1] > red[3]
+
+
+def test_grey_is_shown_grey_and_values_are_clipped():
+    grey = np.full((16, 16, 1), 0.2, np.float32)
+    bright = flat(RED) * 9 - 0.5
+    sheet = contact_sheet.contact_sheet(
+        [Row("", [Cell(grey, ""), Cell(bright, "")])], cell_size=64
+    )
+    box_of(sheet, (51, 51, 51))
+    box_of(sheet, RED)
+
+
+def test_pictures_of_the_cells_size_are_not_resampled():
+    levels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    picture = levels.astype(np.float32) / 255
+    sheet = contact_sheet.contact_sheet(
+        [Row("", [Cell(flat(RED), ""), Cell(picture, "")])], cell_size=32
+    )
+    left, top, right, bottom = box_of(sheet, RED)
+    step = sheet.width - right - left
+    crop = sheet.crop((left + step, top, right + step, bottom))
+    np.testing.assert_array_equal(np.asarray(crop), levels)
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_failed_lane_is_a_panel_that_says_so(beside):
+    cells = [Cell(None, "")] + [Cell(flat(RED), "")] * beside
+    sheet = contact_sheet.contact_sheet([Row("", cells)], cell_size=64)
+    panel = (np.asarray(sheet) == (0xD9, 0xD9, 0xD9)).all(-1)[sheet.height // 4 :]
+    columns = np.flatnonzero(panel.any(0))[:64]
+    assert columns[-1] - columns[0] == 63
+    left = int(columns[0])
+    assert has_ink(sheet, (left + 2, sheet.height // 3, left + 62, sheet.height - 20))
+
+
+def test_rows_may_differ_in_length():
+    sheet = contact_sheet.contact_sheet(
+        [
+            Row("three", [Cell(flat(RED), "")] * 3),
+            Row("one", [Cell(flat(GREEN), "")]),
+            Row("none", []),
+        ],
+        cell_size=32,
+    )
+    red, green = (np.asarray(sheet) == RED).all(-1), box_of(sheet, GREEN)
+    assert red.sum() == 3 * 32 * 32
+    assert green[0] == np.flatnonzero(red.any(0))[0]
+
+
+def test_letters_the_font_lacks_are_replaced_not_boxed():
+    def drawn(label):
+        return contact_sheet.contact_sheet([Row(label, [])]).tobytes()
+
+    assert drawn("café – 中") == drawn("cafe - ?")
+    assert drawn("cafe\u0301") == drawn("cafe")
+    assert drawn("cafe") != drawn("cafo")
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="at least one row"):
+        contact_sheet.contact_sheet([])
+    with pytest.raises(ValueError, match="too small"):
+        contact_sheet.contact_sheet([Row("", [])], cell_size=3)
+    with pytest.raises(images.ImageError, match="not a number"):
+        contact_sheet.contact_sheet([Row("", [Cell(flat(RED) * np.nan, "")])])
