@@ -1,14 +1,13 @@
 """Array aliases and the protocols of the function types, each contract in one place.
 
 Letters of the shapes: h height, w width, c channels of one image; l lanes (one lane
-is one inversion: an image's code, a start and a set of weights).
+is one inversion: an image's code, a start and a set of weights); t steps.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jax import Array
-from jaxtyping import Float, Int, Key, UInt32
+from jaxtyping import Float, Key, UInt32
 
 Image = Float[Array, "h w c"]
 """One image; which range it is in is said where it is used."""
@@ -20,9 +19,10 @@ Scalar = Float[Array, ""]
 
 PRNGKey = Key[Array, ""] | UInt32[Array, "2"]
 
-Status = Int[Array, ""]
+PRNGKeys = Key[Array, " l"] | UInt32[Array, "l 2"]
 
 
+@runtime_checkable
 class Representation(Protocol):
     """A pure function of one image.
 
@@ -34,17 +34,8 @@ class Representation(Protocol):
     def __call__(self, image: Image, /) -> Code: ...
 
 
+@runtime_checkable
 class DataTerm(Protocol):
     """How far a code is from its target: (code, target, mask) -> scalar."""
 
     def __call__(self, code: Code, target: Code, mask: Any, /) -> Scalar: ...
-
-
-class Variable(NamedTuple):
-    """An optimisation variable and how it stands for an image.
-
-    `encode` maps z [h, w, c] to the variable and `decode` back; both are linear.
-    """
-
-    encode: Callable[[Image], Any]
-    decode: Callable[[Any], Image]

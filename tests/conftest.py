@@ -1,8 +1,29 @@
 """What every test runs under."""
 
+import os
+import pathlib
+
 import jax
+import numpy as np
 import pytest
 from absl import flags
+
+from invjax.networks import layers
+from invjax.representations import cnn
+
+MICRO = layers.Network(
+    name="micro",
+    input_size=32,
+    layers=(
+        layers.Conv("conv1", 8, kernel=5, stride=2, padding=2),
+        layers.Relu("relu1"),
+        layers.MaxPool("pool1", window=3, stride=2),
+        layers.Conv("conv2", 12, kernel=3, padding=1),
+        layers.Relu("relu2"),
+        layers.Dense("fc3", 10),
+    ),
+)
+"""A network small enough to invert in milliseconds."""
 
 
 def pytest_configure() -> None:
@@ -10,6 +31,27 @@ def pytest_configure() -> None:
     flags.FLAGS.mark_as_parsed()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _weights_dir(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Converted weights go to a folder of the session, not to the checkout's."""
+    folder: pathlib.Path = tmp_path_factory.mktemp("weights")
+    os.environ["INVJAX_WEIGHTS"] = str(folder)
+
+
 @pytest.fixture
 def key() -> jax.Array:
     return jax.random.key(0)
+
+
+def micro_representation(layer: str, seed: int = 0) -> cnn.CnnRepresentation:
+    """A layer of `MICRO` with random weights."""
+    generator = np.random.default_rng(seed)
+    shapes = layers.parameter_shapes(MICRO.layers, (32, 32, 3))
+    params: dict[str, dict[str, np.ndarray]] = {}
+    for name, shape in shapes.items():
+        scope, leaf = name.split("/")
+        scale = 0.1 if leaf == "bias" else np.sqrt(2 / np.prod(shape[:-1]))
+        tensor = scale * generator.normal(size=shape).astype(np.float32)
+        params.setdefault(scope, {})[leaf] = tensor.astype(np.float32)
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    return cnn.from_network(MICRO, layer, params, mean=mean, std=std)

@@ -1,0 +1,130 @@
+"""Settings by name: solver, step sizes, weights and start of an inversion, one table.
+
+`cvpr2015` is the paper's method to the letter (its released code where that says more);
+`fast` reaches lower energies in as many steps and is the default. Both minimise the
+same energy with the same weights, so their energies can be compared.
+
+The weight lambda_V depends on the depth of the layer:
+
+| layer | lambda_V | source |
+|---|---|---|
+| AlexNet-like: conv1 to relu2 | 0.5 | CVPR 2015, table 3 and code: layers 1 to 6 |
+| AlexNet-like: pool2 to relu4 | 5 | layers 7 to 12 |
+| AlexNet-like: conv5 and above | 50 | layers 13 to 20 |
+| VGG-16 and -19: blocks 1, 2 / 3, 4 / 5 and above | 0.5 / 5 / 50 | the same by depth |
+| any other table: stride up to 4 / up to 16 / above | 0.5 / 5 / 50 | our rule |
+| any other function | 5 | our choice: the middle |
+"""
+
+import dataclasses
+import re
+from typing import Any
+
+import numpy as np
+
+from invjax import solvers
+from invjax.objective import SIGMA
+
+ALPHA_WEIGHT = 2.1568e8
+"""lambda_alpha of all the paper's inversions: 4e-10 sigma^4."""
+
+NATURAL_RMS = 0.2 * SIGMA / np.sqrt(224 * 224 * 3)
+"""Grey levels (13.97): a fifth of the paper's start at 224 px, for every size."""
+
+_LIKE_ALEXNET = ("alexnet", "caffenet", "caffe_alexnet", "vgg_m")
+_LIKE_VGG = ("vgg16", "vgg19")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """One row of the table.
+
+    Attributes:
+      name: as flags and functions take it.
+      solver: which, with its choices.
+      learning_rate: the largest, in the solver's units.
+      num_steps: unless the caller says otherwise.
+      stages: (share of the steps, share of the rate) in order; None is a cosine that
+        falls from the rate to zero.
+      start_rms: grey levels of the noise to start from; None scales it to norm sigma.
+    """
+
+    name: str
+    solver: solvers.Solver
+    learning_rate: float
+    num_steps: int
+    stages: tuple[tuple[float, float], ...] | None
+    start_rms: float | None
+
+    def schedule(self, num_steps: int) -> np.ndarray:
+        """Shares of the learning rate, float32 [num_steps]."""
+        if self.stages is None:
+            phase = np.arange(num_steps) / num_steps
+            return (0.5 * (1 + np.cos(np.pi * phase))).astype(np.float32)
+        shares, factors = np.array(self.stages).T
+        ends = np.cumsum(shares) / np.sum(shares)
+        stage = np.searchsorted(ends, (np.arange(num_steps) + 0.5) / num_steps)
+        return factors[stage].astype(np.float32)
+
+    def start_norm(self, image_shape: tuple[int, ...]) -> float:
+        """Euclidean norm of the start z, grey levels."""
+        if self.start_rms is None:
+            return SIGMA
+        return self.start_rms * float(np.sqrt(np.prod(image_shape)))
+
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            # The released code's experiment_cnn.m: 100, 200 and 100 iterations.
+            name="cvpr2015",
+            solver=solvers.HeavyBall(decay=0.9),
+            learning_rate=4e-3,
+            num_steps=400,
+            stages=((1, 1.0), (2, 0.1), (1, 0.01)),
+            start_rms=None,
+        ),
+        Preset(
+            # Measured on AlexNet; see "Solvers" in the README.
+            name="fast",
+            solver=solvers.FourierAdam(),
+            learning_rate=10.0,
+            num_steps=400,
+            stages=None,
+            start_rms=NATURAL_RMS,
+        ),
+    )
+}
+
+
+def find(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if name not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise ValueError(f"unknown preset {name!r}; known are {known}")
+    return PRESETS[name]
+
+
+def tv_weight(phi: Any) -> float:
+    """lambda_V for a representation, by the table above.
+
+    Args:
+      phi: anything; `name` ("network/layer") and `geometry` are used where present.
+    """
+    network, _, layer = str(getattr(phi, "name", "")).partition("/")
+    if network in _LIKE_ALEXNET and (found := re.fullmatch(r"([a-z]+)(\d)", layer)):
+        kind, depth = found[1], int(found[2])
+        if depth == 1 or (depth == 2 and kind in ("conv", "relu")):
+            return 0.5
+        return 5.0 if depth <= 4 else 50.0
+    if network in _LIKE_VGG and (found := re.fullmatch(r"[a-z]+(\d)(_\d)?", layer)):
+        block = int(found[1])
+        return 0.5 if block <= 2 else 5.0 if block <= 4 else 50.0
+    if (geometry := getattr(phi, "geometry", None)) is not None:
+        return 0.5 if geometry.stride <= 4 else 5.0 if geometry.stride <= 16 else 50.0
+    return 5.0

@@ -1,0 +1,82 @@
+"""Representations by name: pure functions of one image.
+
+`hog`, `dsift` and the networks are modules of their own; here is the registry that
+binaries and `invjax.representation` use.
+"""
+
+import os
+from typing import NamedTuple
+
+from jax.typing import DTypeLike
+
+from invjax.networks import NETWORKS, layers, pretrained
+from invjax.representations import cnn
+from invjax.types import Representation
+
+
+class RepresentationInfo(NamedTuple):
+    """A row of `list_representations`; lengths in pixels of the image.
+
+    Attributes:
+      name: as `representation` takes it.
+      code_shape: at the network's input size.
+      receptive_field: side of the square that one unit sees.
+      stride: between neighbouring units.
+      available: whether its weights are at hand.
+    """
+
+    name: str
+    code_shape: tuple[int, ...]
+    receptive_field: int
+    stride: int
+    available: bool
+
+
+def representation(
+    name: str,
+    *,
+    weights_dir: str | os.PathLike[str] | None = None,
+    compute_dtype: DTypeLike = "float32",
+) -> Representation:
+    """A representation by name, such as "alexnet/relu3".
+
+    Args:
+      name: one of `list_representations`.
+      weights_dir: folder of converted weights; by default INVJAX_WEIGHTS, else
+        weights/ of the checkout, else the user's cache folder.
+      compute_dtype: float32 or bfloat16, of a network's arithmetic.
+
+    Raises:
+      ValueError: there is none of that name.
+      LookupError: its weights are nowhere; the message says which file and command.
+    """
+    network, _, layer = name.partition("/")
+    if network not in NETWORKS:
+        raise ValueError(
+            f"unknown representation {name!r}; known are NETWORK/LAYER with NETWORK "
+            f"one of {', '.join(sorted(NETWORKS))}"
+        )
+    return cnn.load(
+        NETWORKS[network], layer, weights_dir=weights_dir, compute_dtype=compute_dtype
+    )
+
+
+def list_representations(
+    *, weights_dir: str | os.PathLike[str] | None = None
+) -> list[RepresentationInfo]:
+    """Every representation there is, layer by layer."""
+    rows = []
+    for network in NETWORKS.values():
+        at_hand = pretrained.available(network, weights_dir=weights_dir)
+        shape = (network.input_size, network.input_size, 3)
+        for row in layers.geometry(network.layers, shape):
+            rows.append(
+                RepresentationInfo(
+                    f"{network.name}/{row.name}",
+                    row.shape,
+                    row.receptive_field,
+                    row.stride,
+                    row.name in at_hand,
+                )
+            )
+    return rows

@@ -1,0 +1,126 @@
+"""A layer of a convolutional network as a representation."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
+
+from invjax.networks import layers as tables
+from invjax.networks import modules, pretrained
+from invjax.types import Code, Image
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "centre", "scale"],
+    meta_fields=["name", "layers", "image_shape", "compute_dtype", "weights_digest"],
+)
+# Compared by identity, so that jax.jit(phi) works though its arrays have no hash.
+@dataclasses.dataclass(frozen=True, eq=False)
+class CnnRepresentation:
+    """phi: RGB [h, w, 3] in [0, 1] -> the code of one layer, float32.
+
+    A pytree: the weights below the cut and the preprocessing are its leaves.
+
+    Attributes:
+      params: {layer: {"kernel", "bias"}} below the cut.
+      centre: mean colour [3] or mean image [h, w, 3], grey levels.
+      scale: deviation per channel, grey levels; input = (255 image - centre) / scale.
+      name: "network/layer".
+      layers: the layer table up to the cut.
+      image_shape: [h, w, 3] the network was trained at. Convolution layers take other
+        sizes too; dense ones do not.
+      compute_dtype: of the network's arithmetic; codes are float32 all the same.
+      weights_digest: SHA-256 of the weights, or empty where they are the user's own.
+    """
+
+    params: Any
+    centre: Array
+    scale: Array
+    name: str
+    layers: tuple[tables.Layer, ...]
+    image_shape: tuple[int, int, int]
+    compute_dtype: str = "float32"
+    weights_digest: str = ""
+
+    def __call__(self, image: Image) -> Code:
+        if image.ndim != 3 or image.shape[-1] != 3:
+            raise ValueError(
+                f"{self.name} takes an RGB image [h, w, 3], not {list(image.shape)}"
+            )
+        centre = jnp.broadcast_to(self.centre, image.shape)
+        x = (255 * image - centre) / jnp.broadcast_to(self.scale, image.shape)
+        code = modules.forward(
+            self.layers, self.params, x, dtype=jnp.dtype(self.compute_dtype)
+        )
+        return code.astype(image.dtype)
+
+    @property
+    def geometry(self) -> tables.Geometry:
+        """Shape, receptive field and stride at `image_shape`."""
+        return tables.geometry(self.layers, self.image_shape)[-1]
+
+
+def from_network(
+    network: tables.Network,
+    layer: str,
+    params: Any,
+    *,
+    mean: Any,
+    std: Any,
+    compute_dtype: DTypeLike = "float32",
+    weights_digest: str = "",
+) -> CnnRepresentation:
+    """A network of your own, given by its layer table and parameters, cut at a layer.
+
+    Args:
+      network: the table.
+      layer: where to cut.
+      params: {layer: {"kernel", "bias"}}; those above the cut are ignored.
+      mean: grey levels, [3] or [h, w, 3].
+      std: grey levels, [3].
+      compute_dtype: float32 or bfloat16, of the network's arithmetic.
+      weights_digest: identifies the weights in the records of a run.
+
+    Raises:
+      ValueError: no such layer.
+    """
+    table = network.until(layer)
+    size = network.input_size
+    shapes = tables.parameter_shapes(table, (size, size, 3))
+    needed = {name.split("/")[0] for name in shapes}
+    return CnnRepresentation(
+        params={name: params[name] for name in sorted(needed)},
+        centre=jnp.asarray(np.asarray(mean, np.float32)),
+        scale=jnp.asarray(np.asarray(std, np.float32)),
+        name=f"{network.name}/{layer}",
+        layers=table,
+        image_shape=(size, size, 3),
+        compute_dtype=jnp.dtype(compute_dtype).name,
+        weights_digest=weights_digest,
+    )
+
+
+def load(
+    network: tables.Network,
+    layer: str,
+    *,
+    weights_dir: Any = None,
+    compute_dtype: DTypeLike = "float32",
+) -> CnnRepresentation:
+    """A layer of a known network with its real weights; see `pretrained.load`."""
+    weights = pretrained.load(network, layer, weights_dir=weights_dir)
+    return from_network(
+        network,
+        layer,
+        weights.params,
+        mean=weights.preprocessing.mean,
+        std=weights.preprocessing.std,
+        compute_dtype=compute_dtype,
+        weights_digest=weights.digest,
+    )

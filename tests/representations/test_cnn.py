@@ -1,0 +1,141 @@
+"""Layers of networks as representations, and any callable as an argument."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import invjax
+from invjax.networks import NETWORKS, pretrained
+from invjax.representations import cnn, tracing
+from tests.conftest import MICRO, micro_representation
+
+LAYERS = MICRO.layer_names
+
+
+@pytest.fixture
+def image():
+    return jax.random.uniform(jax.random.key(4), (32, 32, 3))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_shape_is_as_the_table_says(layer, image):
+    phi = micro_representation(layer)
+    assert phi(image).shape == phi.geometry.shape
+    assert phi.name == f"micro/{layer}"
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_jit_and_vmap_change_rounding_only(layer, image):
+    phi = micro_representation(layer)
+    images = jnp.stack([image, image[::-1], 0.5 * image])
+    loop = jnp.stack([phi(one) for one in images])
+    np.testing.assert_allclose(jax.vmap(phi)(images), loop, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(phi)(image), loop[0], atol=1e-5)
+    np.testing.assert_allclose(tracing.encode(phi, image), loop[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_gradient_of_a_flat_image_is_finite(layer):
+    phi = micro_representation(layer)
+    gradient = jax.grad(lambda x: jnp.sum(phi(x) ** 2))(jnp.full((32, 32, 3), 0.5))
+    assert np.all(np.isfinite(gradient))
+    assert gradient.dtype == jnp.float32
+
+
+def test_gradient_agrees_with_differences(image):
+    phi = micro_representation("fc3")
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), phi)
+        wide = cnn.CnnRepresentation(**{**_fields(wide), "compute_dtype": "float64"})
+        point = jnp.asarray(image, jnp.float64)
+        direction = jnp.asarray(np.random.default_rng(0).normal(size=point.shape))
+
+        def value(x):
+            return jnp.sum(wide(x) ** 2)
+
+        step = 1e-7
+        expected = (
+            value(point + step * direction) - value(point - step * direction)
+        ) / (2 * step)
+        found = jnp.sum(jax.grad(value)(point) * direction)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_bfloat16_is_coarser_and_returns_float32(image):
+    phi = micro_representation("relu2")
+    coarse = cnn.CnnRepresentation(**{**_fields(phi), "compute_dtype": "bfloat16"})
+    fine_code, coarse_code = phi(image), coarse(image)
+    assert coarse_code.dtype == jnp.float32
+    error = jnp.linalg.norm(fine_code - coarse_code) / jnp.linalg.norm(fine_code)
+    assert 1e-4 < float(error) < 3e-2
+
+
+def test_only_what_is_below_the_cut_is_kept():
+    assert set(micro_representation("pool1").params) == {"conv1"}
+    assert set(micro_representation("fc3").params) == {"conv1", "conv2", "fc3"}
+
+
+def test_nothing_above_the_cut_is_computed():
+    phi = jax.jit(micro_representation("relu1")).lower(jnp.zeros((32, 32, 3)))
+    assert phi.as_text().count("stablehlo.convolution") == 1
+
+
+def test_grey_images_are_refused():
+    with pytest.raises(ValueError, match="RGB"):
+        micro_representation("relu1")(jnp.zeros((32, 32, 1)))
+
+
+def test_unknown_names_say_what_is_known():
+    with pytest.raises(ValueError, match="alexnet"):
+        invjax.representation("resnet9000/relu3")
+    if pretrained.available(NETWORKS["alexnet"]):
+        with pytest.raises(ValueError, match="relu3"):
+            invjax.representation("alexnet/relu17")
+
+
+def test_the_list_has_every_layer_of_every_network():
+    rows = {row.name: row for row in invjax.list_representations()}
+    for network in NETWORKS.values():
+        for layer in network.layer_names:
+            assert f"{network.name}/{layer}" in rows
+    row = rows["alexnet/pool5"]
+    assert (row.code_shape, row.receptive_field, row.stride) == ((6, 6, 256), 195, 32)
+    assert not rows["alexnet/fc8"].available
+
+
+def test_arguments_trace_arrays_and_keep_the_rest():
+    traces = []
+
+    def scaled(factor, image, *, power):
+        traces.append(None)
+        return factor * image**power
+
+    image = jnp.ones((2, 2, 1))
+    for factor in (1.0, 2.0, 3.0):
+        phi = jax.tree_util.Partial(scaled, jnp.float32(factor), power=2)
+        np.testing.assert_array_equal(tracing.encode(phi, image), factor * image)
+    assert len(traces) == 1
+    assert tracing.code_shape(phi, (2, 2, 1)) == (2, 2, 1)
+    assert len(traces) == 1
+
+
+def test_a_callable_that_cannot_be_hashed_is_refused():
+    class Unhashable:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, image):
+            return image
+
+    with pytest.raises(TypeError, match="hashable"):
+        tracing.encode(Unhashable(), jnp.ones((2, 2, 1)))
+    phi = functools.partial(lambda factor, image: factor * image, 2.0)
+    np.testing.assert_array_equal(
+        tracing.encode(phi, jnp.ones((2, 2, 1))), np.full((2, 2, 1), 2.0)
+    )
+
+
+def _fields(phi: cnn.CnnRepresentation) -> dict:
+    return {name: getattr(phi, name) for name in phi.__dataclass_fields__}

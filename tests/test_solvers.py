@@ -1,0 +1,147 @@
+"""Each solver's steps against a literal numpy version, and its laws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from invjax import presets, solvers
+from invjax.objective import SIGMA
+
+SHAPE = (8, 9, 3)
+SOLVERS = (solvers.HeavyBall(), solvers.FourierAdam())
+
+
+def _iterate(solver: solvers.Solver, z, gradients, rates) -> np.ndarray:
+    state = solver.init(jnp.asarray(z))
+    for gradient, rate in zip(gradients, rates, strict=True):
+        state = solver.update(jnp.asarray(gradient), state, jnp.float32(rate))
+    return np.asarray(solver.variable(state, SHAPE))
+
+
+@pytest.fixture
+def draws() -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    z = generator.normal(size=SHAPE).astype(np.float32)
+    gradients = 1e-9 * generator.normal(size=(5, *SHAPE)).astype(np.float32)
+    return z, gradients
+
+
+def test_heavy_ball_is_the_papers_update_in_x(draws):
+    z, gradients = draws
+    rates = [4e-3, 4e-3, 4e-3, 4e-4, 4e-4]
+    x, momentum, previous = z.astype(np.float64) / SIGMA, 0.0, None
+    for gradient, rate in zip(gradients.astype(np.float64), rates, strict=True):
+        if rate != previous:
+            momentum = 0.0  # the buffer is reset whenever the rate changes
+        momentum = 0.9 * momentum - rate * (SIGMA * gradient)  # dE/dx = sigma dE/dz
+        x, previous = x + momentum, rate
+    found = _iterate(solvers.HeavyBall(), z, gradients, rates)
+    np.testing.assert_allclose(found, x * SIGMA, rtol=1e-4, atol=1e-4)
+
+
+def test_fourier_adam_is_adam_on_the_scaled_spectrum(draws):
+    z, gradients = draws
+    height, width, _ = SHAPE
+    fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
+    weight = 1 / np.sqrt(fx**2 + fy**2 + (1 / max(height, width)) ** 2)
+    weight = (weight / np.sqrt(np.mean(weight**2)))[..., None]
+
+    def synthesise(q: np.ndarray) -> np.ndarray:
+        scaled = (q[0] + 1j * q[1]) * weight
+        return np.fft.irfft2(scaled, s=(height, width), axes=(0, 1), norm="ortho")
+
+    spectrum = np.fft.rfft2(z.astype(np.float64), axes=(0, 1), norm="ortho") / weight
+    q = np.stack([spectrum.real, spectrum.imag])
+    # The Jacobian of the synthesis, column by column: no transform of the gradient.
+    basis = np.eye(q.size).reshape(q.size, *q.shape)
+    columns = np.stack([synthesise(column).ravel() for column in basis])
+    first, second = np.zeros_like(q), np.zeros_like(q)
+    rates = [10.0, 9.0, 6.0, 3.0, 1.0]
+    for count, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), 1):
+        slope = (columns @ gradient.astype(np.float64).ravel()).reshape(q.shape)
+        first = 0.9 * first + 0.1 * slope
+        second = 0.99 * second + 0.01 * slope**2
+        size = np.sqrt(second / (1 - 0.99**count)) + 1e-8
+        q = q - rate * first / (1 - 0.9**count) / size
+    found = _iterate(solvers.FourierAdam(), z, gradients, rates)
+    np.testing.assert_allclose(found, synthesise(q), rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("shape", [(8, 8, 3), (7, 9, 1), (6, 5, 3)])
+def test_the_start_stands_for_itself(solver: solvers.Solver, shape):
+    z = jax.random.normal(jax.random.key(0), shape)
+    found = solver.variable(solver.init(z), shape)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, z, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+def test_descends_a_quadratic_to_its_minimum(solver: solvers.Solver):
+    goal = 3 * jax.random.normal(jax.random.key(1), SHAPE)
+    largest = {"HeavyBall": 0.05 / SIGMA**2, "FourierAdam": 0.3}[type(solver).__name__]
+    schedule = np.cos(np.linspace(0, np.pi / 2, 400)) ** 2
+    if isinstance(solver, solvers.HeavyBall):
+        schedule = np.ones(400)  # a change of rate would drop the momentum
+
+    @jax.jit
+    def step(state, rate):
+        z = solver.variable(state, SHAPE)
+        return solver.update(z - goal, state, rate)
+
+    state = solver.init(jnp.zeros(SHAPE))
+    for share in schedule:
+        state = step(state, jnp.float32(largest * share))
+    np.testing.assert_allclose(solver.variable(state, SHAPE), goal, atol=2e-2)
+
+
+def test_schedules_of_the_presets():
+    paper = presets.PRESETS["cvpr2015"].schedule(400)
+    assert [float(paper[i]) for i in (0, 99, 100, 299, 300, 399)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )
+    cosine = presets.PRESETS["fast"].schedule(400)
+    assert cosine[0] == 1 and cosine[200] == pytest.approx(0.5) and cosine[-1] > 0
+    assert np.all(np.diff(cosine) < 0)
+    for preset in presets.PRESETS.values():
+        assert preset.schedule(5).shape == (5,)
+
+
+def test_starts_of_the_presets():
+    paper, fast = presets.PRESETS["cvpr2015"], presets.PRESETS["fast"]
+    assert paper.start_norm((64, 64, 1)) == SIGMA
+    assert fast.start_norm((224, 224, 3)) == pytest.approx(0.2 * SIGMA)
+    rms = fast.start_norm((64, 64, 1)) / 64
+    assert rms == pytest.approx(13.97, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("alexnet/conv1", 0.5),
+        ("alexnet/pool1", 0.5),
+        ("alexnet/relu2", 0.5),
+        ("alexnet/pool2", 5),
+        ("caffenet/norm2", 5),
+        ("caffenet/mpool1", 0.5),
+        ("alexnet/relu4", 5),
+        ("alexnet/conv5", 50),
+        ("alexnet/fc8", 50),
+        ("vgg16/relu2_2", 0.5),
+        ("vgg16/pool2", 0.5),
+        ("vgg16/relu3_3", 5),
+        ("vgg19/conv4_4", 5),
+        ("vgg16/relu5_3", 50),
+        ("vgg16/fc6", 50),
+        ("", 5),
+    ],
+)
+def test_tv_weight_follows_the_depth(name: str, expected: float):
+    class Phi:
+        pass
+
+    phi = Phi()
+    phi.name = name  # type: ignore[attr-defined]
+    assert presets.tv_weight(phi) == expected
+    assert presets.tv_weight(lambda image: image) == 5
