@@ -1,0 +1,1 @@
+"""Binaries, one per table or figure: `python -m experiments.NAME --workdir=...`."""

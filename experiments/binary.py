@@ -1,0 +1,59 @@
+"""How every binary starts and ends: one clear line for bad input, and exit codes.
+
+0 done; 1 something asked for cannot be had; 2 the command line is wrong; 130 Ctrl-C.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+from invjax import checkpoints, images
+from invjax.networks import conversion, pretrained, readers
+
+
+class Refusal(Exception):
+    """What was asked cannot be done; the message is one line that says why."""
+
+
+EXPECTED = (
+    Refusal,
+    images.ImageError,
+    checkpoints.DamagedCheckpoint,
+    conversion.ConversionError,
+    pretrained.MissingWeights,
+    pretrained.WrongWeights,
+    readers.UnreadableWeights,
+)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the command line and runs `main`, with the exit codes above."""
+
+    def guarded(argv: list[str]) -> None:
+        if not flags.FLAGS["verbosity"].present:
+            # Orbax tells every step of a restore at INFO, absl's default here.
+            logging.set_verbosity(logging.WARNING)
+        if argv[1:]:
+            _leave(2, f"unexpected argument {argv[1]!r}; settings are --flag=value")
+        try:
+            main()
+        except EXPECTED as error:
+            _leave(1, str(error))
+        except KeyboardInterrupt:
+            _leave(130, "interrupted")
+
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _leave(2, " ".join(str(error).split()))
+
+
+def _leave(code: int, message: str) -> NoReturn:
+    print(f"{sys.argv[0].rpartition('/')[2]}: {message}", file=sys.stderr)
+    sys.exit(code)

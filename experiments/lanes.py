@@ -1,0 +1,164 @@
+"""The lanes of a run: planned, inverted chunk by chunk, and turned into records."""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.settings import Settings
+from experiments.targets import Target
+from invjax import engine, inversion, metrics, presets
+from invjax.representations import tracing
+from invjax.types import Representation
+
+
+class Group(NamedTuple):
+    """Targets of one representation and one image shape: one compiled program.
+
+    Attributes:
+      name: of the representation.
+      phi: the representation.
+      targets: what to invert.
+      spread: mean distance between the codes of the set (N of the paper); NaN for
+        fewer than two.
+    """
+
+    name: str
+    phi: Representation
+    targets: list[Target]
+    spread: float
+
+
+class Lane(NamedTuple):
+    """One inversion; its picture is `path` below reconstructions/, without ending."""
+
+    group: Group
+    target: Target
+    start: int
+    tv_weight: float
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A finished lane: its line of metrics.jsonl, its image, and the image's code."""
+
+    lane: Lane
+    record: dict[str, Any]
+    image: np.ndarray
+    code: np.ndarray
+
+
+def plan(groups: Sequence[Group], settings: Settings) -> list[Lane]:
+    """Every lane of a run, group by group."""
+    lanes = []
+    for group in groups:
+        tv_weights = settings.tv_weight or (presets.tv_weight(group.phi),)
+        for target in group.targets:
+            for tv_weight in tv_weights:
+                for start in range(settings.num_starts):
+                    folder = f"{target.name}/{group.name.replace('/', '_')}"
+                    suffix = f"_tv_{tv_weight:g}" if len(tv_weights) > 1 else ""
+                    path = f"{folder}/start_{start:03d}{suffix}"
+                    lanes.append(Lane(group, target, start, tv_weight, path))
+    return lanes[:2] if settings.smoke else lanes
+
+
+def chunks(lanes: Sequence[Lane], settings: Settings) -> Iterator[list[Lane]]:
+    """Lanes that run in one compiled call: of one group, up to the width."""
+    width = execution(settings).width
+    chunk: list[Lane] = []
+    for lane in lanes:
+        if chunk and (len(chunk) == width or _program(lane) != _program(chunk[0])):
+            yield chunk
+            chunk = []
+        chunk.append(lane)
+    if chunk:
+        yield chunk
+
+
+def execution(settings: Settings) -> engine.Execution:
+    """How lanes run here: --batch_size counts on accelerators only."""
+    default = engine.default_execution()
+    if default.scan:
+        return dataclasses.replace(default, width=settings.batch_size)
+    return default
+
+
+def invert(chunk: Sequence[Lane], settings: Settings) -> list[Outcome]:
+    """Runs lanes of one group."""
+    group = chunk[0].group
+    began = time.perf_counter()
+    keys = [
+        inversion.lane_key(settings.seed, lane.target.image_id, lane.start)
+        for lane in chunk
+    ]
+    results = inversion.invert_batch(
+        jnp.stack(keys),
+        np.stack([lane.target.code for lane in chunk]),
+        group.phi,
+        image_shape=chunk[0].target.image_shape,
+        preset=settings.preset,
+        num_steps=settings.steps,
+        tv_weight=np.array([lane.tv_weight for lane in chunk]),
+        alpha_weight=settings.alpha_weight,
+        execution=execution(settings),
+    )
+    seconds = (time.perf_counter() - began) / len(chunk)
+    outcomes = []
+    for number, lane in enumerate(chunk):
+        result = jax.tree.map(lambda leaf, n=number: np.asarray(leaf[n]), results)
+        code = np.asarray(tracing.encode(group.phi, result.image))
+        record = _record(lane, result, code, settings) | {"seconds": seconds}
+        outcomes.append(Outcome(lane, record, result.image, code))
+    return outcomes
+
+
+def _program(lane: Lane) -> tuple[str, tuple[int, int, int]]:
+    return lane.group.name, lane.target.image_shape
+
+
+def alpha_weight(settings: Settings) -> float:
+    """lambda_alpha of a run."""
+    if settings.alpha_weight is None:
+        return presets.ALPHA_WEIGHT
+    return settings.alpha_weight
+
+
+def _record(
+    lane: Lane, result: inversion.Result, code: np.ndarray, settings: Settings
+) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "image": lane.target.name,
+        "representation": lane.group.name,
+        "start": lane.start,
+        "seed": settings.seed,
+        "preset": settings.preset,
+        "tv_weight": lane.tv_weight,
+        "alpha_weight": alpha_weight(settings),
+        "status": engine.STATUS_WORDS[int(result.status)],
+        "num_steps": int(result.num_steps),
+        "energy": float(result.energy),
+        "objective": float(result.objective),
+        "data_term": float(result.terms.data),
+        "alpha_term": float(result.terms.alpha),
+        "tv_term": float(result.terms.tv),
+        "relative_error": None,
+        "normalised_error": None,
+        "psnr": None,
+        "ssim": None,
+    }
+    if result.status == engine.FAILED:
+        return record
+    record["relative_error"] = metrics.relative_error(code, lane.target.code)
+    record["normalised_error"] = metrics.normalised_error(
+        code, lane.target.code, lane.group.spread
+    )
+    if lane.target.original is not None:
+        record["psnr"] = metrics.psnr(result.image, lane.target.original)
+        record["ssim"] = metrics.ssim(result.image, lane.target.original)
+    return record

@@ -1,0 +1,189 @@
+"""The flags that inverting binaries share, and the frozen record they become.
+
+Defined once: absl refuses the same flag in two modules of one process.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax.numpy as jnp
+from absl import flags
+
+from experiments.binary import Refusal
+from invjax import presets
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder for the results; made if missing."
+)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the run.", lower_bound=0, upper_bound=2**32 - 1
+)
+_IMAGES = flags.DEFINE_string(
+    "images",
+    None,
+    "Comma-separated files, globs, folders and sample:NAME "
+    "(default: sample:chelsea,sample:coffee).",
+)
+_CODE = flags.DEFINE_string(
+    "code",
+    None,
+    "Invert recorded codes instead of images': a .npy file for one representation, or "
+    "an .npz with an array for each (named as the representation, / or _).",
+)
+_REPRESENTATIONS = flags.DEFINE_list(
+    "representations",
+    ["alexnet/relu1", "alexnet/relu3", "alexnet/pool5"],
+    "Comma-separated representations; --list shows them.",
+)
+_PRESET = flags.DEFINE_enum("preset", "fast", list(presets.PRESETS), "Solver settings.")
+_NUM_STEPS = flags.DEFINE_integer(
+    "num_steps", None, "Steps (default: the preset's).", lower_bound=1
+)
+_NUM_STARTS = flags.DEFINE_integer(
+    "num_starts", 1, "Random starts per code.", lower_bound=1
+)
+_TV_WEIGHT = flags.DEFINE_list(
+    "tv_weight", None, "lambda_V, or several (default: the preset's, by depth)."
+)
+_ALPHA_WEIGHT = flags.DEFINE_float(
+    "alpha_weight", None, "lambda_alpha (default: the preset's).", lower_bound=0
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Pixels: side of the square for networks, short side for shallow representations "
+    "(default: the network's own, the image's own).",
+    lower_bound=1,
+)
+_RESIZE = flags.DEFINE_enum(
+    "resize", "crop", ["crop", "stretch"], "How images become square for networks."
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 16, "Lanes per compiled call on GPU and TPU.", lower_bound=1
+)
+_COMPUTE_DTYPE = flags.DEFINE_enum(
+    "compute_dtype", "float32", ["float32", "bfloat16"], "Of a network's arithmetic."
+)
+_WEIGHTS_DIR = flags.DEFINE_string(
+    "weights_dir",
+    None,
+    "Folder of converted weights (default: INVJAX_WEIGHTS, weights/ of the checkout, "
+    "or the user's cache).",
+)
+_SAVE_ARRAYS = flags.DEFINE_bool(
+    "save_arrays", False, "Also write unclipped images and their codes as .npz."
+)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print lanes, predicted time and memory, and stop."
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the run in --workdir.")
+_SMOKE = flags.DEFINE_bool("smoke", False, "Two lanes of five steps, to see it run.")
+_LIST = flags.DEFINE_bool("list", False, "List the representations and stop.")
+
+DEFAULT_IMAGES = "sample:chelsea,sample:coffee"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What determines the numbers of a run; written to config.json."""
+
+    images: str | None
+    code: str | None
+    representations: tuple[str, ...]
+    preset: str
+    num_steps: int | None
+    num_starts: int
+    tv_weight: tuple[float, ...] | None
+    alpha_weight: float | None
+    image_size: int | None
+    resize: str
+    batch_size: int
+    compute_dtype: str
+    weights_dir: str | None
+    save_arrays: bool
+    seed: int
+    smoke: bool
+
+    @property
+    def steps(self) -> int:
+        """Steps of each lane."""
+        if self.smoke:
+            return 5
+        return self.num_steps or presets.PRESETS[self.preset].num_steps
+
+    def as_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The settings, and what to do with them."""
+
+    settings: Settings
+    workdir: str | None
+    dry_run: bool
+    overwrite: bool
+    list_only: bool
+
+
+def from_flags() -> Request:
+    """The parsed flags as a frozen record.
+
+    Raises:
+      Refusal: flags that contradict each other or are no numbers.
+    """
+    if not (_WORKDIR.value or _LIST.value or _DRY_RUN.value):
+        raise Refusal("--workdir is missing; give a folder for the results")
+    if _IMAGES.value is not None and _CODE.value is not None:
+        raise Refusal("--images and --code exclude each other; give one of them")
+    images = _IMAGES.value
+    if images is None and _CODE.value is None:
+        images = DEFAULT_IMAGES
+    names = tuple(name.strip() for name in _REPRESENTATIONS.value)
+    if not names or len(set(names)) < len(names):
+        raise Refusal(f"--representations={','.join(names)}: empty, or names repeat")
+    settings = Settings(
+        images=images,
+        code=_CODE.value,
+        representations=names,
+        preset=_PRESET.value,
+        num_steps=_NUM_STEPS.value,
+        num_starts=_NUM_STARTS.value,
+        tv_weight=_weights(_TV_WEIGHT.value),
+        alpha_weight=_ALPHA_WEIGHT.value,
+        image_size=_IMAGE_SIZE.value,
+        resize=_RESIZE.value,
+        batch_size=_BATCH_SIZE.value,
+        compute_dtype=jnp.dtype(_COMPUTE_DTYPE.value).name,
+        weights_dir=_WEIGHTS_DIR.value,
+        save_arrays=_SAVE_ARRAYS.value,
+        seed=_SEED.value,
+        smoke=_SMOKE.value,
+    )
+    return Request(
+        settings=settings,
+        workdir=_WORKDIR.value,
+        dry_run=_DRY_RUN.value,
+        overwrite=_OVERWRITE.value,
+        list_only=_LIST.value,
+    )
+
+
+def _weights(words: list[str] | None) -> tuple[float, ...] | None:
+    if words is None:
+        return None
+    try:
+        numbers = tuple(float(word) for word in words)
+    except ValueError:
+        numbers = ()
+    if (
+        not numbers
+        or len(set(numbers)) < len(numbers)
+        or not all(math.isfinite(number) and number >= 0 for number in numbers)
+    ):
+        raise Refusal(
+            f"--tv_weight={','.join(words)}: a comma list of different numbers from "
+            "0 up is accepted"
+        )
+    return numbers

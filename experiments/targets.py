@@ -1,0 +1,127 @@
+"""What a run inverts: images prepared for a representation, or recorded codes."""
+
+import pathlib
+import zipfile
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.binary import Refusal
+from experiments.settings import Settings
+from invjax import images
+from invjax.representations import tracing
+from invjax.types import Representation
+
+
+class Target(NamedTuple):
+    """One code to invert.
+
+    Attributes:
+      name: of the image or of the code's file; a folder of the results.
+      image_id: 32 bits that name it whatever the file is called.
+      original: [h, w, c] as the representation saw it; None for a recorded code.
+      code: phi0.
+      image_shape: of the images sought.
+    """
+
+    name: str
+    image_id: int
+    original: np.ndarray | None
+    code: np.ndarray
+    image_shape: tuple[int, int, int]
+
+
+def load_images(settings: Settings) -> dict[str, np.ndarray]:
+    """Name -> photograph, float32 [h, w, 3] in [0, 1], of --images.
+
+    Raises:
+      images.ImageError: one of them cannot be had.
+    """
+    assert settings.images is not None
+    return {source.name: images.load(source) for source in images.find(settings.images)}
+
+
+def from_images(
+    photographs: dict[str, np.ndarray], phi: Representation, settings: Settings
+) -> list[Target]:
+    """The codes of photographs, each prepared as `phi` wants it."""
+    targets = []
+    for name, photograph in photographs.items():
+        image = prepare(photograph, phi, settings)
+        try:
+            code = np.asarray(tracing.encode(phi, image))
+        except ValueError as error:
+            raise Refusal(f"{name}: {error}") from None
+        shape = (image.shape[0], image.shape[1], image.shape[2])
+        targets.append(Target(name, images.image_id(image), image, code, shape))
+    return targets
+
+
+def from_code(path: str, name: str, phi: Representation, settings: Settings) -> Target:
+    """The code recorded in a .npy or .npz file for representation `name`.
+
+    Raises:
+      Refusal: the file cannot be read, or holds no numeric array for it.
+    """
+    stem = pathlib.Path(path).stem
+    array = _read_array(path, name, len(settings.representations))
+    shape = _code_image_shape(phi, settings)
+    expected = tracing.code_shape(phi, shape)
+    if array.shape != expected:
+        raise Refusal(
+            f"--code={path}: shape {array.shape}, but {name} of an image of {shape} "
+            f"has {expected}"
+        )
+    if not np.all(np.isfinite(array)):
+        raise Refusal(f"--code={path}: holds values that are not finite")
+    code = np.asarray(array, np.float32)
+    return Target(stem, images.code_id(code), None, code, shape)
+
+
+def prepare(
+    photograph: np.ndarray, phi: Representation, settings: Settings
+) -> np.ndarray:
+    """A photograph as `phi` sees it: square of its input size."""
+    size = settings.image_size or _own_shape(phi)[0]
+    resize = images.stretch if settings.resize == "stretch" else images.centre_crop
+    return resize(photograph, size)
+
+
+def _own_shape(phi: Representation) -> tuple[int, int, int]:
+    return getattr(phi, "image_shape")  # noqa: B009 (not in the protocol)
+
+
+def _code_image_shape(phi: Representation, settings: Settings) -> tuple[int, int, int]:
+    height, width, channels = _own_shape(phi)
+    if settings.image_size:
+        return (settings.image_size, settings.image_size, channels)
+    return (height, width, channels)
+
+
+def _read_array(path: str, name: str, num_representations: int) -> np.ndarray:
+    try:
+        loaded: Any = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            arrays = {name: loaded} if num_representations == 1 else {}
+        else:
+            with loaded:
+                arrays = {key: loaded[key] for key in loaded.files}
+    except FileNotFoundError:
+        raise Refusal(f"--code={path}: no such file") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise Refusal(
+            f"--code={path}: not a .npy or .npz of plain arrays: {error}"
+        ) from None
+    if num_representations == 1 and len(arrays) == 1:
+        (array,) = arrays.values()
+    else:
+        found = [arrays[key] for key in (name, name.replace("/", "_")) if key in arrays]
+        if not found:
+            raise Refusal(
+                f"--code={path}: no array for {name}; it has "
+                f"{', '.join(arrays) or 'one array without a name'}"
+            )
+        array = found[0]
+    if array.dtype.kind not in "fiu":
+        raise Refusal(f"--code={path}: {array.dtype} is not numeric")
+    return array
