@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 
 from invjax.networks import NETWORKS, layers, pretrained
 from invjax.representations import cnn
+from invjax.representations.shallow import SHALLOW
 from invjax.types import Representation
 
 
@@ -19,7 +20,7 @@ class RepresentationInfo(NamedTuple):
 
     Attributes:
       name: as `representation` takes it.
-      code_shape: at the network's input size.
+      code_shape: at the network's input size; of shallow ones at 224 px.
       receptive_field: side of the square that one unit sees.
       stride: between neighbouring units.
       available: whether its weights are at hand.
@@ -38,7 +39,7 @@ def representation(
     weights_dir: str | os.PathLike[str] | None = None,
     compute_dtype: DTypeLike = "float32",
 ) -> Representation:
-    """A representation by name, such as "alexnet/relu3".
+    """A representation by name, such as "alexnet/relu3" or "hogb".
 
     Args:
       name: one of `list_representations`.
@@ -50,11 +51,13 @@ def representation(
       ValueError: there is none of that name.
       LookupError: its weights are nowhere; the message says which file and command.
     """
+    if name in SHALLOW:
+        return SHALLOW[name]
     network, _, layer = name.partition("/")
     if network not in NETWORKS:
         raise ValueError(
-            f"unknown representation {name!r}; known are NETWORK/LAYER with NETWORK "
-            f"one of {', '.join(sorted(NETWORKS))}"
+            f"unknown representation {name!r}; known are {', '.join(SHALLOW)}, and "
+            f"NETWORK/LAYER with NETWORK one of {', '.join(sorted(NETWORKS))}"
         )
     return cnn.load(
         NETWORKS[network], layer, weights_dir=weights_dir, compute_dtype=compute_dtype
@@ -65,7 +68,9 @@ def list_representations(
     *, weights_dir: str | os.PathLike[str] | None = None
 ) -> list[RepresentationInfo]:
     """Every representation there is, layer by layer."""
-    rows = []
+    rows = [
+        RepresentationInfo(*phi.geometry, available=True) for phi in SHALLOW.values()
+    ]
     for network in NETWORKS.values():
         at_hand = pretrained.available(network, weights_dir=weights_dir)
         shape = (network.input_size, network.input_size, 3)

@@ -107,7 +107,7 @@ def test_the_list_has_every_layer_of_every_network():
 
 
 def test_arguments_trace_arrays_and_keep_the_rest():
-    traces = []
+    traces: list[None] = []
 
     def scaled(factor, image, *, power):
         traces.append(None)
