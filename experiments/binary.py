@@ -1,4 +1,4 @@
-"""How every binary starts and ends: one clear line for bad input, and exit codes.
+"""How every binary starts and ends: shared flags, exit codes, one line for bad input.
 
 0 done; 1 something asked for cannot be had; 2 the command line is wrong; 130 Ctrl-C.
 """
@@ -12,6 +12,14 @@ from absl import app, flags, logging
 from invjax import checkpoints, images
 from invjax.networks import conversion, pretrained, readers
 
+WEIGHTS_DIR = flags.DEFINE_string(
+    "weights_dir",
+    None,
+    "Folder of converted weights (default: INVJAX_WEIGHTS, weights/ of the checkout, "
+    "or the user's cache).",
+)
+LIST = flags.DEFINE_bool("list", False, "Show what there is, and stop.")
+
 
 class Refusal(Exception):
     """What was asked cannot be done; the message is one line that says why."""
@@ -24,6 +32,7 @@ EXPECTED = (
     conversion.ConversionError,
     pretrained.MissingWeights,
     pretrained.WrongWeights,
+    readers.MissingReader,
     readers.UnreadableWeights,
 )
 

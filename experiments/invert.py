@@ -15,30 +15,29 @@ lanes are kept).
 """
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 import invjax
-from experiments import binary, lanes, settings, targets
-from experiments.binary import Refusal
+from experiments import binary, lanes, session, settings
 from experiments.run_folder import RunFolder, command
-from experiments.settings import Request, Settings
-from invjax import files, images, inversion, metrics
+from experiments.settings import Request
+from invjax import files, images
 from invjax.report import contact_sheet, gallery
-from invjax.types import Representation
 
+_IMAGES = "sample:chelsea,sample:coffee"
+_REPRESENTATIONS = ("alexnet/relu1", "alexnet/relu3", "alexnet/pool5")
 _MOST_COLUMNS = 24
 
 
 def main() -> None:
-    request = settings.from_flags()
-    if request.list_only:
-        print_representations(request.settings.weights_dir)
-    elif request.dry_run:
-        print_estimates(request.settings)
+    if binary.LIST.value:
+        print_representations(binary.WEIGHTS_DIR.value)
+        return
+    request = settings.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
+    if request.dry_run:
+        session.print_estimates(request.settings)
     else:
         run(request)
 
@@ -51,66 +50,22 @@ def run(request: Request) -> None:
       KeyboardInterrupt: after what was finished has been written.
     """
     config = request.settings
-    groups = load_groups(config)
+    groups = session.load_groups(config)
     assert request.workdir is not None
     folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
-    folder.write_config(
-        config.as_json(),
-        {group.name: getattr(group.phi, "weights_digest", "") for group in groups},
-    )
+    folder.write_config(config.as_json(), session.weights(groups))
     originals = write_originals(folder.path, groups)
     planned = lanes.plan(groups, config)
-    print(f"{len(planned)} lanes of {config.steps} steps", flush=True)
+    print(f"{len(planned)} lanes", flush=True)
     finished: list[lanes.Outcome] = []
     try:
-        for outcome in _with_progress(planned, config):
+        for outcome in session.run(planned, config, folder):
             finished.append(outcome)
-            write_outcome(folder.path, outcome, config)
-            folder.write_metrics([outcome.record for outcome in finished])
     finally:
         # Also after Ctrl-C: what was finished is shown and kept.
         write_pictures(folder.path, finished, originals)
     print(summary(finished))
     print(f"look at {folder.path}/index.html and {folder.path}/grid.png")
-
-
-def load_groups(config: Settings) -> list[lanes.Group]:
-    """Representations and their targets: everything that can be refused, is here."""
-    photographs = targets.load_images(config) if config.code is None else {}
-    groups = []
-    for name in config.representations:
-        phi = load_representation(name, config)
-        if config.code is not None:
-            found = [targets.from_code(config.code, name, phi, config)]
-        else:
-            found = targets.from_images(photographs, phi, config)
-        for target in found:
-            if not np.any(target.code):
-                raise Refusal(
-                    f"{target.name}: its {name} code is zero everywhere, so no error "
-                    "relative to it exists"
-                )
-        spread = metrics.mean_pairwise_distance([target.code for target in found])
-        groups.append(lanes.Group(name, phi, found, spread))
-    return groups
-
-
-def load_representation(name: str, config: Settings) -> Representation:
-    """The representation of a flag's value.
-
-    Raises:
-      Refusal: there is none of that name.
-    """
-    try:
-        return invjax.representation(
-            name,
-            weights_dir=config.weights_dir,
-            compute_dtype=config.compute_dtype,
-        )
-    except ValueError as error:
-        if isinstance(error, binary.EXPECTED):
-            raise
-        raise Refusal(f"--representations={name}: {error}") from None
 
 
 def write_originals(
@@ -125,17 +80,6 @@ def write_originals(
             images.write_png(workdir / path, target.original)
         rows.append(gallery.GalleryImage(target.name, path))
     return rows
-
-
-def write_outcome(
-    workdir: pathlib.Path, outcome: lanes.Outcome, config: Settings
-) -> None:
-    """The picture of a lane, and its arrays if asked for."""
-    path = outcome.lane.path
-    images.write_png(workdir / "reconstructions" / f"{path}.png", outcome.image)
-    if config.save_arrays:
-        with files.whole_file(workdir / "arrays" / f"{path}.npz") as stream:
-            np.savez_compressed(stream, image=outcome.image, code=outcome.code)
 
 
 def write_pictures(
@@ -201,32 +145,6 @@ def summary(finished: Sequence[lanes.Outcome]) -> str:
     return "\n".join(lines)
 
 
-def print_estimates(config: Settings) -> None:
-    """Lanes, predicted time and memory, representation by representation."""
-    groups = load_groups(config)
-    planned = lanes.plan(groups, config)
-    total = 0.0
-    for group in groups:
-        mine = [lane for lane in planned if lane.group is group]
-        if not mine:
-            continue
-        estimate = inversion.estimate(
-            group.targets[0].code,
-            group.phi,
-            execution=lanes.execution(config),
-            image_shape=group.targets[0].image_shape,
-            preset=config.preset,
-            num_steps=config.steps,
-        )
-        seconds = estimate.seconds_per_lane * len(mine)
-        total += seconds
-        print(
-            f"{group.name}: {len(mine)} lanes of {config.steps} steps, about "
-            f"{seconds:.0f} s, {estimate.bytes_per_chunk / 2**20:.0f} MiB"
-        )
-    print(f"{len(planned)} lanes, about {total:.0f} s besides compiling")
-
-
 def print_representations(weights_dir: str | None) -> None:
     """A table of what can be inverted, and with which geometry."""
     print(f"{'name':32}{'code':18}{'field':>6}{'stride':>8}  weights")
@@ -236,31 +154,6 @@ def print_representations(weights_dir: str | None) -> None:
         print(
             f"{row.name:32}{shape:18}{row.receptive_field:6}{row.stride:8}  {at_hand}"
         )
-
-
-def _with_progress(planned: Sequence[lanes.Lane], config: Settings):
-    """Runs the lanes: a bar on a terminal, a line per lane elsewhere."""
-    bar = tqdm(total=len(planned), unit="lane", disable=not sys.stderr.isatty())
-    with bar:
-        number = 0
-        for chunk in lanes.chunks(planned, config):
-            bar.set_description(f"{chunk[0].target.name} {chunk[0].group.name}")
-            for outcome in lanes.invert(chunk, config):
-                yield outcome
-                number += 1
-                bar.update()
-                if bar.disable:
-                    print(_line(number, len(planned), outcome), flush=True)
-
-
-def _line(number: int, total: int, outcome: lanes.Outcome) -> str:
-    lane, record = outcome.lane, outcome.record
-    error = record["relative_error"]
-    result = "failed" if error is None else f"relative error {error:.1%}"
-    return (
-        f"[{number}/{total}] {lane.target.name} {lane.group.name} tv "
-        f"{lane.tv_weight:g} start {lane.start}: {result}, {record['seconds']:.1f} s"
-    )
 
 
 if __name__ == "__main__":

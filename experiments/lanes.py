@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.settings import Settings
 from experiments.targets import Target
-from invjax import engine, inversion, metrics, presets
+from invjax import engine, inversion, lpips, metrics, presets
 from invjax.representations import tracing
 from invjax.types import Representation
 
@@ -89,8 +89,10 @@ def execution(settings: Settings) -> engine.Execution:
     return default
 
 
-def invert(chunk: Sequence[Lane], settings: Settings) -> list[Outcome]:
-    """Runs lanes of one group."""
+def invert(
+    chunk: Sequence[Lane], settings: Settings, judge: lpips.Parameters | None = None
+) -> list[Outcome]:
+    """Runs lanes of one group; without `judge` they have no LPIPS."""
     group = chunk[0].group
     began = time.perf_counter()
     keys = [
@@ -103,7 +105,7 @@ def invert(chunk: Sequence[Lane], settings: Settings) -> list[Outcome]:
         group.phi,
         image_shape=chunk[0].target.image_shape,
         preset=settings.preset,
-        num_steps=settings.steps,
+        num_steps=settings.steps(group.phi),
         tv_weight=np.array([lane.tv_weight for lane in chunk]),
         alpha_weight=settings.alpha_weight,
         execution=execution(settings),
@@ -113,7 +115,8 @@ def invert(chunk: Sequence[Lane], settings: Settings) -> list[Outcome]:
     for number, lane in enumerate(chunk):
         result = jax.tree.map(lambda leaf, n=number: np.asarray(leaf[n]), results)
         code = np.asarray(tracing.encode(group.phi, result.image))
-        record = _record(lane, result, code, settings) | {"seconds": seconds}
+        record = _record(lane, result, code, settings, judge)
+        record["seconds"] = seconds
         outcomes.append(Outcome(lane, record, result.image, code))
     return outcomes
 
@@ -130,7 +133,11 @@ def alpha_weight(settings: Settings) -> float:
 
 
 def _record(
-    lane: Lane, result: inversion.Result, code: np.ndarray, settings: Settings
+    lane: Lane,
+    result: inversion.Result,
+    code: np.ndarray,
+    settings: Settings,
+    judge: lpips.Parameters | None,
 ) -> dict[str, Any]:
     record: dict[str, Any] = {
         "image": lane.target.name,
@@ -151,6 +158,7 @@ def _record(
         "normalised_error": None,
         "psnr": None,
         "ssim": None,
+        "lpips": None,
     }
     if result.status == engine.FAILED:
         return record
@@ -161,4 +169,6 @@ def _record(
     if lane.target.original is not None:
         record["psnr"] = metrics.psnr(result.image, lane.target.original)
         record["ssim"] = metrics.ssim(result.image, lane.target.original)
+        if judge is not None:
+            record["lpips"] = metrics.lpips(judge, result.image, lane.target.original)
     return record

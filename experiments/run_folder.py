@@ -22,6 +22,9 @@ _OURS = (
     "arrays",
     "grid.png",
     "index.html",
+    "table.csv",
+    "table.md",
+    "figure.png",
 )
 _PACKAGES = ("invjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -31,6 +34,7 @@ class RunFolder:
 
     def __init__(self, path: pathlib.Path):
         self.path = path
+        self._records: list[Mapping[str, Any]] = []
 
     @classmethod
     def claim(cls, workdir: str, *, overwrite: bool) -> "RunFolder":
@@ -86,9 +90,10 @@ class RunFolder:
         text = json.dumps(config, indent=1, allow_nan=False)
         files.write_whole(self.path / "config.json", text + "\n")
 
-    def write_metrics(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """metrics.jsonl, replaced whole; undefined numbers become null."""
-        lines = (json.dumps(strict(record), allow_nan=False) for record in records)
+    def add_records(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Lines for metrics.jsonl, which is replaced whole; undefined becomes null."""
+        self._records += [strict(record) for record in records]
+        lines = (json.dumps(record, allow_nan=False) for record in self._records)
         text = "".join(f"{line}\n" for line in lines)
         files.write_whole(self.path / "metrics.jsonl", text)
 

@@ -10,8 +10,9 @@ from typing import Any
 import jax.numpy as jnp
 from absl import flags
 
-from experiments.binary import Refusal
+from experiments.binary import WEIGHTS_DIR, Refusal
 from invjax import presets
+from invjax.types import Representation
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for the results; made if missing."
@@ -22,19 +23,18 @@ _SEED = flags.DEFINE_integer(
 _IMAGES = flags.DEFINE_string(
     "images",
     None,
-    "Comma-separated files, globs, folders and sample:NAME "
-    "(default: sample:chelsea,sample:coffee).",
+    "Comma-separated files, globs, folders and sample:NAME (default: samples).",
 )
 _CODE = flags.DEFINE_string(
     "code",
     None,
-    "Invert recorded codes instead of images': a .npy file for one representation, or "
+    "Invert recorded codes instead of images: a .npy file for one representation, or "
     "an .npz with an array for each (named as the representation, / or _).",
 )
 _REPRESENTATIONS = flags.DEFINE_list(
     "representations",
-    ["alexnet/relu1", "alexnet/relu3", "alexnet/pool5"],
-    "Comma-separated representations; --list shows them.",
+    None,
+    "Comma-separated representations, NETWORK/LAYER, hog, hogb, dsift or dsift8.",
 )
 _PRESET = flags.DEFINE_enum("preset", "fast", list(presets.PRESETS), "Solver settings.")
 _NUM_STEPS = flags.DEFINE_integer(
@@ -65,12 +65,6 @@ _BATCH_SIZE = flags.DEFINE_integer(
 _COMPUTE_DTYPE = flags.DEFINE_enum(
     "compute_dtype", "float32", ["float32", "bfloat16"], "Of a network's arithmetic."
 )
-_WEIGHTS_DIR = flags.DEFINE_string(
-    "weights_dir",
-    None,
-    "Folder of converted weights (default: INVJAX_WEIGHTS, weights/ of the checkout, "
-    "or the user's cache).",
-)
 _SAVE_ARRAYS = flags.DEFINE_bool(
     "save_arrays", False, "Also write unclipped images and their codes as .npz."
 )
@@ -79,9 +73,6 @@ _DRY_RUN = flags.DEFINE_bool(
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the run in --workdir.")
 _SMOKE = flags.DEFINE_bool("smoke", False, "Two lanes of five steps, to see it run.")
-_LIST = flags.DEFINE_bool("list", False, "List the representations and stop.")
-
-DEFAULT_IMAGES = "sample:chelsea,sample:coffee"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +96,11 @@ class Settings:
     seed: int
     smoke: bool
 
-    @property
-    def steps(self) -> int:
-        """Steps of each lane."""
+    def steps(self, phi: Representation) -> int:
+        """Steps of a lane of this representation."""
         if self.smoke:
             return 5
-        return self.num_steps or presets.PRESETS[self.preset].num_steps
+        return self.num_steps or presets.find(self.preset, phi).num_steps
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -124,27 +114,32 @@ class Request:
     workdir: str | None
     dry_run: bool
     overwrite: bool
-    list_only: bool
 
 
-def from_flags() -> Request:
+def from_flags(*, images: str, representations: tuple[str, ...]) -> Request:
     """The parsed flags as a frozen record.
+
+    Args:
+      images: the binary's default of --images.
+      representations: the binary's default of --representations.
 
     Raises:
       Refusal: flags that contradict each other or are no numbers.
     """
-    if not (_WORKDIR.value or _LIST.value or _DRY_RUN.value):
+    if not (_WORKDIR.value or _DRY_RUN.value):
         raise Refusal("--workdir is missing; give a folder for the results")
     if _IMAGES.value is not None and _CODE.value is not None:
         raise Refusal("--images and --code exclude each other; give one of them")
-    images = _IMAGES.value
-    if images is None and _CODE.value is None:
-        images = DEFAULT_IMAGES
-    names = tuple(name.strip() for name in _REPRESENTATIONS.value)
+    given = _IMAGES.value
+    if given is None and _CODE.value is None:
+        given = images
+    names = representations
+    if _REPRESENTATIONS.value is not None:
+        names = tuple(name.strip() for name in _REPRESENTATIONS.value)
     if not names or len(set(names)) < len(names):
         raise Refusal(f"--representations={','.join(names)}: empty, or names repeat")
     settings = Settings(
-        images=images,
+        images=given,
         code=_CODE.value,
         representations=names,
         preset=_PRESET.value,
@@ -156,7 +151,7 @@ def from_flags() -> Request:
         resize=_RESIZE.value,
         batch_size=_BATCH_SIZE.value,
         compute_dtype=jnp.dtype(_COMPUTE_DTYPE.value).name,
-        weights_dir=_WEIGHTS_DIR.value,
+        weights_dir=WEIGHTS_DIR.value,
         save_arrays=_SAVE_ARRAYS.value,
         seed=_SEED.value,
         smoke=_SMOKE.value,
@@ -166,7 +161,6 @@ def from_flags() -> Request:
         workdir=_WORKDIR.value,
         dry_run=_DRY_RUN.value,
         overwrite=_OVERWRITE.value,
-        list_only=_LIST.value,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from experiments.binary import Refusal
 from experiments.settings import Settings
 from invjax import images
-from invjax.representations import tracing
+from invjax.representations import shallow, tracing
 from invjax.types import Representation
 
 
@@ -65,7 +65,7 @@ def from_code(path: str, name: str, phi: Representation, settings: Settings) -> 
     """
     stem = pathlib.Path(path).stem
     array = _read_array(path, name, len(settings.representations))
-    shape = _code_image_shape(phi, settings)
+    shape = _code_image_shape(phi, array.shape, settings)
     expected = tracing.code_shape(phi, shape)
     if array.shape != expected:
         raise Refusal(
@@ -81,8 +81,18 @@ def from_code(path: str, name: str, phi: Representation, settings: Settings) -> 
 def prepare(
     photograph: np.ndarray, phi: Representation, settings: Settings
 ) -> np.ndarray:
-    """A photograph as `phi` sees it: square of its input size."""
-    size = settings.image_size or _own_shape(phi)[0]
+    """A photograph as `phi` sees it.
+
+    A network sees a square of its input size, a shallow representation grey levels at
+    the native size; --image_size overrides the side, or the short side.
+    """
+    size = settings.image_size
+    if isinstance(phi, shallow.Hog | shallow.Dsift):
+        if size:
+            photograph = images.fit_short_side(photograph, size)
+        grey = images.quantise(images.to_grey(photograph))
+        return grey.astype(np.float32) / np.float32(255)
+    size = size or _own_shape(phi)[0]
     resize = images.stretch if settings.resize == "stretch" else images.centre_crop
     return resize(photograph, size)
 
@@ -91,7 +101,19 @@ def _own_shape(phi: Representation) -> tuple[int, int, int]:
     return getattr(phi, "image_shape")  # noqa: B009 (not in the protocol)
 
 
-def _code_image_shape(phi: Representation, settings: Settings) -> tuple[int, int, int]:
+def _code_image_shape(
+    phi: Representation, code_shape: tuple[int, ...], settings: Settings
+) -> tuple[int, int, int]:
+    """Of the image that a recorded code is sought at."""
+    if isinstance(phi, shallow.Hog | shallow.Dsift):
+        if len(code_shape) != 3:
+            raise Refusal(
+                f"--code: shape {code_shape}, but {phi.name} codes are [rows, columns, "
+                "values]"
+            )
+        if settings.image_size:
+            return (settings.image_size, settings.image_size, 1)
+        return phi.smallest_image(code_shape)
     height, width, channels = _own_shape(phi)
     if settings.image_size:
         return (settings.image_size, settings.image_size, channels)

@@ -132,7 +132,7 @@ def invert_batch(
     Returns:
       A `Result` whose fields have a leading [l].
     """
-    plan = _prepare(
+    plan = prepare(
         codes,
         phi,
         len(keys),
@@ -187,7 +187,7 @@ def estimate(
     """
     execution = execution or engine.default_execution()
     codes = np.repeat(np.asarray(code)[None], execution.width, axis=0)
-    plan = _prepare(codes, phi, execution.width, **settings)
+    plan = prepare(codes, phi, execution.width, **settings)
     keys = jax.random.split(jax.random.key(0), execution.width)
     states = engine.start(plan.program, keys, plan.start_norm)
     share = plan.schedule[0]
@@ -208,7 +208,7 @@ def estimate(
     return Estimate(per_step * len(plan.schedule) / execution.width, num_bytes)
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """Everything `invert_batch` was asked for, checked and filled in."""
 
     program: engine.Program
@@ -218,7 +218,7 @@ class _Plan(NamedTuple):
     schedule: np.ndarray
 
 
-def _prepare(
+def prepare(
     codes: Any,
     phi: Representation,
     num_lanes: int,
@@ -231,8 +231,12 @@ def _prepare(
     alpha_weight: ArrayLike | None = None,
     mask: Any = None,
     centre: Any = None,
-) -> _Plan:
-    chosen = presets.find(preset)
+) -> Plan:
+    """Checks a request and fills in what its preset and representation say.
+
+    For those who run the engine's steps by themselves; arguments as `invert_batch`.
+    """
+    chosen = presets.find(preset, phi)
     num_steps = chosen.num_steps if num_steps is None else num_steps
     if num_steps < 1:
         raise ValueError(f"num_steps is {num_steps}; it must be positive")
@@ -251,7 +255,7 @@ def _prepare(
     )
     argument = tracing.Argument.of(phi)
     _check_code_shape(argument, problems.target.shape[1:], shape)
-    return _Plan(
+    return Plan(
         program=engine.Program(chosen.solver, shape),
         phi=argument,
         problems=problems,

@@ -49,7 +49,7 @@ def test_better_than_where_it_started_by_far(phi, code, key):
 
 def test_one_trace_for_ten_weights_and_step_sizes(code, key):
     network = micro_representation("relu2")
-    traces = []
+    traces: list[None] = []
 
     def phi(image):
         traces.append(None)
@@ -78,10 +78,20 @@ def test_one_trace_for_ten_weights_and_step_sizes(code, key):
 
 
 def test_weights_of_a_network_are_arguments(code, key):
-    compiled = engine.step._cache_size()
+    traces: list[None] = []
+
+    def apply(network, image):
+        traces.append(None)
+        return network(image)
+
+    energies, counts = set(), []
     for seed in range(3):
-        invjax.invert(key, code, micro_representation("relu2", seed), num_steps=1)
-    assert engine.step._cache_size() <= compiled + 1
+        phi = jax.tree_util.Partial(apply, micro_representation("relu2", seed))
+        result = invjax.invert(key, code, phi, image_shape=SHAPE, num_steps=1)
+        energies.add(float(result.energy))
+        counts.append(len(traces))
+    assert counts[0] > 0 and counts[2] == counts[0]
+    assert len(energies) == 3
 
 
 def test_lanes_have_their_own_weights(phi, code):

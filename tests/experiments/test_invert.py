@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 FIELDS = (
     "image representation start seed preset tv_weight alpha_weight status num_steps "
     "energy objective data_term alpha_term tv_term relative_error normalised_error "
-    "psnr ssim seconds"
+    "psnr ssim lpips seconds"
 ).split()
 
 needs_weights = pytest.mark.skipif(
@@ -83,6 +83,7 @@ def test_outputs_of_a_run(tmp_path: pathlib.Path, photographs: pathlib.Path):
         np.testing.assert_allclose(picture, clipped, atol=0.5 / 255 + 1e-6)
         original = images.read(workdir / "originals" / f"{record['image']}.png")
         error = np.mean((clipped - original) ** 2)
+        assert 0 < record["lpips"] < 2
         assert record["psnr"] == pytest.approx(-10 * np.log10(error), abs=1e-2)
     assert len({json.dumps(record["energy"]) for record in records}) == 8
     config = json.loads((workdir / "config.json").read_text())
@@ -150,11 +151,11 @@ def test_an_interrupt_keeps_the_finished_lanes(
 ):
     whole, calls = lanes.invert, []
 
-    def interrupted(chunk, settings):
+    def interrupted(chunk, settings, judge):
         calls.append(chunk)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return whole(chunk, settings)
+        return whole(chunk, settings, judge)
 
     monkeypatch.setattr(lanes, "invert", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -218,7 +219,8 @@ def test_bad_codes_are_refused(tmp_path: pathlib.Path, array: np.ndarray, word: 
 def test_a_code_file_may_name_each_representation(tmp_path: pathlib.Path):
     path = tmp_path / "codes.npz"
     code = np.random.default_rng(0).uniform(size=(55, 55, 64)).astype(np.float32)
-    np.savez(path, alexnet_conv1=code, **{"alexnet/relu1": code})
+    arrays: dict = {"alexnet_conv1": code, "alexnet/relu1": code}
+    np.savez(path, **arrays)
     both = ["alexnet/conv1", "alexnet/relu1"]
     _run(
         workdir=str(tmp_path / "run"), code=str(path), representations=both, smoke=True

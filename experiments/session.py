@@ -1,0 +1,139 @@
+"""Carries out the lanes of a binary: targets loaded, progress shown, results kept."""
+
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+import invjax
+from experiments import binary, lanes, targets
+from experiments.binary import Refusal
+from experiments.run_folder import RunFolder
+from experiments.settings import Settings
+from invjax import files, images, inversion, lpips, metrics
+from invjax.networks import pretrained
+from invjax.types import Representation
+
+
+def load_groups(config: Settings) -> list[lanes.Group]:
+    """Representations and their targets: everything that can be refused, is here."""
+    photographs = targets.load_images(config) if config.code is None else {}
+    groups = []
+    for name in config.representations:
+        phi = load_representation(name, config)
+        if config.code is not None:
+            found = [targets.from_code(config.code, name, phi, config)]
+        else:
+            found = targets.from_images(photographs, phi, config)
+        for target in found:
+            if not np.any(target.code):
+                raise Refusal(
+                    f"{target.name}: its {name} code is zero everywhere, so no error "
+                    "relative to it exists"
+                )
+        spread = metrics.mean_pairwise_distance([target.code for target in found])
+        groups.append(lanes.Group(name, phi, found, spread))
+    return groups
+
+
+def load_representation(name: str, config: Settings) -> Representation:
+    """The representation of a flag's value.
+
+    Raises:
+      Refusal: there is none of that name.
+    """
+    try:
+        return invjax.representation(
+            name,
+            weights_dir=config.weights_dir,
+            compute_dtype=config.compute_dtype,
+        )
+    except ValueError as error:
+        if isinstance(error, binary.EXPECTED):
+            raise
+        raise Refusal(f"--representations={name}: {error}") from None
+
+
+def _judge(config: Settings) -> lpips.Parameters | None:
+    """LPIPS where its weights are installed; without them it is null."""
+    try:
+        return lpips.load(weights_dir=config.weights_dir)
+    except pretrained.MissingWeights:
+        return None
+
+
+def weights(groups: Sequence[lanes.Group]) -> dict[str, str]:
+    """Representation -> digest of its weights; empty for those without."""
+    return {group.name: getattr(group.phi, "weights_digest", "") for group in groups}
+
+
+def run(
+    planned: Sequence[lanes.Lane], config: Settings, folder: RunFolder
+) -> Iterator[lanes.Outcome]:
+    """Inverts lanes in turn; files are written before a lane is yielded.
+
+    Progress is a bar on a terminal and a line per lane elsewhere.
+    """
+    judge = _judge(config)
+    bar = tqdm(total=len(planned), unit="lane", disable=not sys.stderr.isatty())
+    number = 0
+    with bar:
+        for chunk in lanes.chunks(planned, config):
+            bar.set_description(f"{chunk[0].target.name} {chunk[0].group.name}")
+            outcomes = lanes.invert(chunk, config, judge)
+            for outcome in outcomes:
+                _write_outcome(folder, outcome, config)
+            folder.add_records([outcome.record for outcome in outcomes])
+            for outcome in outcomes:
+                number += 1
+                bar.update()
+                if bar.disable:
+                    print(_line(number, len(planned), outcome), flush=True)
+                yield outcome
+
+
+def print_estimates(config: Settings) -> None:
+    """Lanes, predicted time and memory, representation by representation."""
+    groups = load_groups(config)
+    planned = lanes.plan(groups, config)
+    total = 0.0
+    for group in groups:
+        mine = [lane for lane in planned if lane.group is group]
+        if not mine:
+            continue
+        steps = config.steps(group.phi)
+        estimate = inversion.estimate(
+            group.targets[0].code,
+            group.phi,
+            execution=lanes.execution(config),
+            image_shape=group.targets[0].image_shape,
+            preset=config.preset,
+            num_steps=steps,
+        )
+        seconds = estimate.seconds_per_lane * len(mine)
+        total += seconds
+        print(
+            f"{group.name}: {len(mine)} lanes of {steps} steps, about "
+            f"{seconds:.0f} s, {estimate.bytes_per_chunk / 2**20:.0f} MiB"
+        )
+    print(f"{len(planned)} lanes, about {total:.0f} s besides compiling")
+
+
+def _write_outcome(folder: RunFolder, outcome: lanes.Outcome, config: Settings) -> None:
+    """The picture of a lane, and its arrays if asked for."""
+    path = outcome.lane.path
+    images.write_png(folder.path / "reconstructions" / f"{path}.png", outcome.image)
+    if config.save_arrays:
+        with files.whole_file(folder.path / "arrays" / f"{path}.npz") as stream:
+            np.savez_compressed(stream, image=outcome.image, code=outcome.code)
+
+
+def _line(number: int, total: int, outcome: lanes.Outcome) -> str:
+    lane, record = outcome.lane, outcome.record
+    error = record["relative_error"]
+    result = "failed" if error is None else f"relative error {error:.1%}"
+    return (
+        f"[{number}/{total}] {lane.target.name} {lane.group.name} tv "
+        f"{lane.tv_weight:g} start {lane.start}: {result}, {record['seconds']:.1f} s"
+    )

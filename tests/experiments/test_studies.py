@@ -1,0 +1,64 @@
+"""Each study runs through in small, and its outputs hold what they should."""
+
+import csv
+import json
+import pathlib
+
+import pytest
+from absl.testing import flagsaver
+
+from experiments import benchmark, shallow_table
+from experiments.binary import Refusal
+
+pytest.importorskip("skimage", reason="the pretrained extra has the photographs")
+
+
+def test_shallow_table(tmp_path: pathlib.Path):
+    with flagsaver.flagsaver(
+        workdir=str(tmp_path / "run"),
+        images="sample:chelsea,sample:rocket",
+        image_size=64,
+        num_steps=4,
+    ):
+        shallow_table.main()
+    with open(tmp_path / "run" / "table.csv") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["representation"], row["preset"]) for row in rows] == [
+        (name, preset)
+        for preset in ("fast", "cvpr2015")
+        for name in ("hog", "hogb", "dsift")
+    ]
+    assert all(row["steps"] == "4" and row["failed"] == "0 of 2" for row in rows)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert len(records) == 12
+    errors = [r["relative_error"] for r in records[:2]]
+    mean = 100 * sum(errors) / 2
+    assert rows[0]["relative error %"].startswith(f"{mean:.1f} ±")
+    for record in records:
+        folder = tmp_path / "run" / "reconstructions" / record["preset"]
+        lane = folder / record["image"] / record["representation"]
+        assert (lane / "start_000.png").exists()
+    assert (tmp_path / "run" / "figure.png").stat().st_size > 10_000
+    assert "| hogb | fast |" in (tmp_path / "run" / "table.md").read_text()
+
+
+def test_shallow_table_refuses_networks(tmp_path: pathlib.Path):
+    with flagsaver.flagsaver(
+        workdir=str(tmp_path / "run"), representations=["alexnet/relu1"]
+    ):
+        with pytest.raises(Refusal, match="hogb"):
+            shallow_table.main()
+    assert not (tmp_path / "run").exists()
+
+
+def test_benchmark(tmp_path: pathlib.Path):
+    with flagsaver.flagsaver(workdir=str(tmp_path), smoke=True):
+        benchmark.main()
+        with pytest.raises(Refusal, match="--overwrite"):
+            benchmark.main()
+    lines = (tmp_path / "benchmark.jsonl").read_text().splitlines()
+    cases = {record["case"]: record for record in map(json.loads, lines)}
+    assert {"hog (VLFeat)", "hogb (paper)", "dsift (paper)"} <= cases.keys()
+    assert all(record["ms_per_image"] > 0 for record in cases.values())
+    assert cases["scikit-image hog, forward only"]["ratio_to_scikit_image"] == 1
