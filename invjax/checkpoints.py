@@ -1,7 +1,8 @@
 """Trees of arrays on disk, with a manifest that proves them. The only Orbax imports.
 
 Orbax does not notice damage, nor a target of another shape, so `manifest.json` holds
-SHA-256, shape and dtype of each tensor and every restore is checked against it.
+SHA-256, shape and dtype of each tensor, the SHA-256 of each file, and every restore is
+checked against it.
 """
 
 import hashlib
@@ -59,8 +60,7 @@ def save(
       tensors: arrays by name.
       record: JSON values to keep in the manifest beside the tensors' own entries.
     """
-    manifest = {
-        **record,
+    entries = {
         "tensors": {
             name: {
                 "shape": list(array.shape),
@@ -68,12 +68,13 @@ def save(
                 "sha256": tensor_digest(array),
             }
             for name, array in tensors.items()
-        },
+        }
     }
     with files.whole_directory(path) as fresh:
         with ocp.StandardCheckpointer() as checkpointer:
             # Orbax resolves relative paths in a background thread, out of sight.
             checkpointer.save((fresh / _TREE).resolve(), dict(tensors))
+        manifest = {**record, **entries, "files": _file_digests(fresh / _TREE)}
         text = json.dumps(manifest, indent=1, allow_nan=False)
         files.write_whole(fresh / _MANIFEST, text + "\n")
 
@@ -82,33 +83,59 @@ def restore(path: str | os.PathLike[str]) -> Checkpoint:
     """Reads what `save` wrote and proves every tensor.
 
     Raises:
-      DamagedCheckpoint: the manifest or the tensors cannot be read, or a tensor's
-        name, shape, dtype or digest is not the manifest's.
+      DamagedCheckpoint: the manifest or the tensors cannot be read, a file is not as
+        it was written, or a tensor's name, shape, dtype or digest is not the
+        manifest's.
     """
     path = pathlib.Path(path).resolve()
     try:
         manifest = _read_manifest(path)
         entries = manifest.pop("tensors")
+        # What Orbax would stumble over is found before it starts: when one read fails,
+        # those beside it write tracebacks long after the error was handled.
+        _compare("file", _file_digests(path / _TREE), manifest.pop("files"))
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        target = {
-            name: jax.ShapeDtypeStruct(entry["shape"], entry["dtype"], sharding=device)
-            for name, entry in entries.items()
-        }
         with ocp.StandardCheckpointer() as checkpointer:
+            stored = checkpointer.metadata(path / _TREE).item_metadata.tree
+            _compare(
+                "tensor",
+                {name: [list(m.shape), str(m.dtype)] for name, m in stored.items()},
+                {name: [e["shape"], e["dtype"]] for name, e in entries.items()},
+            )
+            target = {
+                name: jax.ShapeDtypeStruct(
+                    entry["shape"], entry["dtype"], sharding=device
+                )
+                for name, entry in entries.items()
+            }
             tree = checkpointer.restore(path / _TREE, target)
         tensors = {name: np.asarray(tree[name]) for name in entries}
+        _compare(
+            "tensor",
+            {name: tensor_digest(array) for name, array in tensors.items()},
+            {name: entry["sha256"] for name, entry in entries.items()},
+        )
     except Exception as error:  # Orbax, tensorstore and JSON each raise their own
         raise DamagedCheckpoint(
-            f"{path}: unreadable ({_first_line(error)}); delete the folder, and the "
-            "weights are converted again"
+            f"{path}: not what was written ({_first_line(error)}); delete the folder, "
+            "and the weights are converted again"
         ) from None
-    for name, array in tensors.items():
-        if tensor_digest(array) != entries[name]["sha256"]:
-            raise DamagedCheckpoint(
-                f"{path}: tensor {name} is not the one that was written (SHA-256 "
-                "differs); delete the folder, and the weights are converted again"
-            )
     return Checkpoint(tensors, manifest)
+
+
+def _compare(kind: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raises ValueError with the names whose values differ or stand on one side."""
+    names = sorted(found.keys() | expected.keys())
+    if wrong := [name for name in names if found.get(name) != expected.get(name)]:
+        raise ValueError(f"{kind} missing, added or changed: {', '.join(wrong)}")
+
+
+def _file_digests(folder: pathlib.Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _read_manifest(path: pathlib.Path) -> dict[str, Any]:

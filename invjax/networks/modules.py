@@ -12,6 +12,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from invjax import ops
 from invjax.networks import layers as tables
 
 
@@ -27,33 +28,101 @@ class Stack(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "h w c"]) -> Array:
+    def __call__(self, x: Array) -> Array:
         x = x.astype(self.dtype)
         for layer in self.layers:
-            match layer:
-                case tables.Conv():
-                    x = nn.Conv(
-                        layer.features,
-                        (layer.kernel, layer.kernel),
-                        strides=layer.stride,
-                        padding=layer.padding,
-                        feature_group_count=layer.groups,
-                        dtype=self.dtype,
-                        name=layer.name,
-                    )(x)
-                case tables.Relu():
-                    x = nn.relu(x)
-                case tables.MaxPool(window=window, stride=stride, padding=padding):
-                    x = nn.max_pool(
-                        x,
-                        (window, window),
-                        strides=(stride, stride),
-                        padding=((padding, padding), (padding, padding)),
-                    )
-                case tables.Dense(features=features):
-                    dense = nn.Dense(features, dtype=self.dtype, name=layer.name)
-                    x = dense(x.reshape(-1))
+            x = _apply(layer, x, self.dtype)
         return x
+
+
+class Sum(nn.Module):
+    """A residual layer: both branches in one parameter scope."""
+
+    layer: tables.Residual
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        ends = []
+        for branch in (self.layer.layers, self.layer.shortcut):
+            y = x
+            for layer in branch:
+                y = _apply(layer, y, self.dtype)
+            ends.append(y)
+        return ends[0] + ends[1]
+
+
+class Depthwise(nn.Module):
+    """A depthwise convolution, [h, w, c] -> [H, W, c]."""
+
+    layer: tables.DepthwiseConv
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "H W c"]:
+        size, channels = self.layer.kernel, x.shape[-1]
+        shape = (size, size, 1, channels)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
+        y = ops.depthwise_convolution(
+            x,
+            kernel.astype(self.dtype),
+            stride=self.layer.stride,
+            padding=tables.sides(self.layer.padding),
+        )
+        return y + bias.astype(self.dtype)[None, None]
+
+
+def _apply(layer: tables.Layer, x: Array, dtype: DTypeLike) -> Array:
+    """One layer, inside of a compact module, whose scope its parameters go to."""
+    match layer:
+        case tables.Conv():
+            convolve = nn.Conv(
+                layer.features,
+                (layer.kernel, layer.kernel),
+                strides=layer.stride,
+                padding=[tables.sides(layer.padding)] * 2,
+                feature_group_count=layer.groups,
+                dtype=dtype,
+                name=layer.name,
+            )
+            return convolve(x)
+        case tables.DepthwiseConv():
+            return Depthwise(layer, dtype, name=layer.name)(x)
+        case tables.Relu(ceiling=None):
+            return nn.relu(x)
+        case tables.Relu(ceiling=ceiling):
+            return ops.clipped_relu(x, ceiling)
+        case tables.MaxPool(window=window, stride=stride, padding=padding):
+            pads = tables.sides(padding)
+            strides = (stride, stride)
+            return nn.max_pool(x, (window, window), strides, (pads, pads))
+        case tables.GlobalAveragePool():
+            return x.mean((0, 1))
+        case tables.LocalResponseNorm():
+            return local_response_norm(x, layer)
+        case tables.Dense(features=features):
+            dense = nn.Dense(features, dtype=dtype, name=layer.name)
+            return dense(x.reshape(-1))
+        case tables.Block(layers=inner):
+            return Stack(inner, dtype, name=layer.name)(x)
+        case tables.Residual():
+            return Sum(layer, dtype, name=layer.name)(x)
+
+
+def local_response_norm(
+    x: Float[Array, "h w c"], layer: tables.LocalResponseNorm
+) -> Float[Array, "h w c"]:
+    """See `layers.LocalResponseNorm`; missing neighbours count as zero."""
+    if layer.size % 2 == 0:
+        raise ValueError(
+            f"layer {layer.name}: an even window of channels has no centre"
+        )
+    half = layer.size // 2
+    squares = jnp.pad(x * x, ((0, 0), (0, 0), (half, half)))
+    channels = x.shape[-1]
+    total = sum(squares[..., i : i + channels] for i in range(layer.size))
+    return x * (layer.kappa + layer.alpha * total) ** -layer.beta
 
 
 def forward(
@@ -67,7 +136,8 @@ def forward(
 
     Args:
       layers: the table, already cut.
-      params: {layer: {"kernel": ..., "bias": ...}} for the table's layers.
+      params: {layer: {"kernel": ..., "bias": ...}} for the table's layers, nested one
+        deeper for each block.
       x: preprocessed image, [h, w, c].
       dtype: of the arithmetic; the result has it too.
     """
@@ -80,6 +150,8 @@ def activations(
     """Every named activation of a table, in float32; unused ones vanish under jit."""
     found = {}
     for layer in layers:
-        x = forward((layer,), {layer.name: params.get(layer.name, {})}, x)
+        variables = {"params": {layer.name: params.get(layer.name, {})}}
+        # Above the first dense layer x is a vector, which `forward` does not take.
+        x = cast(Array, Stack((layer,)).apply(variables, x))
         found[layer.name] = x
     return found

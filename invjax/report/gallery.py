@@ -58,6 +58,7 @@ _COLUMNS = (
     _Column("Normalised error", "normalised_error", "percent"),
     _Column("PSNR (dB)", "psnr", "decibel"),
     _Column("SSIM", "ssim", "decimal"),
+    _Column("LPIPS", "lpips", "decimal"),
     _Column("Energy", "energy", "figures"),
     _Column("Objective", "objective", "figures"),
     _Column("Data term", "data_term", "figures"),

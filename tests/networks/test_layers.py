@@ -1,0 +1,159 @@
+"""Names, shapes, receptive fields and strides of the layer tables."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from invjax.networks import NETWORKS, layers, modules
+
+# Paper: Table 2 (and Caffe's shapes): name, output, receptive field, stride.
+CNN_A = (
+    ("conv1", (55, 55, 96), 11, 4),
+    ("relu1", (55, 55, 96), 11, 4),
+    ("mpool1", (27, 27, 96), 19, 8),
+    ("norm1", (27, 27, 96), 19, 8),
+    ("conv2", (27, 27, 256), 51, 8),
+    ("relu2", (27, 27, 256), 51, 8),
+    ("mpool2", (13, 13, 256), 67, 16),
+    ("norm2", (13, 13, 256), 67, 16),
+    ("conv3", (13, 13, 384), 99, 16),
+    ("relu3", (13, 13, 384), 99, 16),
+    ("conv4", (13, 13, 384), 131, 16),
+    ("relu4", (13, 13, 384), 131, 16),
+    ("conv5", (13, 13, 256), 163, 16),
+    ("relu5", (13, 13, 256), 163, 16),
+    ("mpool5", (6, 6, 256), 195, 32),
+    ("fc6", (4096,), 355, 32),
+    ("relu6", (4096,), 355, 32),
+    ("fc7", (4096,), 355, 32),
+    ("relu7", (4096,), 355, 32),
+    ("fc8", (1000,), 355, 32),
+)
+
+# Millions of parameters, batch normalisation folded (weights and biases).
+SIZES = {
+    "alexnet": 61_100_840,
+    "caffenet": 60_965_224,
+    "vgg16": 138_357_544,
+    "vgg19": 143_667_240,
+}
+
+
+def _geometry(name):
+    network = NETWORKS[name]
+    return {r.name: r for r in layers.geometry(network.layers, network.image_shape)}
+
+
+def test_cnn_a_is_the_paper_s_table():
+    network = NETWORKS["caffenet"]
+    assert network.input_size == 227
+    assert layers.geometry(network.layers, network.image_shape) == CNN_A
+
+
+def test_the_sibling_normalises_before_it_pools():
+    names = NETWORKS["caffe_alexnet"].layer_names
+    assert names[:4] == ("conv1", "relu1", "norm1", "mpool1")
+    assert _geometry("caffe_alexnet")["fc8"] == CNN_A[-1]
+
+
+def test_vgg_m_rounds_its_second_pool_up():
+    rows = _geometry("vgg_m")
+    assert rows["pool1"].shape == (54, 54, 96)
+    assert rows["pool2"].shape == (13, 13, 256)
+    assert rows["pool5"].shape == (6, 6, 512)
+
+
+@pytest.mark.parametrize(("name", "size"), SIZES.items())
+def test_sizes_are_the_published_ones(name, size):
+    network = NETWORKS[name]
+    shapes = layers.parameter_shapes(network.layers, network.image_shape)
+    assert sum(map(math.prod, shapes.values())) == size
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "row"),
+    [
+        ("vgg16", "relu3_3", ((56, 56, 256), 40, 4)),
+        ("vgg16", "pool5", ((7, 7, 512), 212, 32)),
+        ("vgg19", "relu5_4", ((14, 14, 512), 252, 16)),
+        ("resnet50", "stem", ((56, 56, 64), 11, 4)),
+        ("resnet50", "layer4", ((7, 7, 2048), 427, 32)),
+        ("resnet50", "logits", ((1000,), 619, 32)),
+        ("efficientnet_lite0", "block15", ((7, 7, 320), 851, 32)),
+        ("efficientnet_lite0", "pooled", ((1280,), 1043, 32)),
+    ],
+)
+def test_geometry(name, layer, row):
+    assert _geometry(name)[layer][1:] == row
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_shapes_are_those_of_the_modules(name):
+    network = NETWORKS[name]
+    shapes = layers.parameter_shapes(network.layers, network.image_shape)
+    flat = {name: jax.ShapeDtypeStruct(s, jnp.float32) for name, s in shapes.items()}
+    params: dict = {}
+    for path, leaf in flat.items():
+        *scopes, last = path.split("/")
+        branch = params
+        for scope in scopes:
+            branch = branch.setdefault(scope, {})
+        branch[last] = leaf
+    image = jax.ShapeDtypeStruct(network.image_shape, jnp.float32)
+    found = jax.eval_shape(
+        lambda p, x: modules.activations(network.layers, p, x), params, image
+    )
+    for row in layers.geometry(network.layers, network.image_shape):
+        assert found[row.name].shape == row.shape, row.name
+
+
+def test_residuals_see_what_their_wider_branch_sees():
+    narrow = layers.Conv("narrow", 4, kernel=1)
+    wide = layers.Conv("wide", 4, kernel=5, padding=2)
+    (row,) = layers.geometry((layers.Residual("r", (narrow,), (wide,)),), (9, 9, 3))
+    assert row == ("r", (9, 9, 4), 5, 1)
+
+
+def test_residuals_of_unlike_branches_are_refused():
+    table = (layers.Residual("r", (layers.Conv("c", 4, kernel=1),)),)
+    with pytest.raises(ValueError, match="layer r adds"):
+        layers.geometry(table, (9, 9, 3))
+
+
+def test_nested_parameters_are_named_by_their_path():
+    network = NETWORKS["efficientnet_lite0"]
+    shapes = layers.parameter_shapes(network.layers, network.image_shape)
+    assert shapes["block3/expand/kernel"] == (1, 1, 24, 144)
+    assert shapes["block3/depthwise/kernel"] == (5, 5, 1, 144)
+    assert shapes["logits/kernel"] == (1280, 1000)
+
+
+def test_bfloat16_is_kept_through_every_kind_of_layer():
+    table = (
+        layers.Conv("conv", 8, kernel=3, padding=1),
+        layers.Relu("relu", ceiling=6.0),
+        layers.LocalResponseNorm("norm", size=5, kappa=1.0, alpha=2e-5, beta=0.75),
+        layers.MaxPool("pool", window=3, stride=2, padding=(0, 1)),
+        layers.Residual("sum", (layers.DepthwiseConv("depth", 3, padding=1),)),
+        layers.GlobalAveragePool("pooled"),
+        layers.Dense("logits", 5),
+    )
+    shapes = layers.parameter_shapes(table, (16, 16, 3))
+    params: dict = {
+        "conv": {k: jnp.ones(shapes[f"conv/{k}"]) for k in ("kernel", "bias")},
+        "sum": {
+            "depth": {k: jnp.ones(shapes[f"sum/depth/{k}"]) for k in ("kernel", "bias")}
+        },
+        "logits": {k: jnp.ones(shapes[f"logits/{k}"]) for k in ("kernel", "bias")},
+    }
+    code = modules.forward(table, params, jnp.ones((16, 16, 3)), dtype=jnp.bfloat16)
+    assert code.dtype == jnp.bfloat16
+    assert code.shape == (5,)
+
+
+def test_an_even_window_of_channels_is_refused():
+    norm = layers.LocalResponseNorm("norm", size=4, kappa=1.0, alpha=1.0, beta=0.5)
+    with pytest.raises(ValueError, match="no centre"):
+        modules.local_response_norm(jnp.ones((2, 2, 8)), norm)

