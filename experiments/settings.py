@@ -100,7 +100,7 @@ class Settings:
         """Steps of a lane of this representation."""
         if self.smoke:
             return 5
-        return self.num_steps or presets.find(self.preset, phi).num_steps
+        return self.num_steps or presets.find(self.preset, phi=phi).num_steps
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -34,6 +34,7 @@ class Checkpoint(NamedTuple):
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether a checkpoint was written there; nothing is proven."""
     return pathlib.Path(path, _MANIFEST).is_file()
 
 

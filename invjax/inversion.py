@@ -236,7 +236,7 @@ def prepare(
 
     For those who run the engine's steps by themselves; arguments as `invert_batch`.
     """
-    chosen = presets.find(preset, phi)
+    chosen = presets.find(preset, phi=phi)
     num_steps = chosen.num_steps if num_steps is None else num_steps
     if num_steps < 1:
         raise ValueError(f"num_steps is {num_steps}; it must be positive")

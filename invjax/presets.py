@@ -128,7 +128,7 @@ _HARD: dict[str, Preset] = {
 """And hard orientation assignment differently again."""
 
 
-def find(name: str, phi: Any = None) -> Preset:
+def find(name: str, *, phi: Any = None) -> Preset:
     """The preset of that name, as it is for a representation.
 
     Args:

@@ -23,6 +23,9 @@ def test_python_of_the_readme(tmp_path: pathlib.Path, monkeypatch: pytest.Monkey
         exec(compile(block, str(README), "exec"), namespace)
     assert namespace["error"] < 0.1
     assert namespace["grid"].image.shape == (4, 224, 224, 3)
+    for name in ("linen_result", "nnx_result"):
+        result = namespace[name]
+        assert float(result.energy) < 0.3 * float(result.history[0]), name
 
 
 def test_there_are_two_commands():

@@ -111,14 +111,14 @@ def test_schedules_of_the_presets():
 
 def test_the_shallow_schedule_of_the_paper():
     hog, hogb = invjax.representation("hog"), invjax.representation("hogb")
-    paper = presets.find("cvpr2015", hog)
+    paper = presets.find("cvpr2015", phi=hog)
     assert paper.num_steps == 800
     schedule = paper.schedule(800)
     assert [float(schedule[i]) for i in (0, 199, 200, 400, 600, 799)] == pytest.approx(
         [1, 1, 0.1, 0.01, 0.001, 0.001]
     )
-    assert presets.find("fast", hog).solver == solvers.FourierAdam(0.0, 0.999)
-    assert presets.find("fast", hogb).solver == solvers.FourierAdam()
+    assert presets.find("fast", phi=hog).solver == solvers.FourierAdam(0.0, 0.999)
+    assert presets.find("fast", phi=hogb).solver == solvers.FourierAdam()
     assert presets.tv_weight(hogb) == 0.5
 
 

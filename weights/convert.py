@@ -120,7 +120,9 @@ def main() -> None:
             return
         done = convert(_NETWORK.value, _FILE.value, _PROTOTXT.value, weights_dir)
     except OSError as error:
-        raise binary.Refusal(f"--file={_FILE.value}: {error.strerror}") from None
+        raise binary.Refusal(
+            f"--file={_FILE.value}: {error.strerror or error}"
+        ) from None
     print(done)
 
 

@@ -93,12 +93,12 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
     """The reverse of `nest`."""
     flat: dict[str, Any] = {}
     for name, leaf in tree.items():
         if isinstance(leaf, Mapping):
-            flat |= flatten(leaf, f"{prefix}{name}/")
+            flat |= flatten(leaf, prefix=f"{prefix}{name}/")
         else:
             flat[prefix + name] = leaf
     return flat

@@ -204,6 +204,7 @@ def weighted(
 
 
 def has_parameters(layer: Layer) -> bool:
+    """Whether a layer, or one inside it, has weights."""
     match layer:
         case Conv() | DepthwiseConv() | Dense():
             return True
