@@ -121,8 +121,9 @@ def figure_rows(
 ) -> list[contact_sheet.Row]:
     """Originals, and of each representation the glyphs and the reconstructions.
 
-    Contrast is stretched, as in the paper: these codes hardly depend on it, so that the
-    regularisers make reconstructions greyer than their originals.
+    The first start and the first lambda. Contrast is stretched (the paper does so, too):
+    these codes hardly depend on it, so that the regularisers make reconstructions greyer
+    than their originals.
     """
     originals = [
         contact_sheet.Cell(target.original, target.name)
@@ -137,10 +138,11 @@ def figure_rows(
         ]
         rows.append(contact_sheet.Row(f"{group.name}: the code", cells))
         reconstructions: dict[str, list[contact_sheet.Cell]] = {}
-        for outcome in finished:
-            if outcome.lane.group is group and outcome.lane.start == 0:
+        mine = [outcome for outcome in finished if outcome.lane.group is group]
+        for outcome in mine:
+            tv_weight = outcome.lane.tv_weight
+            if outcome.lane.start == 0 and tv_weight == mine[0].lane.tv_weight:
                 preset, steps = outcome.record["preset"], outcome.record["num_steps"]
-                tv_weight = outcome.lane.tv_weight
                 label = f"{group.name}: {preset}, {steps} steps, tv {tv_weight:g}"
                 cell = _reconstruction(outcome)
                 reconstructions.setdefault(label, []).append(cell)
@@ -152,7 +154,8 @@ def _reconstruction(outcome: lanes.Outcome) -> contact_sheet.Cell:
     error = outcome.record["relative_error"]
     if error is None:
         return contact_sheet.Cell(None, "failed")
-    low, high = np.min(outcome.image), np.max(outcome.image)
+    # Not from the darkest to the brightest pixel: single ones lie far out.
+    low, high = np.percentile(outcome.image, [0.5, 99.5])
     stretched = (outcome.image - low) / max(high - low, 1e-6)
     return contact_sheet.Cell(stretched, f"error {error:.1%}")
 

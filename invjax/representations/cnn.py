@@ -25,6 +25,9 @@ from invjax.types import Code, Image
 class CnnRepresentation:
     """phi: RGB [h, w, 3] in [0, 1] -> the code of one layer, float32.
 
+    Raises ValueError for an image that is not RGB, too small, or of another size than
+    dense layers or a mean image are made for.
+
     A pytree: the weights below the cut and the preprocessing are its leaves.
 
     Attributes:
@@ -52,6 +55,17 @@ class CnnRepresentation:
         if image.ndim != 3 or image.shape[-1] != 3:
             raise ValueError(
                 f"{self.name} takes an RGB image [h, w, 3], not {list(image.shape)}"
+            )
+        expected = tables.parameter_shapes(self.layers, self.image_shape)
+        if tables.parameter_shapes(self.layers, image.shape) != expected:
+            raise ValueError(
+                f"{self.name} has dense layers and takes images of "
+                f"{list(self.image_shape)}, not {list(image.shape)}"
+            )
+        if self.centre.ndim == 3 and self.centre.shape != image.shape:
+            raise ValueError(
+                f"{self.name} subtracts a mean image and takes images of "
+                f"{list(self.centre.shape)}, not {list(image.shape)}"
             )
         centre = jnp.broadcast_to(self.centre, image.shape)
         x = (255 * image - centre) / jnp.broadcast_to(self.scale, image.shape)

@@ -88,6 +88,14 @@ def test_grey_images_are_refused():
         micro_representation("relu1")(jnp.zeros((32, 32, 1)))
 
 
+def test_sizes_that_do_not_fit_are_refused():
+    assert micro_representation("relu2")(jnp.zeros((64, 48, 3))).shape == (15, 11, 12)
+    with pytest.raises(ValueError, match="dense layers"):
+        micro_representation("fc3")(jnp.zeros((64, 64, 3)))
+    with pytest.raises(ValueError, match="pool1"):
+        micro_representation("relu2")(jnp.zeros((4, 4, 3)))
+
+
 def test_unknown_names_say_what_is_known():
     with pytest.raises(ValueError, match="alexnet"):
         invjax.representation("resnet9000/relu3")
