@@ -121,9 +121,9 @@ def figure_rows(
 ) -> list[contact_sheet.Row]:
     """Originals, and of each representation the glyphs and the reconstructions.
 
-    The first start and the first lambda. Contrast is stretched (the paper does so, too):
-    these codes hardly depend on it, so that the regularisers make reconstructions greyer
-    than their originals.
+    The first start and the first lambda. Contrast is stretched, as in the paper: these
+    codes hardly depend on it, so that the regularisers make reconstructions greyer than
+    their originals.
     """
     originals = [
         contact_sheet.Cell(target.original, target.name)
