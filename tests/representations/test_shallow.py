@@ -25,7 +25,7 @@ def test_the_list_knows_their_geometry(name: str):
 
 @pytest.mark.parametrize("name", SHALLOW)
 def test_a_unit_sees_its_receptive_field(name: str, image):
-    phi = invjax.representation(name)
+    phi = SHALLOW[name]
     code = phi(image)
     row, column = code.shape[0] // 2, code.shape[1] // 2
     weights = jax.random.normal(jax.random.key(1), code.shape[-1:])
