@@ -3,6 +3,7 @@
 0 done; 1 something asked for cannot be had; 2 the command line is wrong; 130 Ctrl-C.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -50,6 +51,10 @@ def run(main: Callable[[], None]) -> None:
             main()
         except EXPECTED as error:
             _leave(1, str(error))
+        except BrokenPipeError:
+            # `--list | head`: nobody reads on, and the exit must not write either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         except KeyboardInterrupt:
             _leave(130, "interrupted")
 
