@@ -3,12 +3,14 @@
 import functools
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from invjax import ops
+from invjax.networks import NETWORKS, layers
 
 # side, channels, window, stride, padding: EfficientNet-Lite0's kinds, and odd ones.
 CASES = [
@@ -21,6 +23,34 @@ CASES = [
     (9, 5, 4, 2, (0, 0)),
     (5, 2, 5, 1, (0, 0)),
 ]
+
+
+def _all_layers(table):
+    for layer in table:
+        yield layer
+        for inner in (getattr(layer, "layers", ()), getattr(layer, "shortcut", ())):
+            yield from _all_layers(inner)
+
+
+_LAYERS = [
+    layer for network in NETWORKS.values() for layer in _all_layers(network.layers)
+]
+
+# window, stride, padding: what the networks have, and odd ones.
+POOLS = sorted(
+    {
+        (layer.window, layer.stride, layers.sides(layer.padding))
+        for layer in _LAYERS
+        if isinstance(layer, layers.MaxPool)
+    }
+    | {
+        (2, 1, (0, 0)),
+        (2, 3, (0, 0)),
+        (3, 1, (1, 1)),
+        (3, 3, (2, 0)),
+        (5, 2, (1, 2)),
+    }
+)
 
 
 def _arguments(side, channels, window):
@@ -85,3 +115,117 @@ def test_clipped_relu():
     value, slope = jax.vmap(jax.value_and_grad(lambda x: ops.clipped_relu(x, 6.0)))(x)
     np.testing.assert_array_equal(value, [0, 0, 2, 6, 6])
     np.testing.assert_array_equal(slope, [0, 0, 1, 0, 0])
+
+
+def _stock_pool(x, *, window, stride, padding):
+    return nn.max_pool(x, (window, window), (stride, stride), (padding, padding))
+
+
+@functools.partial(jax.jit, static_argnames=("operation", "options"))
+def _value_and_pull(operation, x, options):
+    y, pull = jax.vjp(lambda x: operation(x, **dict(options)), x)
+    # A cotangent of small integers: sums of a few are exact in any order.
+    cotangent = (jnp.arange(y.size) % 23 + 1).astype(y.dtype)
+    return y, pull(cotangent.reshape(y.shape))[0]
+
+
+def _check_pool(x, window, stride, padding):
+    options = (("window", window), ("stride", stride), ("padding", padding))
+    stock, wanted = _value_and_pull(_stock_pool, x, options)
+    fast, slope = _value_and_pull(ops.max_pool, x, options)
+    assert fast.dtype == slope.dtype == x.dtype
+    np.testing.assert_array_equal(fast, stock)
+    np.testing.assert_array_equal(np.signbit(fast), np.signbit(stock))
+    np.testing.assert_array_equal(slope, wanted)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("window", "stride", "padding"), POOLS)
+def test_max_pool_equals_stock_to_the_bit(window, stride, padding, dtype):
+    random = np.random.RandomState(0)
+    x = jnp.asarray(random.randn(13, 14, 3), dtype)
+    _check_pool(x, window, stride, padding)
+    # Ties in nearly every window, of zeros of both signs as well.
+    _check_pool(jnp.round(x), window, stride, padding)
+    _check_pool(jnp.maximum(x, 0), window, stride, padding)
+
+
+@pytest.mark.parametrize(("window", "stride", "padding"), POOLS)
+def test_max_pool_of_infinities_and_nan_equals_stock(window, stride, padding):
+    random = np.random.RandomState(0)
+    values = np.array([-np.inf, np.inf, np.nan, 0, 1], np.float32)
+    for weights in ([0.9, 0, 0, 0.1, 0], [0.2] * 5, [1, 0, 0, 0, 0], [0, 0, 1, 0, 0]):
+        x = jnp.asarray(random.choice(values, (13, 14, 3), p=weights))
+        _check_pool(x, window, stride, padding)
+
+
+def test_windows_of_more_places_than_a_byte_counts():
+    _check_pool(jnp.asarray(np.random.RandomState(0).randn(14, 13, 1)), 12, 2, (0, 1))
+
+
+def test_max_pool_in_float64():
+    with jax.enable_x64(True):
+        x = jnp.asarray(np.random.RandomState(0).randn(11, 12, 2))
+        assert x.dtype == jnp.float64
+        _check_pool(x, 3, 2, (0, 1))
+
+
+def test_the_first_of_equal_maxima_takes_the_gradient():
+    def total(x):
+        return ops.max_pool(x, window=2, stride=2, padding=(0, 0)).sum()
+
+    slope = jax.grad(total)(jnp.ones((4, 4, 1)))[..., 0]
+    np.testing.assert_array_equal(
+        slope, [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    )
+
+
+@pytest.mark.parametrize(("window", "stride", "padding"), POOLS)
+def test_forward_mode_of_max_pool(window, stride, padding):
+    random = np.random.RandomState(0)
+    x, tangent = jnp.asarray(random.randn(2, 13, 14, 3), jnp.float32)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def slopes(operation, x):
+        def pool(x):
+            return operation(x, window=window, stride=stride, padding=padding)
+
+        _, linear = jax.linearize(pool, x)
+        return jax.jvp(pool, (x,), (tangent,))[1], linear(tangent)
+
+    for found, wanted in zip(
+        slopes(ops.max_pool, x), slopes(_stock_pool, x), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    # With ties too the modes are transposes of each other.
+    ties = jnp.round(x)
+    found = slopes(ops.max_pool, ties)[0]
+    options = (("window", window), ("stride", stride), ("padding", padding))
+    cotangent = (jnp.arange(found.size) % 23 + 1.0).reshape(found.shape)
+    _, pulled = _value_and_pull(ops.max_pool, ties, options)
+    np.testing.assert_allclose(
+        jnp.vdot(found, cotangent), jnp.vdot(tangent, pulled), rtol=1e-4, atol=1e-3
+    )
+
+
+def test_second_derivatives_of_max_pool():
+    x, tangent = jnp.asarray(np.random.RandomState(0).randn(2, 7, 7, 2), jnp.float32)
+
+    def product(operation):
+        def cubes(x):
+            return jnp.sum(operation(x, window=3, stride=2, padding=(0, 1)) ** 3)
+
+        return jax.jvp(jax.grad(cubes), (x,), (tangent,))[1]
+
+    np.testing.assert_allclose(product(ops.max_pool), product(_stock_pool), rtol=1e-5)
+
+
+def test_max_pool_of_a_batch_equals_a_loop():
+    batch = jnp.asarray(np.random.RandomState(0).randn(3, 9, 8, 2), jnp.float32)
+
+    def total(x):
+        return jnp.sum(ops.max_pool(x, window=3, stride=2, padding=(0, 1)) ** 2)
+
+    slopes = jax.vmap(jax.grad(total))(batch)
+    wanted = jnp.stack([jax.grad(total)(x) for x in batch])
+    np.testing.assert_array_equal(slopes, wanted)

@@ -95,8 +95,7 @@ def _apply(layer: tables.Layer, x: Array, dtype: DTypeLike) -> Array:
             return ops.clipped_relu(x, ceiling)
         case tables.MaxPool(window=window, stride=stride, padding=padding):
             pads = tables.sides(padding)
-            strides = (stride, stride)
-            return nn.max_pool(x, (window, window), strides, (pads, pads))
+            return ops.max_pool(x, window=window, stride=stride, padding=pads)
         case tables.GlobalAveragePool():
             return x.mean((0, 1))
         case tables.LocalResponseNorm():
