@@ -79,6 +79,91 @@ def shifted_depthwise_convolution(
     return jnp.asarray(total)
 
 
+def strided_convolution(
+    x: Float[Array, "h w c"],
+    kernel: Float[Array, "k l c d"],
+    *,
+    stride: int,
+    padding: tuple[int, int],
+) -> Float[Array, "H W d"]:
+    """Correlates the image with every kernel, at every `stride`-th pixel.
+
+    On GPU a stride of 4 or more, that is AlexNet's and CaffeNet's conv1, goes by
+    `space_to_depth_convolution`: whole AlexNet relu5 steps take 0.82 (TF32) and 0.72
+    (bfloat16) of the time there, on one H100 with 512 lanes. On CPU, and for smaller
+    strides, it is the stock operation. Both agree to rounding. Value and gradient of
+    one image on two CPU cores, stock against space-to-depth, in ms: AlexNet's conv1 4.3
+    and 4.8, CaffeNet's 6.0 and 6.5, VGG-M's 12 and 19, ResNet50's 9.4 and 13,
+    EfficientNet-Lite0's stem 2.0 and 2.1; with more than three channels it takes twice
+    as long or more.
+
+    Args:
+      x: one image, any value range.
+      kernel: one k x l window of all channels per feature.
+      stride: pixels between windows.
+      padding: zeros at (top and left, bottom and right).
+    """
+    if jax.default_backend() == "cpu" or stride < 4:
+        return stock_strided_convolution(x, kernel, stride=stride, padding=padding)
+    return space_to_depth_convolution(x, kernel, stride=stride, padding=padding)
+
+
+def stock_strided_convolution(
+    x: Float[Array, "h w c"],
+    kernel: Float[Array, "k l c d"],
+    *,
+    stride: int,
+    padding: tuple[int, int],
+) -> Float[Array, "H W d"]:
+    """`strided_convolution` by a convolution with stride."""
+    return jax.lax.conv_general_dilated(
+        x[None],
+        kernel,
+        window_strides=(stride, stride),
+        padding=(padding, padding),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )[0]
+
+
+def space_to_depth_convolution(
+    x: Float[Array, "h w c"],
+    kernel: Float[Array, "k l c d"],
+    *,
+    stride: int,
+    padding: tuple[int, int],
+) -> Float[Array, "H W d"]:
+    """`strided_convolution` without stride, over blocks of pixels.
+
+    Each `stride` x `stride` block becomes one pixel of `stride`^2 c channels; the
+    kernel, padded with zeros to whole blocks, likewise.
+    """
+    rows, columns, channels, features = kernel.shape
+    counts, taps, pads, extra = [], [], [], []
+    for side, window in zip(x.shape[:2], (rows, columns), strict=True):
+        places = (side + sum(padding) - window) // stride + 1
+        blocks = -(-window // stride)
+        count = places + blocks - 1
+        # Less than zero crops what is in no window.
+        pads.append((padding[0], count * stride - side - padding[0], 0))
+        extra.append((0, blocks * stride - window))
+        counts.append(count)
+        taps.append(blocks)
+    padded = jax.lax.pad(x, jnp.zeros((), x.dtype), (*pads, (0, 0, 0)))
+    depth = stride * stride * channels
+    image = (
+        padded.reshape(counts[0], stride, counts[1], stride, channels)
+        .transpose(0, 2, 1, 3, 4)
+        .reshape(*counts, depth)
+    )
+    weights = (
+        jnp.pad(kernel, (*extra, (0, 0), (0, 0)))
+        .reshape(taps[0], stride, taps[1], stride, channels, features)
+        .transpose(0, 2, 1, 3, 4, 5)
+        .reshape(*taps, depth, features)
+    )
+    return stock_strided_convolution(image, weights, stride=1, padding=(0, 0))
+
+
 def max_pool(
     x: Float[Array, "h w c"],
     *,

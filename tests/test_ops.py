@@ -52,6 +52,16 @@ POOLS = sorted(
     }
 )
 
+# kernel, stride, padding: likewise.
+CONVOLUTIONS = sorted(
+    {
+        (layer.kernel, layer.stride, layers.sides(layer.padding))
+        for layer in _LAYERS
+        if isinstance(layer, layers.Conv) and layer.stride > 1
+    }
+    | {(4, 4, (0, 0)), (2, 3, (0, 0)), (5, 3, (4, 1)), (1, 4, (0, 0))}
+)
+
 
 def _arguments(side, channels, window):
     random = np.random.RandomState(0)
@@ -229,3 +239,62 @@ def test_max_pool_of_a_batch_equals_a_loop():
     slopes = jax.vmap(jax.grad(total))(batch)
     wanted = jnp.stack([jax.grad(total)(x) for x in batch])
     np.testing.assert_array_equal(slopes, wanted)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), CONVOLUTIONS)
+def test_space_to_depth_equals_stock(kernel, stride, padding):
+    random = np.random.RandomState(0)
+    weights = jnp.asarray(random.randn(kernel, kernel, 3, 5), jnp.float32)
+    x = jnp.asarray(random.randn(23, 24, 3), jnp.float32)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(operation, x, weights):
+        y, pull = jax.vjp(
+            lambda *a: operation(*a, stride=stride, padding=padding), x, weights
+        )
+        return y, *pull(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+    stock = run(ops.stock_strided_convolution, x, weights)
+    fast = run(ops.space_to_depth_convolution, x, weights)
+    for found, wanted in zip(fast, stock, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_forward_mode_and_vmap_of_space_to_depth():
+    random = np.random.RandomState(0)
+    x = jnp.asarray(random.randn(2, 23, 24, 3), jnp.float32)
+    weights = jnp.asarray(random.randn(11, 11, 3, 4), jnp.float32)
+
+    def fast(x):
+        return ops.space_to_depth_convolution(x, weights, stride=4, padding=(2, 2))
+
+    _, tangent = jax.jvp(fast, (x[0],), (x[0],))
+    np.testing.assert_allclose(tangent, fast(x[0]), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(jax.vmap(fast)(x)[1], fast(x[1]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("backend", "stride", "channels"),
+    [("cpu", 4, 3), ("gpu", 4, 48), ("gpu", 2, 3)],
+)
+def test_strided_convolution_is_chosen_by_backend(
+    monkeypatch, backend, stride, channels
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x, kernel = jnp.zeros((23, 23, 3)), jnp.zeros((11, 11, 3, 4))
+    program = jax.make_jaxpr(
+        lambda *a: ops.strided_convolution(*a, stride=stride, padding=(2, 2))
+    )(x, kernel)
+    (convolution,) = (
+        equation
+        for equation in program.eqns
+        if equation.primitive.name == "conv_general_dilated"
+    )
+    assert convolution.invars[0].aval.shape[-1] == channels
+
+
+def test_dtype_of_a_strided_convolution_is_kept():
+    x, kernel = jnp.zeros((9, 9, 3), jnp.bfloat16), jnp.zeros((3, 3, 3, 4))
+    low = kernel.astype(jnp.bfloat16)
+    for operation in (ops.strided_convolution, ops.space_to_depth_convolution):
+        assert operation(x, low, stride=2, padding=(0, 1)).dtype == jnp.bfloat16

@@ -73,9 +73,32 @@ class Depthwise(nn.Module):
         return y + bias.astype(self.dtype)[None, None]
 
 
+class Strided(nn.Module):
+    """A convolution with stride and one group, [h, w, c] -> [H, W, d]."""
+
+    layer: tables.Conv
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "H W d"]:
+        size, features = self.layer.kernel, self.layer.features
+        shape = (size, size, x.shape[-1], features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), (features,))
+        y = ops.strided_convolution(
+            x,
+            jnp.asarray(kernel, self.dtype),
+            stride=self.layer.stride,
+            padding=tables.sides(self.layer.padding),
+        )
+        return y + jnp.asarray(bias, self.dtype)[None, None]
+
+
 def _apply(layer: tables.Layer, x: Array, dtype: DTypeLike) -> Array:
     """One layer, inside of a compact module, whose scope its parameters go to."""
     match layer:
+        case tables.Conv(groups=1, stride=stride) if stride > 1:
+            return Strided(layer, dtype, name=layer.name)(x)
         case tables.Conv():
             convolve = nn.Conv(
                 layer.features,
