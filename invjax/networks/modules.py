@@ -140,11 +140,9 @@ def local_response_norm(
         raise ValueError(
             f"layer {layer.name}: an even window of channels has no centre"
         )
-    half = layer.size // 2
-    squares = jnp.pad(x * x, ((0, 0), (0, 0), (half, half)))
-    channels = x.shape[-1]
-    total = sum(squares[..., i : i + channels] for i in range(layer.size))
-    return x * (layer.kappa + layer.alpha * total) ** -layer.beta
+    return ops.local_response_norm(
+        x, size=layer.size, kappa=layer.kappa, alpha=layer.alpha, beta=layer.beta
+    )
 
 
 def forward(
