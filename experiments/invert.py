@@ -56,7 +56,7 @@ def run(request: Request) -> None:
     folder.write_config(config.as_json(), session.weights(groups))
     originals = write_originals(folder.path, groups)
     planned = lanes.plan(groups, config)
-    print(f"{len(planned)} lanes", flush=True)
+    print(f"lanes: {len(planned)}", flush=True)
     finished: list[lanes.Outcome] = []
     try:
         for outcome in session.run(planned, config, folder):
