@@ -157,9 +157,10 @@ def start(program: Program, keys: PRNGKeys, start_norm: Scalar) -> _LaneState:
             solver=program.solver.init(z),
             last=z,
             best=z,
-            best_energy=jnp.asarray(jnp.inf),
+            # Types as after a step, or the second step would be compiled anew.
+            best_energy=jnp.asarray(jnp.inf, jnp.float32),
             is_alive=jnp.asarray(True),
-            num_steps=jnp.asarray(0),
+            num_steps=jnp.asarray(0, jnp.int32),
         )
 
     return jax.vmap(lane)(keys)
