@@ -47,6 +47,7 @@ class Case(NamedTuple):
 
 
 def main() -> None:
+    settings.refuse_others("workdir", "seed", "smoke", "overwrite")
     request = settings.from_flags(images=_IMAGES, representations=("hog",))
     if not request.workdir:
         raise Refusal("--workdir is missing; give a folder for the results")

@@ -1,6 +1,7 @@
 """How every binary starts and ends: shared flags, exit codes, one line for bad input.
 
-0 done; 1 something asked for cannot be had; 2 the command line is wrong; 130 Ctrl-C.
+0 done; 1 what was asked for cannot be had; 2 the command line cannot be parsed; 130
+Ctrl-C.
 """
 
 import os

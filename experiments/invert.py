@@ -10,8 +10,8 @@ about a minute and a half on two cores; relative errors come out near 8, 20 and 
 
 Writes below --workdir: config.json, metrics.jsonl (a line per lane), originals/,
 reconstructions/<image>/<representation>/start_000.png, grid.png and index.html.
-Exit codes: 0 done, 1 cannot be done, 2 wrong command line, 130 interrupted (finished
-lanes are kept).
+Exit codes: 0 done, 1 cannot be done, 2 unreadable command line, 130 interrupted
+(finished lanes are kept).
 """
 
 import pathlib
@@ -108,9 +108,8 @@ def sheet_rows(finished: Sequence[lanes.Outcome]) -> list[contact_sheet.Row]:
     """Originals on top, then a row per representation and lambda."""
     rows: dict[str, list[contact_sheet.Cell]] = {}
     top: dict[tuple[str, int], contact_sheet.Cell] = {}
-    several = len({outcome.lane.tv_weight for outcome in finished}) > len(
-        {outcome.lane.group.name for outcome in finished}
-    )
+    lambdas = {(o.lane.group.name, o.lane.tv_weight) for o in finished}
+    several = len(lambdas) > len({name for name, _ in lambdas})
     for outcome in finished:
         lane, error = outcome.lane, outcome.record["relative_error"]
         column = (lane.target.name, lane.start)

@@ -17,7 +17,7 @@ from invjax.types import Representation
 
 
 class Group(NamedTuple):
-    """Targets of one representation and one image shape: one compiled program.
+    """Targets of one representation; each image shape is a program of its own.
 
     Attributes:
       name: of the representation.

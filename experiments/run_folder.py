@@ -5,6 +5,7 @@ import json
 import math
 import pathlib
 import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -103,7 +104,7 @@ def command() -> str:
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     name = f"-m {spec.name}" if spec else sys.argv[0]
-    return " ".join(["python", name, *sys.argv[1:]])
+    return f"python {name} {shlex.join(sys.argv[1:])}"
 
 
 def strict(record: Mapping[str, Any]) -> dict[str, Any]:

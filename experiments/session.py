@@ -27,7 +27,8 @@ def load_groups(config: Settings) -> list[lanes.Group]:
         else:
             found = targets.from_images(photographs, phi, config)
         for target in found:
-            if not np.any(target.code):
+            # As the data term has it: tiny codes square to zero in float32.
+            if not np.sum(np.square(target.code)) > 0:
                 raise Refusal(
                     f"{target.name}: its {name} code is zero everywhere, so no error "
                     "relative to it exists"
@@ -49,6 +50,9 @@ def load_representation(name: str, config: Settings) -> Representation:
             weights_dir=config.weights_dir,
             compute_dtype=config.compute_dtype,
         )
+    except OSError as error:
+        folder = pretrained.weights_folder(config.weights_dir)
+        raise Refusal(f"--weights_dir={folder}: {error.strerror or error}") from None
     except ValueError as error:
         if isinstance(error, binary.EXPECTED):
             raise

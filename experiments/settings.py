@@ -130,6 +130,11 @@ def from_flags(*, images: str, representations: tuple[str, ...]) -> Request:
         raise Refusal("--workdir is missing; give a folder for the results")
     if _IMAGES.value is not None and _CODE.value is not None:
         raise Refusal("--images and --code exclude each other; give one of them")
+    if _ALPHA_WEIGHT.value is not None and not math.isfinite(_ALPHA_WEIGHT.value):
+        raise Refusal(
+            f"--alpha_weight={_ALPHA_WEIGHT.value}: a finite number from 0 up is "
+            "accepted"
+        )
     given = _IMAGES.value
     if given is None and _CODE.value is None:
         given = images
@@ -164,6 +169,20 @@ def from_flags(*, images: str, representations: tuple[str, ...]) -> Request:
     )
 
 
+def refuse_others(*used: str) -> None:
+    """Refuses flags of this module that were given, but for those in `used`.
+
+    Raises:
+      Refusal: naming the first one.
+    """
+    for flag in flags.FLAGS.flags_by_module_dict()[__name__]:
+        if flag.present and flag.name not in used:
+            raise Refusal(
+                f"--{flag.name} means nothing here; of the shared flags "
+                f"{', '.join(f'--{name}' for name in used)} are accepted"
+            )
+
+
 def _weights(words: list[str] | None) -> tuple[float, ...] | None:
     if words is None:
         return None
@@ -173,11 +192,12 @@ def _weights(words: list[str] | None) -> tuple[float, ...] | None:
         numbers = ()
     if (
         not numbers
-        or len(set(numbers)) < len(numbers)
+        # As they stand in file names.
+        or len({f"{number:g}" for number in numbers}) < len(numbers)
         or not all(math.isfinite(number) and number >= 0 for number in numbers)
     ):
         raise Refusal(
-            f"--tv_weight={','.join(words)}: a comma list of different numbers from "
-            "0 up is accepted"
+            f"--tv_weight={','.join(words)}: a comma list of numbers from 0 up, "
+            "different in six figures, is accepted"
         )
     return numbers

@@ -15,6 +15,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from absl import flags
 
 from experiments import binary, lanes, session, settings, tables
 from experiments.run_folder import RunFolder
@@ -46,6 +47,8 @@ _HEADER = (
 def main() -> None:
     request = settings.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
     config = request.settings
+    if flags.FLAGS["preset"].present:
+        raise binary.Refusal(f"--preset: this table has both, {' and '.join(_PRESETS)}")
     if config.image_size is None:
         config = dataclasses.replace(config, image_size=_SHORT_SIDE)
     request = dataclasses.replace(request, settings=config)
@@ -56,7 +59,9 @@ def main() -> None:
                 f"{', '.join(shallow.SHALLOW)}"
             )
     if request.dry_run:
-        session.print_estimates(config)
+        for preset in _PRESETS:
+            print(f"{preset}:")
+            session.print_estimates(dataclasses.replace(config, preset=preset))
     else:
         run(request)
 
@@ -79,6 +84,8 @@ def run(request: Request) -> None:
             lane._replace(path=f"{preset}/{lane.path}")
             for lane in lanes.plan(groups, ours)
         ]
+        if config.smoke:
+            planned = planned[:1]  # two lanes in all
         finished += session.run(planned, ours, folder)
     rows = table_rows(finished)
     tables.write(folder.path, _HEADER, rows)

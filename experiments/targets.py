@@ -66,15 +66,19 @@ def from_code(path: str, name: str, phi: Representation, settings: Settings) -> 
     stem = pathlib.Path(path).stem
     array = _read_array(path, name, len(settings.representations))
     shape = _code_image_shape(phi, array.shape, settings)
-    expected = tracing.code_shape(phi, shape)
+    try:
+        expected = tracing.code_shape(phi, shape)
+    except ValueError as error:
+        raise Refusal(f"--code={path}: at {shape}: {error}") from None
     if array.shape != expected:
         raise Refusal(
             f"--code={path}: shape {array.shape}, but {name} of an image of {shape} "
             f"has {expected}"
         )
-    if not np.all(np.isfinite(array)):
-        raise Refusal(f"--code={path}: holds values that are not finite")
-    code = np.asarray(array, np.float32)
+    with np.errstate(over="ignore"):
+        code = np.asarray(array, np.float32)
+    if not np.all(np.isfinite(code)):
+        raise Refusal(f"--code={path}: holds values that are not finite as float32")
     return Target(stem, images.code_id(code), None, code, shape)
 
 

@@ -39,8 +39,17 @@ def exists(path: str | os.PathLike[str]) -> bool:
 
 
 def names(path: str | os.PathLike[str]) -> frozenset[str]:
-    """Names of a checkpoint's tensors, as its manifest has them; nothing is proven."""
-    return frozenset(_read_manifest(pathlib.Path(path))["tensors"])
+    """Names of a checkpoint's tensors, as its manifest has them; nothing is proven.
+
+    Raises:
+      DamagedCheckpoint: the manifest cannot be read.
+    """
+    try:
+        return frozenset(_read_manifest(pathlib.Path(path))["tensors"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedCheckpoint(
+            f"{path}/{_MANIFEST}: unreadable ({_first_line(error)})"
+        ) from None
 
 
 def tensor_digest(array: np.ndarray) -> str:
@@ -119,7 +128,7 @@ def restore(path: str | os.PathLike[str]) -> Checkpoint:
     except Exception as error:  # Orbax, tensorstore and JSON each raise their own
         raise DamagedCheckpoint(
             f"{path}: not what was written ({_first_line(error)}); delete the folder, "
-            "and the weights are converted again"
+            "and convert the weights again"
         ) from None
     return Checkpoint(tensors, manifest)
 

@@ -35,7 +35,13 @@ def lane_key(seed: int, image_id: int, start: int) -> PRNGKey:
       seed: of the run, 0 <= seed < 2^32.
       image_id: 32 bits that name the image or code; `images.image_id`.
       start: number of the start, from 0.
+
+    Raises:
+      ValueError: one of them is not in 32 bits.
     """
+    for name, number in (("seed", seed), ("image_id", image_id), ("start", start)):
+        if not 0 <= number < 2**32:
+            raise ValueError(f"{name} is {number}; 0 to 2^32 - 1 is accepted")
     key = jax.random.fold_in(jax.random.key(seed), np.uint32(image_id))
     return jax.random.fold_in(key, np.uint32(start))
 
@@ -102,7 +108,7 @@ def invert(
 
 
 def invert_batch(
-    keys: PRNGKeys,
+    keys: PRNGKeys | Sequence[PRNGKey],
     codes: Any,
     phi: Representation,
     *,
@@ -120,7 +126,7 @@ def invert_batch(
     """Inverts many codes, starts and weights, lane by lane; see `invert`.
 
     Args:
-      keys: [l] typed keys.
+      keys: [l], or a list of keys, as `lane_key` makes them.
       codes: [l, ...].
       phi, image_shape, preset, num_steps, mask, centre, history_every: shared by the
         lanes, as in `invert`.
@@ -132,6 +138,8 @@ def invert_batch(
     Returns:
       A `Result` whose fields have a leading [l].
     """
+    if isinstance(keys, Sequence):
+        keys = jnp.stack(keys)
     plan = prepare(
         codes,
         phi,
@@ -148,6 +156,8 @@ def invert_batch(
     if history_every < 1:
         raise ValueError(f"history_every is {history_every}; it must be positive")
     execution = execution or engine.default_execution()
+    if execution.width < 1:
+        raise ValueError(f"execution.width is {execution.width}; it must be positive")
     results = []
     for first in range(0, len(keys), execution.width):
         # The last chunk is filled up with copies of its first lane.
@@ -301,6 +311,8 @@ def _centre(phi: Representation, given: Any, shape: tuple[int, ...]) -> Array:
     """Grey levels at z = 0, of a shape that broadcasts to the image."""
     centre = given if given is not None else getattr(phi, "centre", 128.0)
     array = np.asarray(centre, np.float32)
+    if not np.all(np.isfinite(array)):
+        raise ValueError("centre is not finite; grey levels are accepted")
     try:
         np.broadcast_to(array, shape)
     except ValueError:
@@ -312,7 +324,10 @@ def _centre(phi: Representation, given: Any, shape: tuple[int, ...]) -> Array:
 
 def _targets(codes: Any, mask: Any, num_lanes: int) -> dict[str, Array]:
     """Targets and mask, checked: a target of norm zero has no relative error."""
-    target = np.asarray(codes, np.float32)
+    if np.iscomplexobj(codes):
+        raise ValueError("codes are complex; real ones are accepted")
+    with np.errstate(over="ignore"):
+        target = np.asarray(codes, np.float32)
     if num_lanes < 1 or target.shape[:1] != (num_lanes,):
         raise ValueError(
             f"{num_lanes} keys and codes of shape {target.shape}; at least one lane, "
@@ -325,7 +340,8 @@ def _targets(codes: Any, mask: Any, num_lanes: int) -> dict[str, Array]:
         raise ValueError(
             f"mask has shape {weights.shape}, codes have {target.shape[1:]}"
         ) from None
-    norms = np.linalg.norm(masked.reshape(num_lanes, -1), axis=1)
+    # Squares in float32, as the data term has them: what vanishes there is zero.
+    norms = np.sum(np.square(masked.reshape(num_lanes, -1)), axis=1)
     if not np.all(np.isfinite(norms)):
         raise ValueError("a target code is not finite")
     if np.any(norms == 0):

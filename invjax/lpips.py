@@ -67,7 +67,7 @@ def load(*, weights_dir: str | os.PathLike[str] | None = None) -> Parameters:
 
     Raises: as `networks.pretrained.load`.
     """
-    folder = pathlib.Path(weights_dir or pretrained.default_weights_dir())
+    folder = pretrained.weights_folder(weights_dir)
     network = pretrained.load(NETWORKS["alexnet"], "relu5", weights_dir=folder)
     heads = _heads(folder / _NAME)
     return Parameters(

@@ -94,6 +94,31 @@ def test_weights_of_a_network_are_arguments(code, key):
     assert len(energies) == 3
 
 
+def test_a_step_is_compiled_once(phi, code, key):
+    plan = inversion.prepare(np.asarray(code)[None], phi, 1)
+    states = engine.start(plan.program, jnp.stack([key]), plan.start_norm)
+    share = plan.schedule[0]
+    after, _ = jax.eval_shape(
+        lambda states: engine.step(
+            plan.program, plan.phi, plan.problems, states, share
+        ),
+        states,
+    )
+    for first, second in zip(
+        jax.tree.leaves(states), jax.tree.leaves(after), strict=True
+    ):
+        assert first.dtype == second.dtype and first.shape == second.shape
+        assert first.weak_type == second.weak_type
+
+
+def test_a_list_of_lane_keys_will_do(phi, code):
+    keys = [inversion.lane_key(0, 7, start) for start in range(2)]
+    codes = np.stack([code] * 2)
+    listed = invjax.invert_batch(keys, codes, phi, num_steps=2)
+    stacked = invjax.invert_batch(jnp.stack(keys), codes, phi, num_steps=2)
+    np.testing.assert_array_equal(listed.image, stacked.image)
+
+
 def test_lanes_have_their_own_weights(phi, code):
     keys = jax.random.split(jax.random.key(0), 3)
     codes = jnp.stack([code] * 3)
@@ -220,6 +245,8 @@ def test_lane_keys_differ_by_seed_image_and_start():
         for where in [(0, 0, 0), (1, 0, 0), (0, 2**32 - 1, 0), (0, 0, 1), (0, 1, 0)]
     }
     assert len(keys) == 5
+    with pytest.raises(ValueError, match="seed"):
+        inversion.lane_key(2**32, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +265,10 @@ def test_lane_keys_differ_by_seed_image_and_start():
         ({"mask": 0.0}, "zero under the mask"),
         ({"centre": np.ones((5,))}, "centre"),
         ({"image_shape": (32, 32)}, "image_shape"),
+        ({"centre": np.nan}, "centre"),
+        ({"code": np.full((7, 7, 12), 1e-30, np.float32)}, "zero"),
+        ({"code": np.full((7, 7, 12), 1j)}, "complex"),
+        ({"execution": engine.Execution(width=0)}, "width"),
     ],
 )
 def test_bad_input_is_one_line(phi, code, key, change, word):

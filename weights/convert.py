@@ -79,8 +79,9 @@ def listing(weights_dir: pathlib.Path) -> str:
         lines += ["", f"{name} ({network.input_size} px)"]
         if checkpoints.exists(weights_dir / name):
             reached = pretrained.available(network, weights_dir=weights_dir)
-            last = [layer for layer in network.layer_names if layer in reached][-1]
-            lines.append(f"  checkpoint: up to {last}")
+            kept = [layer for layer in network.layer_names if layer in reached]
+            state = f"up to {kept[-1]}" if kept else "damaged; delete its folder"
+            lines.append(f"  checkpoint: {state}")
         else:
             lines.append("  checkpoint: none")
         for source in sources():
@@ -98,10 +99,7 @@ def listing(weights_dir: pathlib.Path) -> str:
 
 
 def main() -> None:
-    weights_dir = pathlib.Path(
-        binary.WEIGHTS_DIR.value or pretrained.default_weights_dir()
-    )
-    weights_dir = weights_dir.expanduser()  # the shell leaves --weights_dir=~/x alone
+    weights_dir = pretrained.weights_folder(binary.WEIGHTS_DIR.value)
     if binary.LIST.value:
         print(listing(weights_dir))
         return
@@ -120,9 +118,8 @@ def main() -> None:
             return
         done = convert(_NETWORK.value, _FILE.value, _PROTOTXT.value, weights_dir)
     except OSError as error:
-        raise binary.Refusal(
-            f"--file={_FILE.value}: {error.strerror or error}"
-        ) from None
+        where = f"--file={_FILE.value}" if _FILE.value else f"{weights_dir}"
+        raise binary.Refusal(f"{where}: {error.strerror or error}") from None
     print(done)
 
 

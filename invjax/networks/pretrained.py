@@ -38,6 +38,7 @@ __all__ = [
     "load",
     "proven_tensors",
     "sources",
+    "weights_folder",
 ]
 
 # A mean image lies in the checkpoint beside the weights, under a name no layer has.
@@ -68,6 +69,11 @@ def default_weights_dir() -> pathlib.Path:
     return pathlib.Path(cache, "invjax", "weights")
 
 
+def weights_folder(given: str | os.PathLike[str] | None) -> pathlib.Path:
+    """The folder of converted checkpoints: `given`, or the default; ~ is expanded."""
+    return pathlib.Path(given or default_weights_dir()).expanduser()
+
+
 def load(
     network: tables.Network,
     layer: str,
@@ -89,7 +95,7 @@ def load(
       conversion.ConversionError: what was found is not what it should be.
     """
     table = network.until(layer)
-    folder = pathlib.Path(weights_dir or default_weights_dir(), network.name)
+    folder = weights_folder(weights_dir) / network.name
     if not checkpoints.exists(folder):
         convert_installed(network, folder)
     stamp = (folder / "manifest.json").stat().st_mtime_ns
@@ -107,9 +113,12 @@ def available(
     network: tables.Network, *, weights_dir: str | os.PathLike[str] | None = None
 ) -> frozenset[str]:
     """Names of the layers of a network that `load` would find weights for."""
-    folder = pathlib.Path(weights_dir or default_weights_dir(), network.name)
+    folder = weights_folder(weights_dir) / network.name
     if checkpoints.exists(folder):
-        tensors = checkpoints.names(folder)
+        try:
+            tensors = checkpoints.names(folder)
+        except checkpoints.DamagedCheckpoint:
+            return frozenset()
     else:
         usable = [s for s in sources() if s.network == network.name and s.is_readable()]
         tensors = frozenset(name for source in usable[:1] for name in source.tensors)
@@ -281,7 +290,7 @@ def _restore(network: tables.Network, folder: pathlib.Path, stamp: int) -> Pretr
     except (KeyError, TypeError, ValueError) as error:
         raise checkpoints.DamagedCheckpoint(
             f"{folder}/manifest.json: not a manifest of {network.name} ({error}); "
-            "delete the folder, and the weights are converted again"
+            "delete the folder, and convert the weights again"
         ) from None
     params = conversion.nest(tensors)
     proof.check_forward(network, params, preprocessing, forward_check, folder)

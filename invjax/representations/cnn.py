@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from invjax.networks import layers as tables
 from invjax.networks import modules, pretrained
-from invjax.types import Code, Image
+from invjax.types import Code
 
 
 @functools.partial(
@@ -51,7 +51,10 @@ class CnnRepresentation:
     compute_dtype: str = "float32"
     weights_digest: str = ""
 
-    def __call__(self, image: Image) -> Code:
+    def __call__(self, image: ArrayLike) -> Code:
+        image = jnp.asarray(image)
+        if not jnp.issubdtype(image.dtype, jnp.floating):
+            raise ValueError(f"{self.name} takes floats in [0, 1], not {image.dtype}")
         if image.ndim != 3 or image.shape[-1] != 3:
             raise ValueError(
                 f"{self.name} takes an RGB image [h, w, 3], not {list(image.shape)}"

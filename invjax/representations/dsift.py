@@ -12,6 +12,8 @@ configuration are (x, y).
 
 import dataclasses
 import math
+import operator
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -57,24 +59,33 @@ class DsiftConfig:
 
     def __post_init__(self) -> None:
         for name in ("bin_size", "step"):
-            pair = getattr(self, name)
-            if not (
-                isinstance(pair, tuple)
-                and len(pair) == 2
-                and all(isinstance(n, int) and n >= 1 for n in pair)
-            ):
-                raise ValueError(f"{name} must be a pair of ints >= 1, got {pair!r}")
+            pair = _integers(getattr(self, name))
+            if len(pair) != 2 or min(pair) < 1:
+                raise ValueError(
+                    f"{name} must be a pair of ints >= 1, got {getattr(self, name)!r}"
+                )
+            object.__setattr__(self, name, pair)
         if self.window not in WINDOWS:
             known = ", ".join(WINDOWS)
             raise ValueError(f"window must be one of {known}, got {self.window!r}")
         if not self.window_size > 0:
             raise ValueError(f"window_size must be positive, got {self.window_size}")
-        if self.bounds is not None and not (
-            isinstance(self.bounds, tuple) and len(self.bounds) == 4
-        ):
-            raise ValueError(
-                f"bounds must be (min_x, min_y, max_x, max_y), got {self.bounds!r}"
-            )
+        if self.bounds is not None:
+            bounds = _integers(self.bounds)
+            if len(bounds) != 4:
+                raise ValueError(
+                    "bounds must be (min_x, min_y, max_x, max_y) in whole pixels, got "
+                    f"{self.bounds!r}"
+                )
+            object.__setattr__(self, "bounds", bounds)
+
+
+def _integers(values: Any) -> tuple[int, ...]:
+    """Any sequence of whole numbers (a list from JSON, a numpy row) as a tuple."""
+    try:
+        return tuple(operator.index(value) for value in values)
+    except TypeError:
+        return ()
 
 
 _DEFAULT = DsiftConfig()

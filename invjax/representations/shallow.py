@@ -7,6 +7,7 @@ images they are inverted to are grey too.
 import dataclasses
 from typing import Literal
 
+import jax
 from jax import Array
 from jaxtyping import Float
 
@@ -17,6 +18,8 @@ from invjax.representations.orientation import AnyImage
 _LISTED_SIZE = 224
 
 
+# Pytrees without leaves, so that they can be arguments of compiled functions.
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Hog:
     """CNN-HOG of the paper; see `published.published_hog`.
@@ -50,6 +53,7 @@ class Hog:
         return (code_shape[0] * self.cell_size, code_shape[1] * self.cell_size, 1)
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Dsift:
     """CNN-DSIFT of the paper; see `published.published_dsift`.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from PIL import Image
 
 from experiments import invert, lanes, run_folder
 from experiments.binary import Refusal
@@ -181,6 +182,9 @@ def test_an_interrupt_keeps_the_finished_lanes(
         ({"code": "absent.npy"}, "absent.npy"),
         ({"tv_weight": ["5", "x"]}, "--tv_weight"),
         ({"tv_weight": ["-1"]}, "--tv_weight"),
+        ({"tv_weight": ["0.12345671", "0.12345672"]}, "--tv_weight"),
+        ({"alpha_weight": float("inf")}, "--alpha_weight"),
+        ({"weights_dir": __file__}, "--weights_dir"),
     ],
 )
 @needs_weights
@@ -200,6 +204,8 @@ def test_bad_settings_are_refused_before_anything_is_written(
         (np.ones((2, 2)), "shape"),
         (np.full((55, 55, 64), np.nan), "finite"),
         (np.zeros((55, 55, 64)), "zero"),
+        (np.full((55, 55, 64), 1e300), "finite"),
+        (np.full((55, 55, 64), 1e-30), "zero"),
         (np.full((55, 55, 64), "a"), "numeric"),
     ],
 )
@@ -232,6 +238,34 @@ def test_a_code_file_may_name_each_representation(tmp_path: pathlib.Path):
             code=str(path),
             representations=["alexnet/pool1", "alexnet/relu1"],
         )
+
+
+@needs_weights
+def test_the_sheet_has_a_row_per_representation_and_lambda(tmp_path, monkeypatch):
+    rows: list = []
+
+    def keep(given):
+        rows.extend(given)
+        return Image.new("RGB", (8, 8))
+
+    monkeypatch.setattr(invert.contact_sheet, "contact_sheet", keep)
+    _run(
+        workdir=str(tmp_path / "run"),
+        images="sample:chelsea,sample:coffee",
+        image_size=32,
+        representations=["hog", "hogb"],
+        tv_weight=["0.5", "5"],
+        num_steps=1,
+    )
+    assert [row.label for row in rows] == [
+        "originals",
+        *(
+            f"{name}  tv {weight}"
+            for name in ("hog", "hogb")
+            for weight in ("0.5", "5")
+        ),
+    ]
+    assert all(len(row.cells) == 2 for row in rows)
 
 
 def test_other_peoples_folders_are_left_alone(tmp_path: pathlib.Path):

@@ -54,6 +54,17 @@ def test_shallow_table_refuses_networks(tmp_path: pathlib.Path):
     assert not (tmp_path / "run").exists()
 
 
+def test_flags_without_a_meaning_are_refused(tmp_path: pathlib.Path):
+    with flagsaver.flagsaver(workdir=str(tmp_path / "run")):
+        with flagsaver.as_parsed(preset="cvpr2015"):
+            with pytest.raises(Refusal, match="--preset"):
+                shallow_table.main()
+        with flagsaver.as_parsed(representations="hog"):
+            with pytest.raises(Refusal, match="--representations"):
+                benchmark.main()
+    assert not (tmp_path / "run").exists()
+
+
 def test_benchmark(tmp_path: pathlib.Path):
     with flagsaver.flagsaver(workdir=str(tmp_path), smoke=True):
         benchmark.main()

@@ -88,6 +88,11 @@ def test_grey_images_are_refused():
         micro_representation("relu1")(jnp.zeros((32, 32, 1)))
 
 
+def test_integers_are_refused():
+    with pytest.raises(ValueError, match="floats"):
+        micro_representation("relu1")(jnp.zeros((32, 32, 3), jnp.uint8))
+
+
 def test_sizes_that_do_not_fit_are_refused():
     assert micro_representation("relu2")(jnp.zeros((64, 48, 3))).shape == (15, 11, 12)
     with pytest.raises(ValueError, match="dense layers"):

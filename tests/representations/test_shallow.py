@@ -49,6 +49,12 @@ def test_the_smallest_image_of_a_code(name: str, shape: tuple[int, int]):
         assert tracing.code_shape(phi, smaller)[:2] != shape
 
 
+def test_they_are_arguments_of_compiled_functions(image):
+    apply = jax.jit(lambda phi, image: phi(image))
+    for phi in SHALLOW.values():
+        np.testing.assert_allclose(apply(phi, image), phi(image), atol=1e-4)
+
+
 def test_grey_of_colour_is_the_papers():
     photograph = jax.random.uniform(jax.random.key(2), (64, 64, 3))
     grey = photograph @ jnp.array([[0.2989], [0.5870], [0.1140]])
