@@ -51,6 +51,7 @@ def run(request: Request) -> None:
     """
     config = request.settings
     groups = session.load_groups(config)
+    judge = session.load_judge(groups, config)
     assert request.workdir is not None
     folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
     folder.write_config(config.as_json(), session.weights(groups))
@@ -59,7 +60,7 @@ def run(request: Request) -> None:
     print(f"lanes: {len(planned)}", flush=True)
     finished: list[lanes.Outcome] = []
     try:
-        for outcome in session.run(planned, config, folder):
+        for outcome in session.run(planned, config, folder, judge):
             finished.append(outcome)
     finally:
         # Also after Ctrl-C: what was finished is shown and kept.

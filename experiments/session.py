@@ -59,8 +59,15 @@ def load_representation(name: str, config: Settings) -> Representation:
         raise Refusal(f"--representations={name}: {error}") from None
 
 
-def _judge(config: Settings) -> lpips.Parameters | None:
-    """LPIPS where its weights are installed; without them it is null."""
+def load_judge(
+    groups: Sequence[lanes.Group], config: Settings
+) -> lpips.Parameters | None:
+    """LPIPS for runs with originals; None where its weights are not installed.
+
+    Loaded before a folder is claimed, since damaged weights are refused.
+    """
+    if all(target.original is None for group in groups for target in group.targets):
+        return None
     try:
         return lpips.load(weights_dir=config.weights_dir)
     except pretrained.MissingWeights:
@@ -73,13 +80,15 @@ def weights(groups: Sequence[lanes.Group]) -> dict[str, str]:
 
 
 def run(
-    planned: Sequence[lanes.Lane], config: Settings, folder: RunFolder
+    planned: Sequence[lanes.Lane],
+    config: Settings,
+    folder: RunFolder,
+    judge: lpips.Parameters | None,
 ) -> Iterator[lanes.Outcome]:
     """Inverts lanes in turn; files are written before a lane is yielded.
 
     Progress is a bar on a terminal and a line per lane elsewhere.
     """
-    judge = _judge(config)
     bar = tqdm(total=len(planned), unit="lane", disable=not sys.stderr.isatty())
     number = 0
     with bar:

@@ -74,6 +74,7 @@ def run(request: Request) -> None:
     """
     config = request.settings
     groups = session.load_groups(config)
+    judge = session.load_judge(groups, config)
     assert request.workdir is not None
     folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
     folder.write_config(config.as_json() | {"preset": list(_PRESETS)}, {})
@@ -86,7 +87,7 @@ def run(request: Request) -> None:
         ]
         if config.smoke:
             planned = planned[:1]  # two lanes in all
-        finished += session.run(planned, ours, folder)
+        finished += session.run(planned, ours, folder, judge)
     rows = table_rows(finished)
     tables.write(folder.path, _HEADER, rows)
     sheet = contact_sheet.contact_sheet(figure_rows(groups, finished), cell_size=384)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from experiments import invert, lanes, run_folder
 from experiments.binary import Refusal
-from invjax import images
+from invjax import checkpoints, images
 from invjax.networks import NETWORKS, pretrained
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -124,6 +124,26 @@ def test_a_run_is_not_written_over(tmp_path: pathlib.Path, photographs: pathlib.
     assert (workdir / "metrics.jsonl").read_text() == before
     _run(**settings | {"seed": 1, "overwrite": True})
     assert _records(workdir)[0]["seed"] == 1
+
+
+@needs_weights
+def test_damaged_weights_of_a_metric_cost_no_earlier_run(
+    tmp_path: pathlib.Path, photographs: pathlib.Path
+):
+    settings = {
+        "workdir": str(tmp_path / "run"),
+        "weights_dir": str(tmp_path / "weights"),
+        "images": str(photographs / "one.png"),
+        "representations": ["hog"],
+        "image_size": 32,
+        "num_steps": 1,
+    }
+    _run(**settings)
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    (tmp_path / "weights" / "lpips_alexnet" / "manifest.json").write_text("{")
+    with pytest.raises(checkpoints.DamagedCheckpoint):
+        _run(**settings | {"overwrite": True})
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
 
 
 @needs_weights
