@@ -150,6 +150,8 @@ LANE_AXES: Any = cast(Any, objective.Problem)(
 
 @functools.partial(jax.jit, static_argnames="program")
 def start(program: Program, keys: PRNGKeys, start_norm: Scalar) -> _LaneState:
+    """States of lanes at Gaussian noise of Euclidean norm `start_norm`."""
+
     def lane(key: PRNGKey) -> _LaneState:
         noise = jax.random.normal(key, program.image_shape)
         z = noise * (start_norm / jnp.linalg.norm(noise))

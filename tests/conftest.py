@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from invjax.networks import layers
+from invjax.networks import conversion, layers
 from invjax.representations import cnn
 
 MICRO = layers.Network(
@@ -46,12 +46,11 @@ def key() -> jax.Array:
 def micro_representation(layer: str, seed: int = 0) -> cnn.CnnRepresentation:
     """A layer of `MICRO` with random weights."""
     generator = np.random.default_rng(seed)
-    shapes = layers.parameter_shapes(MICRO.layers, (32, 32, 3))
-    params: dict[str, dict[str, np.ndarray]] = {}
-    for name, shape in shapes.items():
-        scope, leaf = name.split("/")
-        scale = 0.1 if leaf == "bias" else np.sqrt(2 / np.prod(shape[:-1]))
+    tensors = {}
+    for name, shape in conversion.all_shapes(MICRO).items():
+        scale = 0.1 if name.endswith("bias") else np.sqrt(2 / np.prod(shape[:-1]))
         tensor = scale * generator.normal(size=shape).astype(np.float32)
-        params.setdefault(scope, {})[leaf] = tensor.astype(np.float32)
+        tensors[name] = tensor.astype(np.float32)
+    params = conversion.nest(tensors)
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     return cnn.from_network(MICRO, layer, params, mean=mean, std=std)

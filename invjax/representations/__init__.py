@@ -73,8 +73,7 @@ def list_representations(
     ]
     for network in NETWORKS.values():
         at_hand = pretrained.available(network, weights_dir=weights_dir)
-        shape = (network.input_size, network.input_size, 3)
-        for row in layers.geometry(network.layers, shape):
+        for row in layers.geometry(network.layers, network.image_shape):
             rows.append(
                 RepresentationInfo(
                     f"{network.name}/{row.name}",

@@ -108,16 +108,14 @@ def from_network(
       ValueError: no such layer.
     """
     table = network.until(layer)
-    size = network.input_size
-    shapes = tables.parameter_shapes(table, (size, size, 3))
-    needed = {name.split("/")[0] for name in shapes}
+    needed = [part.name for part in table if tables.has_parameters(part)]
     return CnnRepresentation(
-        params={name: params[name] for name in sorted(needed)},
+        params={name: params[name] for name in needed},
         centre=jnp.asarray(np.asarray(mean, np.float32)),
         scale=jnp.asarray(np.asarray(std, np.float32)),
         name=f"{network.name}/{layer}",
         layers=table,
-        image_shape=(size, size, 3),
+        image_shape=network.image_shape,
         compute_dtype=jnp.dtype(compute_dtype).name,
         weights_digest=weights_digest,
     )
