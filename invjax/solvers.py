@@ -2,7 +2,8 @@
 
 All of them minimise over z [h, w, c], the image in grey levels around its centre (see
 `objective`), and are told the gradient with respect to z; what they iterate on is their
-own. Learning rates are traced arguments of `update`; the frozen fields of a solver are
+own: z itself (`HeavyBall`, `DecayedAdaGrad`, `Adam`) or its spectrum (`FourierAdam`).
+Learning rates are traced arguments of `update`; the frozen fields of a solver are
 choices, part of the compiled program.
 """
 
@@ -34,6 +35,9 @@ class Solver(Protocol[State]):
 
     def update(self, gradient: Image, state: State, learning_rate: Scalar) -> State:
         """The state after one step along the energy's gradient at `variable`."""
+
+    def move(self, state: State, z: Image) -> State:
+        """The state that stands for z instead, its memory of gradients kept."""
 
 
 class HeavyBallState(NamedTuple):
@@ -72,6 +76,91 @@ class HeavyBall:
         momentum = kept * state.momentum - learning_rate * SIGMA**2 * gradient
         return HeavyBallState(state.z + momentum, momentum, learning_rate)
 
+    def move(self, state: HeavyBallState, z: Image) -> HeavyBallState:
+        return state._replace(z=z)
+
+
+class DecayedAdaGradState(NamedTuple):
+    """z, its momentum (grey levels) and the decayed sum of squared gradients, G."""
+
+    z: Image
+    momentum: Image
+    squares: Image
+
+
+@dataclasses.dataclass(frozen=True)
+class DecayedAdaGrad:
+    """The IJCV paper's AdaGrad with forgetting, entry by entry.
+
+        G <- decay G + g^2,  m <- decay m - g / (1 / rate + sqrt(G)),  z <- z + m.
+
+    The rate only matters where gradients are smaller than its inverse: elsewhere a step
+    is g / sqrt(G) grey levels. Unlike Adam, nothing is averaged or corrected for its
+    start, so that the momentum grows to 1 / (1 - decay) steps.
+    """
+
+    decay: float = 0.9
+
+    def init(self, z: Image) -> DecayedAdaGradState:
+        return DecayedAdaGradState(z, jnp.zeros_like(z), jnp.zeros_like(z))
+
+    def variable(
+        self, state: DecayedAdaGradState, image_shape: tuple[int, int, int]
+    ) -> Image:
+        del image_shape
+        return state.z
+
+    def update(
+        self, gradient: Image, state: DecayedAdaGradState, learning_rate: Scalar
+    ) -> DecayedAdaGradState:
+        squares = self.decay * state.squares + gradient**2
+        step = gradient / (1 / learning_rate + jnp.sqrt(squares))
+        momentum = self.decay * state.momentum - step
+        return DecayedAdaGradState(state.z + momentum, momentum, squares)
+
+    def move(self, state: DecayedAdaGradState, z: Image) -> DecayedAdaGradState:
+        return state._replace(z=z)
+
+
+class AdamState(NamedTuple):
+    """z (grey levels), and Adam's moments."""
+
+    z: Image
+    adam: optax.ScaleByAdamState
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    """Adam on the pixels of z; the rate is in grey levels.
+
+    Attributes:
+      decay, squares_decay: Adam's b1 and b2.
+      epsilon: Adam's; it matters, since gradients are about 1e-6 in grey levels.
+    """
+
+    decay: float = 0.9
+    squares_decay: float = 0.999
+    epsilon: float = 1e-8
+
+    def init(self, z: Image) -> AdamState:
+        return AdamState(z, self._adam().init(z))
+
+    def variable(self, state: AdamState, image_shape: tuple[int, int, int]) -> Image:
+        del image_shape
+        return state.z
+
+    def update(
+        self, gradient: Image, state: AdamState, learning_rate: Scalar
+    ) -> AdamState:
+        steps, adam = self._adam().update(gradient, state.adam)
+        return AdamState(state.z - learning_rate * steps, adam)
+
+    def move(self, state: AdamState, z: Image) -> AdamState:
+        return state._replace(z=z)
+
+    def _adam(self) -> optax.GradientTransformation:
+        return optax.scale_by_adam(self.decay, self.squares_decay, self.epsilon)
+
 
 class FourierAdamState(NamedTuple):
     """Real and imaginary parts of the scaled spectrum, and Adam's moments."""
@@ -100,9 +189,7 @@ class FourierAdam:
     epsilon: float = 1e-8
 
     def init(self, z: Image) -> FourierAdamState:
-        weight = jnp.asarray(_spectral_weight(*z.shape[:2]), z.dtype)
-        scaled = jnp.fft.rfft2(z, axes=(0, 1), norm="ortho") / weight
-        spectrum = jnp.stack([scaled.real, scaled.imag])
+        spectrum = _analyse(z)
         return FourierAdamState(spectrum, self._adam().init(spectrum))
 
     def variable(
@@ -120,8 +207,17 @@ class FourierAdam:
         steps, adam = self._adam().update(spectral_gradient, state.adam)
         return FourierAdamState(state.spectrum - learning_rate * steps, adam)
 
+    def move(self, state: FourierAdamState, z: Image) -> FourierAdamState:
+        return state._replace(spectrum=_analyse(z))
+
     def _adam(self) -> optax.GradientTransformation:
         return optax.scale_by_adam(self.decay, self.squares_decay, self.epsilon)
+
+
+def _analyse(z: Image) -> Float[Array, "2 h half_w c"]:
+    weight = jnp.asarray(_spectral_weight(*z.shape[:2]), z.dtype)
+    scaled = jnp.fft.rfft2(z, axes=(0, 1), norm="ortho") / weight
+    return jnp.stack([scaled.real, scaled.imag])
 
 
 def _synthesise(

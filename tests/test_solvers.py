@@ -10,7 +10,12 @@ from invjax import presets, solvers
 from invjax.objective import SIGMA
 
 SHAPE = (8, 9, 3)
-SOLVERS = (solvers.HeavyBall(), solvers.FourierAdam())
+SOLVERS = (
+    solvers.HeavyBall(),
+    solvers.DecayedAdaGrad(),
+    solvers.Adam(),
+    solvers.FourierAdam(),
+)
 
 
 def _iterate(solver: solvers.Solver, z, gradients, rates) -> np.ndarray:
@@ -39,6 +44,34 @@ def test_heavy_ball_is_the_papers_update_in_x(draws):
         x, previous = x + momentum, rate
     found = _iterate(solvers.HeavyBall(), z, gradients, rates)
     np.testing.assert_allclose(found, x * SIGMA, rtol=1e-4, atol=1e-4)
+
+
+def test_decayed_adagrad_is_the_papers_update(draws):
+    z, gradients = draws
+    # Both regimes of the sum 1 / rate + sqrt(G): gradients are about 1e-9.
+    rates = [1e9, 1e10, 1e9, 1e6, 1e9]
+    expected, momentum, squares = z.astype(np.float64), 0.0, 0.0
+    for gradient, rate in zip(gradients.astype(np.float64), rates, strict=True):
+        squares = 0.9 * squares + gradient**2
+        momentum = 0.9 * momentum - gradient / (1 / rate + np.sqrt(squares))
+        expected = expected + momentum
+    found = _iterate(solvers.DecayedAdaGrad(), z, gradients, rates)
+    assert np.max(np.abs(expected - z)) > 0.5
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_adam_is_adam_on_the_pixels(draws):
+    z, gradients = draws
+    gradients = 1e3 * gradients  # 1e-6: some hundred epsilon
+    expected, first, second = z.astype(np.float64), 0.0, 0.0
+    rates = [8.0, 7.0, 4.0, 2.0, 1.0]
+    for count, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), 1):
+        first = 0.9 * first + 0.1 * gradient.astype(np.float64)
+        second = 0.999 * second + 0.001 * gradient.astype(np.float64) ** 2
+        size = np.sqrt(second / (1 - 0.999**count)) + 1e-8
+        expected = expected - rate * first / (1 - 0.9**count) / size
+    found = _iterate(solvers.Adam(), z, gradients, rates)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-3)
 
 
 def test_fourier_adam_is_adam_on_the_scaled_spectrum(draws):
@@ -79,9 +112,24 @@ def test_the_start_stands_for_itself(solver: solvers.Solver, shape):
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+def test_a_moved_state_stands_elsewhere_and_remembers(solver: solvers.Solver, draws):
+    z, gradients = draws
+    state = solver.init(jnp.asarray(z))
+    state = solver.update(jnp.asarray(gradients[0]), state, jnp.float32(1.0))
+    goal = jnp.asarray(z[::-1])
+    moved = solver.move(state, goal)
+    np.testing.assert_allclose(solver.variable(moved, SHAPE), goal, atol=1e-5)
+    for old, new in zip(state[1:], moved[1:], strict=True):
+        jax.tree.map(np.testing.assert_array_equal, old, new)
+
+
+RATES = {"HeavyBall": 0.05 / SIGMA**2, "DecayedAdaGrad": 0.1, "Adam": 0.3}
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
 def test_descends_a_quadratic_to_its_minimum(solver: solvers.Solver):
     goal = 3 * jax.random.normal(jax.random.key(1), SHAPE)
-    largest = {"HeavyBall": 0.05 / SIGMA**2, "FourierAdam": 0.3}[type(solver).__name__]
+    largest = RATES.get(type(solver).__name__, 0.3)
     schedule = np.cos(np.linspace(0, np.pi / 2, 400)) ** 2
     if isinstance(solver, solvers.HeavyBall):
         schedule = np.ones(400)  # a change of rate would drop the momentum
@@ -95,6 +143,39 @@ def test_descends_a_quadratic_to_its_minimum(solver: solvers.Solver):
     for share in schedule:
         state = step(state, jnp.float32(largest * share))
     np.testing.assert_allclose(solver.variable(state, SHAPE), goal, atol=2e-2)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+def test_update_is_the_same_compiled_and_traced_once(solver: solvers.Solver, draws):
+    z, gradients = draws
+    traces: list[None] = []
+
+    @jax.jit
+    def update(gradient, state, rate):
+        traces.append(None)
+        return solver.update(gradient, state, rate)
+
+    eager = compiled = solver.init(jnp.asarray(z))
+    for number, gradient in enumerate(gradients):
+        rate = jnp.float32(1e-3 * (number + 1))
+        eager = solver.update(jnp.asarray(gradient), eager, rate)
+        compiled = update(jnp.asarray(gradient), compiled, rate)
+    # The first state has the types of the later ones, and rates are arguments.
+    assert len(traces) == 1
+    for one, other in zip(
+        jax.tree.leaves(eager), jax.tree.leaves(compiled), strict=True
+    ):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+def test_dtype_is_kept(solver: solvers.Solver):
+    with jax.enable_x64(True):
+        z = jnp.ones(SHAPE, jnp.float64)
+        rate = jnp.asarray(0.1, jnp.float64)
+        state = solver.update(0.1 * z, solver.init(z), rate)
+        assert solver.variable(state, SHAPE).dtype == jnp.float64
 
 
 def test_schedules_of_the_presets():
