@@ -1,11 +1,22 @@
-"""The energy of one lane (CVPR 2015, equations 1 to 4).
+"""What a lane minimises: the energies of the two papers.
+
+CVPR 2015, equations 1 to 4, `energy`:
 
     E(z) = |M (phi(z) - phi0)|^2 / |M phi0|^2
            + lambda_alpha R_alpha(z / sigma) + lambda_V R_TV^beta(z / sigma)
 
+IJCV 2016, `ijcv_energy`, B = 80 and V = B / 6.5:
+
+    E(z) = C |M (phi(z) - phi0)|^2 / |M phi0|^2
+           + 1 / (H W B^alpha) sum |colour of z|^alpha + 1 / (H W V^beta) R_TV^beta(z)
+
 The variable z is the image in grey levels minus a centre, so that zero is a natural
 grey: image = (z + centre) / 255. sigma is the unit of x = z / sigma, the mean norm of
 a 227 x 227 photograph; it never depends on the size of the image at hand.
+
+The first term is the data term. Besides `squared_error` there are those of activation
+maximisation and caricature (IJCV 2016), and any function
+(code, target, mask) -> scalar may take its place.
 """
 
 import dataclasses
@@ -16,9 +27,30 @@ from jax import Array
 from jaxtyping import Float
 
 from invjax import priors
+from invjax.priors import Canvas
 from invjax.types import Code, DataTerm, Image, Representation, Scalar
 
 SIGMA = 27098.11571533203
+
+IJCV_NORM = 80.0
+"""B: the norm of a typical colour vector around the mean colour, grey levels."""
+
+IJCV_GRADIENT = IJCV_NORM / 6.5
+"""V: the length of a typical difference between neighbours, grey levels."""
+
+
+class IjcvWeights(NamedTuple):
+    """Factors of the IJCV objective's terms; every number is traced.
+
+    Attributes:
+      data: C.
+      alpha: of the mean over pixels of |colour|^alpha; B^-alpha in the paper.
+      tv: of R_TV^beta divided by the number of pixels; V^-beta in the paper.
+    """
+
+    data: Scalar
+    alpha: Scalar
+    tv: Scalar
 
 
 class Problem(NamedTuple):
@@ -31,6 +63,8 @@ class Problem(NamedTuple):
       alpha_weight: lambda_alpha.
       centre: grey levels (0 to 255) at z = 0: scalar, per channel or per pixel.
       learning_rate: of the solver, in its own units.
+      ijcv: weights of the IJCV objective, where that is what is minimised.
+      range_bound: largest norm of a colour vector of z, grey levels; None for none.
     """
 
     target: Code
@@ -39,10 +73,12 @@ class Problem(NamedTuple):
     alpha_weight: Scalar
     centre: Float[Array, "..."]
     learning_rate: Scalar
+    ijcv: IjcvWeights | None = None
+    range_bound: Scalar | None = None
 
 
 class Terms(NamedTuple):
-    """Summands of the energy, weights included."""
+    """Summands of an energy, weights included."""
 
     data: Scalar
     alpha: Scalar
@@ -62,6 +98,28 @@ def squared_error(code: Code, target: Code, mask: Float[Array, "..."]) -> Scalar
     return jnp.sum((mask * (code - target)) ** 2) / jnp.sum((mask * target) ** 2)
 
 
+def activation_maximisation(
+    code: Code, target: Code, mask: Float[Array, "..."]
+) -> Scalar:
+    """-<M w, code>, with the direction w as target: what excites w most (IJCV 2016).
+
+    The paper's w is one-hot, of size 10,000 / field^2 / (largest activation of the
+    channel on photographs), `field` being the receptive field in pixels; the size
+    balances it against the regularisers.
+    """
+    return -jnp.sum(mask * target * code)
+
+
+def caricature(code: Code, target: Code, mask: Float[Array, "..."]) -> Scalar:
+    """-<p, code> / |p|^2 with p = M max(target, 0): more of what the target has.
+
+    It is -1 where the code's positive part equals the target's (IJCV 2016). To be
+    started from the target's own image.
+    """
+    positive = mask * jnp.maximum(target, 0)
+    return -jnp.sum(positive * code) / jnp.sum(positive**2)
+
+
 def to_image(z: Image, centre: Float[Array, "..."]) -> Image:
     """Grey levels around `centre` -> the range of representations, [0, 1]."""
     return (z + jnp.broadcast_to(centre, z.shape)) / 255
@@ -73,14 +131,15 @@ def to_variable(image: Image, centre: Float[Array, "..."]) -> Image:
 
 
 def energy(
-    z: Image,
+    z: Canvas,
     phi: Representation,
     problem: Problem,
     *,
     exponents: Exponents = Exponents(),  # noqa: B008 (frozen)
     data_term: DataTerm = squared_error,
+    seen: Image | None = None,
 ) -> tuple[Scalar, Terms]:
-    """The energy of z and its summands.
+    """The CVPR paper's energy of z and its summands.
 
     Args:
       z: [h, w, c], grey levels minus the centre.
@@ -88,15 +147,63 @@ def energy(
       problem: target, mask, weights and centre.
       exponents: alpha and beta of the regularisers.
       data_term: how far a code is from the target.
+      seen: the part of z that phi sees; all of it by default.
 
     Returns:
       The total, and the three weighted terms it is the sum of; float32.
     """
-    code = phi(to_image(z, problem.centre)).astype(problem.target.dtype)
+    code = _code(z if seen is None else seen, phi, problem)
     x = z / SIGMA
+    # The released code floors the summand of z, which is sigma^beta times that of x.
+    floor = priors.CVPR_GRADIENT_FLOOR / SIGMA**exponents.beta
+    total_variation = priors.total_variation(
+        x, beta=exponents.beta, gradient_floor=floor
+    )
     terms = Terms(
         data=data_term(code, problem.target, problem.mask),
         alpha=problem.alpha_weight * priors.alpha_norm(x, alpha=exponents.alpha),
-        tv=problem.tv_weight * priors.total_variation(x, beta=exponents.beta),
+        tv=problem.tv_weight * total_variation,
     )
     return terms.data + terms.alpha + terms.tv, terms
+
+
+def ijcv_energy(
+    z: Canvas,
+    phi: Representation,
+    problem: Problem,
+    *,
+    exponents: Exponents = Exponents(),  # noqa: B008 (frozen)
+    data_term: DataTerm = squared_error,
+    seen: Image | None = None,
+) -> tuple[Scalar, Terms]:
+    """The IJCV paper's energy of z and its summands.
+
+    With jitter, z is the enlarged canvas and `seen` a crop of it: the regularisers are
+    of the canvas, divided by the canvas' number of pixels, as in the released code.
+
+    The paper's z is around the mean colour of a network's photographs, and for HOG and
+    DSIFT grey levels from 0 around nothing. Here the latter keep the centre 128 of
+    their functions: phi subtracts it again, so that phi of z, its border of zeros
+    included, is the released code's; what differs is the target's border cells (there
+    of the picture around 0, here around 128) and the grey that is added for display.
+
+    Args and returns: as `energy`.
+    """
+    assert problem.ijcv is not None
+    code = _code(z if seen is None else seen, phi, problem)
+    num_pixels = z.shape[0] * z.shape[1]
+    total_variation = priors.total_variation(
+        z, beta=exponents.beta, gradient_floor=priors.IJCV_GRADIENT_FLOOR
+    )
+    norm = priors.colour_alpha_norm(z, alpha=exponents.alpha)
+    terms = Terms(
+        data=problem.ijcv.data * data_term(code, problem.target, problem.mask),
+        alpha=problem.ijcv.alpha * (norm / num_pixels),
+        tv=problem.ijcv.tv * (total_variation / num_pixels),
+    )
+    return terms.data + terms.alpha + terms.tv, terms
+
+
+def _code(seen: Image, phi: Representation, problem: Problem) -> Code:
+    image = to_image(seen, problem.centre)
+    return phi(image).astype(problem.target.dtype)

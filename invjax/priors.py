@@ -34,7 +34,7 @@ def alpha_norm(image: Image, *, alpha: int = 6) -> Scalar:
 def colour_alpha_norm(image: Image, *, alpha: int = 6) -> Scalar:
     """Sum over pixels of |colour|^alpha, |colour|^2 = sum of squares over channels.
 
-    The IJCV paper's R_alpha before its division by H W B^alpha (section 3.1). With one
+    The IJCV paper's R_alpha before its division by H W B^alpha. With one
     channel it is `alpha_norm`.
 
     Args:
