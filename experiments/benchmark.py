@@ -163,11 +163,12 @@ def _network_step() -> Callable[[], Any]:
     plan = inversion.prepare(np.asarray(code)[None], phi, 1)
     keys = jax.random.split(jax.random.key(0), 1)
     # The step takes its state over, so each call hands on what the last one left.
-    states = [engine.start(plan.program, keys, plan.start_norm)]
+    program, schedule = plan.phases[0]
+    states = [engine.start(program, keys, plan.start_scale)]
 
     def step() -> Any:
         states[0], energies = engine.step(
-            plan.program, plan.phi, plan.problems, states[0], plan.schedule[0]
+            program, plan.phi, plan.problems, states[0], schedule[0]
         )
         return energies
 

@@ -1,4 +1,7 @@
-"""One lane, the grid of lanes, the loop over steps.
+"""One lane, the grid of lanes, the loop over phases and steps.
+
+A run is a sequence of phases, each a program with a schedule; where one ends, the next
+one's solver starts anew from the image found so far.
 
 On CPU the compiled program is one step of one lane, called from a host loop: XLA does
 not parallelise convolutions inside its loops there, wider programs are no faster, and a
@@ -9,16 +12,18 @@ identity.
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple, cast
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from invjax import objective, solvers
+from invjax import objective, priors, solvers
+from invjax.priors import Canvas
 from invjax.representations.tracing import Argument
-from invjax.types import Image, PRNGKey, PRNGKeys, Scalar
+from invjax.types import DataTerm, Image, PRNGKey, PRNGKeys, Scalar
 
 CONVERGED, BUDGET, FAILED = 0, 1, 2
 STATUS_WORDS = ("converged", "budget", "failed")
@@ -32,15 +37,22 @@ class Result(NamedTuple):
 
     Attributes:
       image: [h, w, c] in the representation's range ([0, 1], not clipped): the final
-        iterate, or of a failed lane the last one whose energy was finite.
-      energy: of `image`: data term + weighted regularisers, the CVPR 2015 form.
-      objective: what the solver minimised, at `image`; here the energy.
+        iterate, or of a failed lane the last one whose objective was finite. Of a
+        jittered canvas its central crop.
+      energy: of `image`: data term + weighted regularisers, the CVPR 2015 form whatever
+        was minimised, so that presets can be compared.
+      objective: what was minimised, at `image` and without jitter; the energy itself
+        under all presets but ijcv2016.
       terms: the energy's summands (data, alpha, tv), weights included.
       status: int32; see `STATUS_WORDS`.
       num_steps: steps taken before the lane ended or failed.
-      best_image, best_energy: the iterate of lowest energy.
-      history: energy at steps 0, k, 2k, ... and of the final image; NaN after a
-        failure.
+      best_image, best_energy: the iterate of lowest energy. Where steps do not know
+        the energy (under ijcv2016, and with jitter), the better by energy of two: the
+        final iterate, and that of the lowest objective in a step.
+      history: what was minimised at steps 0, k, 2k, ..., with the crop that the step
+        drew, and `objective` last; NaN after a failure. It is the energy wherever that
+        is what is minimised, without jitter; elsewhere the energy of every step would
+        cost one more pass through the representation.
     """
 
     image: Image
@@ -75,97 +87,210 @@ def default_execution() -> Execution:
 
 
 class _LaneState(NamedTuple):
-    """Carry of the loop. `last` is the newest iterate whose energy was finite."""
+    """Carry of the loop.
+
+    `last` is the newest iterate whose objective was finite; it and `best` are images,
+    not canvases. `key` draws the jitter, together with `num_steps`; without jitter it
+    is None.
+    """
 
     solver: Any
     last: Image
     best: Image
-    best_energy: Scalar
+    best_objective: Scalar
     is_alive: Bool[Array, ""]
     num_steps: Int[Array, ""]
+    key: PRNGKey | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The static part of a lane's computation."""
+    """The static part of a lane's computation.
+
+    Attributes:
+      solver: with its choices.
+      image_shape: [h, w, c] of what the representation sees.
+      form: whose energy is minimised.
+      exponents: of the regularisers that are minimised.
+      data_term: how far a code is from the target.
+      jitter: places of the image along each axis of its canvas; 1 is none.
+      start: "gaussian" or "uniform" noise; see `start`.
+    """
 
     solver: solvers.Solver
     image_shape: tuple[int, int, int]
+    form: Literal["cvpr2015", "ijcv2016"] = "cvpr2015"
     exponents: objective.Exponents = objective.Exponents()  # noqa: RUF009
+    data_term: DataTerm = objective.squared_error
+    jitter: int = 1
+    start: Literal["gaussian", "uniform"] = "gaussian"
+
+    @property
+    def canvas_shape(self) -> tuple[int, int, int]:
+        return priors.canvas_shape(self.image_shape, jitter=self.jitter)
+
+    @property
+    def minimises_energy(self) -> bool:
+        """Whether the objective of a step is the energy of its image."""
+        return self.form == "cvpr2015" and self.jitter == 1
+
+    def minimised(
+        self,
+        z: Canvas,
+        phi: Argument,
+        problem: objective.Problem,
+        *,
+        seen: Image | None = None,
+    ) -> tuple[Scalar, objective.Terms]:
+        """What is minimised, of an image or a canvas of which a part is seen."""
+        form = objective.energy if self.form == "cvpr2015" else objective.ijcv_energy
+        return form(
+            z,
+            phi,
+            problem,
+            exponents=self.exponents,
+            data_term=self.data_term,
+            seen=seen,
+        )
 
     def energy(
         self, z: Image, phi: Argument, problem: objective.Problem
     ) -> tuple[Scalar, objective.Terms]:
-        return objective.energy(z, phi, problem, exponents=self.exponents)
+        """The energy of `Result`: alpha 6 and beta 2 where it is not minimised."""
+        if self.form == "cvpr2015":
+            return self.minimised(z, phi, problem)
+        return objective.energy(z, phi, problem, data_term=self.data_term)
+
+
+class Phase(NamedTuple):
+    """A program and the share of the learning rate at each of its steps."""
+
+    program: Program
+    schedule: Float[np.ndarray, " t"]
 
 
 def run_chunk(
-    program: Program,
+    phases: Sequence[Phase],
     phi: Argument,
     problems: objective.Problem,
     keys: PRNGKeys,
     *,
-    start_norm: Scalar,
-    schedule: Float[np.ndarray, " t"],
+    start_scale: Scalar,
+    initial: Float[Array, "l h w c"] | None = None,
     history_every: int,
     scan: bool,
 ) -> Result:
     """All steps of a chunk of lanes.
 
     Args:
-      program: the static part.
+      phases: in order.
       phi: the representation.
       problems: fields with a lane axis as in `LANE_AXES`.
-      keys: [l], of the starts.
-      start_norm: Euclidean norm of each start, grey levels.
-      schedule: share of the learning rate at each step.
+      keys: [l], of the lanes.
+      start_scale, initial: as in `start`.
       history_every: k of `Result.history`.
       scan: whether the loop over steps is compiled.
     """
-    states = start(program, keys, start_norm)
-    history = []
-    if scan:
-        for first in range(0, len(schedule), _SCAN_STEPS):
-            shares = schedule[first : first + _SCAN_STEPS]
-            states, energies = _scan(program, phi, problems, states, shares)
-            history.append(energies)
-        history = list(np.concatenate([np.asarray(part) for part in history]))
-        history = history[::history_every]
-    else:
-        for number, share in enumerate(schedule):
-            states, energies = step(program, phi, problems, states, share)
-            if number % history_every == 0:
-                # Waiting here also lets an interrupt through.
-                history.append(np.asarray(energies))
-    result = _finish(program, phi, problems, states)
+    states = start(phases[0].program, keys, start_scale, initial)
+    # Numbers that steps return; waiting for them also lets an interrupt through.
+    history: list[np.ndarray] = []
+    done = 0
+    for number, (program, schedule) in enumerate(phases):
+        if number > 0:
+            states = proceed(phases[number - 1].program, program, states, keys)
+        if scan:
+            for first in range(0, len(schedule), _SCAN_STEPS):
+                shares = schedule[first : first + _SCAN_STEPS]
+                states, values = _scan(program, phi, problems, states, shares)
+                skipped = -(done + first) % history_every
+                history += list(np.asarray(values)[skipped::history_every])
+        else:
+            for count, share in enumerate(schedule, start=done):
+                states, values = step(program, phi, problems, states, share)
+                if count % history_every == 0:
+                    history.append(np.asarray(values))
+        done += len(schedule)
+    result = _finish(phases[-1].program, phi, problems, states)
     history.append(np.asarray(result.history))
     return result._replace(history=np.stack(history, axis=1))
 
 
 LANE_AXES: Any = cast(Any, objective.Problem)(
-    target=0, mask=None, tv_weight=0, alpha_weight=0, centre=None, learning_rate=0
+    target=0,
+    mask=None,
+    tv_weight=0,
+    alpha_weight=0,
+    centre=None,
+    learning_rate=0,
+    ijcv=0,
+    range_bound=0,
 )
 """Which axis of a `Problem` counts lanes."""
 
 
 @functools.partial(jax.jit, static_argnames="program")
-def start(program: Program, keys: PRNGKeys, start_norm: Scalar) -> _LaneState:
-    """States of lanes at Gaussian noise of Euclidean norm `start_norm`."""
+def start(
+    program: Program,
+    keys: PRNGKeys,
+    scale: Scalar,
+    initial: Float[Array, "l h w c"] | None = None,
+) -> _LaneState:
+    """States of lanes at noise, or at given images.
 
-    def lane(key: PRNGKey) -> _LaneState:
-        noise = jax.random.normal(key, program.image_shape)
-        z = noise * (start_norm / jnp.linalg.norm(noise))
+    Args:
+      program: of the first phase.
+      keys: [l].
+      scale: of the noise. Gaussian noise is scaled to this Euclidean norm, grey
+        levels; uniform noise, as in the released code of IJCV 2016, so that its 95 %
+        quantile (of the values, not of their size) is `scale`: +-1.11 `scale`.
+      initial: [l, h, w, c], grey levels minus the centre: used instead of noise, in
+        the middle of a canvas of zeros.
+    """
+
+    def lane(key: PRNGKey, initial: Image | None) -> _LaneState:
+        if initial is not None:
+            z = priors.on_canvas(initial, jitter=program.jitter)
+        elif program.start == "gaussian":
+            noise = jax.random.normal(key, program.canvas_shape)
+            z = noise * (scale / jnp.linalg.norm(noise))
+        else:
+            noise = jax.random.uniform(key, program.canvas_shape, minval=-1, maxval=1)
+            z = noise * (scale / jnp.quantile(noise, 0.95))
+        image = priors.central_crop(z, program.image_shape)
         return _LaneState(
             solver=program.solver.init(z),
-            last=z,
-            best=z,
+            last=image,
+            best=image,
             # Types as after a step, or the second step would be compiled anew.
-            best_energy=jnp.asarray(jnp.inf, jnp.float32),
+            best_objective=jnp.asarray(jnp.inf, jnp.float32),
             is_alive=jnp.asarray(True),
             num_steps=jnp.asarray(0, jnp.int32),
+            key=_jitter_key(program, key),
         )
 
-    return jax.vmap(lane)(keys)
+    return jax.vmap(lane)(keys, initial)
+
+
+@functools.partial(jax.jit, static_argnames=("before", "program"))
+def proceed(
+    before: Program, program: Program, states: _LaneState, keys: PRNGKeys
+) -> _LaneState:
+    """States of a new phase, at the central crop of what the last one found."""
+
+    def lane(state: _LaneState, key: PRNGKey) -> _LaneState:
+        z = before.solver.variable(state.solver, before.canvas_shape)
+        image = priors.central_crop(z, before.image_shape)
+        canvas = priors.on_canvas(image, jitter=program.jitter)
+        return state._replace(
+            solver=program.solver.init(canvas), key=_jitter_key(program, key)
+        )
+
+    return jax.vmap(lane)(states, keys)
+
+
+def _jitter_key(program: Program, key: PRNGKey) -> PRNGKey | None:
+    # The noise draws from the key itself.
+    return jax.random.fold_in(key, 1) if program.jitter > 1 else None
 
 
 def _step_lanes(
@@ -175,29 +300,41 @@ def _step_lanes(
     states: _LaneState,
     share: Scalar,
 ) -> tuple[_LaneState, Float[Array, " l"]]:
-    """One step of every lane, and the energies it started from."""
+    """One step of every lane, and the objectives it started from."""
 
     def lane(
         problem: objective.Problem, state: _LaneState
     ) -> tuple[_LaneState, Scalar]:
-        z = program.solver.variable(state.solver, program.image_shape)
-        (energy, _), gradient = jax.value_and_grad(program.energy, has_aux=True)(
-            z, phi, problem
-        )
-        is_finite = jnp.isfinite(energy) & jnp.all(jnp.isfinite(gradient))
+        z = program.solver.variable(state.solver, program.canvas_shape)
+
+        def value_at(z: Canvas) -> tuple[Scalar, objective.Terms]:
+            if state.key is None:
+                return program.minimised(z, phi, problem)
+            key = jax.random.fold_in(state.key, state.num_steps)
+            offset = priors.random_offset(key, jitter=program.jitter)
+            seen = priors.crop_at(z, offset, program.image_shape)
+            return program.minimised(z, phi, problem, seen=seen)
+
+        (value, _), gradient = jax.value_and_grad(value_at, has_aux=True)(z)
+        is_finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
         is_alive = state.is_alive & is_finite
-        is_best = is_alive & (energy < state.best_energy)
+        is_best = is_alive & (value < state.best_objective)
         rate = problem.learning_rate * share
         updated = program.solver.update(gradient, state.solver, rate)
-        state = _LaneState(
+        if problem.range_bound is not None:
+            moved = program.solver.variable(updated, program.canvas_shape)
+            bounded = priors.bound_colours(moved, problem.range_bound)
+            updated = program.solver.move(updated, bounded)
+        image = priors.central_crop(z, program.image_shape)
+        state = state._replace(
             solver=_select(is_alive, updated, state.solver),
-            last=jnp.where(is_alive, z, state.last),
-            best=jnp.where(is_best, z, state.best),
-            best_energy=jnp.where(is_best, energy, state.best_energy),
+            last=jnp.where(is_alive, image, state.last),
+            best=jnp.where(is_best, image, state.best),
+            best_objective=jnp.where(is_best, value, state.best_objective),
             is_alive=is_alive,
             num_steps=state.num_steps + is_alive,
         )
-        return state, jnp.where(is_alive, energy, jnp.nan)
+        return state, jnp.where(is_alive, value, jnp.nan)
 
     return jax.vmap(lane, in_axes=(LANE_AXES, 0))(problems, states)
 
@@ -226,26 +363,32 @@ def _scan(
 def _finish(
     program: Program, phi: Argument, problems: objective.Problem, states: _LaneState
 ) -> Result:
-    """Results with the final energy as their history."""
+    """Results with the final objective as their history."""
 
     def lane(problem: objective.Problem, state: _LaneState) -> Result:
-        z = program.solver.variable(state.solver, program.image_shape)
+        z = program.solver.variable(state.solver, program.canvas_shape)
+        z = priors.central_crop(z, program.image_shape)
         energy, _ = program.energy(z, phi, problem)
         is_alive = state.is_alive & jnp.isfinite(energy)
         z = jnp.where(is_alive, z, state.last)
         final, terms = program.energy(z, phi, problem)
-        is_best = is_alive & (final < state.best_energy)
+        minimised, lowest = final, state.best_objective
+        if program.form != "cvpr2015":
+            minimised, _ = program.minimised(z, phi, problem)
+        if not program.minimises_energy:
+            lowest, _ = program.energy(state.best, phi, problem)
+        is_best = is_alive & (final < lowest)
         best = jnp.where(is_best, z, state.best)
         return Result(
             image=objective.to_image(z, problem.centre),
             energy=final,
-            objective=final,
+            objective=minimised,
             terms=terms,
             status=jnp.where(is_alive, BUDGET, FAILED).astype(jnp.int32),
             num_steps=state.num_steps,
             best_image=objective.to_image(best, problem.centre),
-            best_energy=jnp.where(is_best, final, state.best_energy),
-            history=jnp.where(is_alive, final, jnp.nan),
+            best_energy=jnp.where(is_best, final, lowest),
+            history=jnp.where(is_alive, minimised, jnp.nan),
         )
 
     return jax.vmap(lane, in_axes=(LANE_AXES, 0))(problems, states)

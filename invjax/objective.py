@@ -120,6 +120,10 @@ def caricature(code: Code, target: Code, mask: Float[Array, "..."]) -> Scalar:
     return -jnp.sum(positive * code) / jnp.sum(positive**2)
 
 
+LINEAR_TERMS = (activation_maximisation, caricature)
+"""Data terms that are linear in the code: none of them has a target to reach."""
+
+
 def to_image(z: Image, centre: Float[Array, "..."]) -> Image:
     """Grey levels around `centre` -> the range of representations, [0, 1]."""
     return (z + jnp.broadcast_to(centre, z.shape)) / 255
@@ -156,13 +160,11 @@ def energy(
     x = z / SIGMA
     # The released code floors the summand of z, which is sigma^beta times that of x.
     floor = priors.CVPR_GRADIENT_FLOOR / SIGMA**exponents.beta
-    total_variation = priors.total_variation(
-        x, beta=exponents.beta, gradient_floor=floor
-    )
     terms = Terms(
         data=data_term(code, problem.target, problem.mask),
         alpha=problem.alpha_weight * priors.alpha_norm(x, alpha=exponents.alpha),
-        tv=problem.tv_weight * total_variation,
+        tv=problem.tv_weight
+        * priors.total_variation(x, beta=exponents.beta, gradient_floor=floor),
     )
     return terms.data + terms.alpha + terms.tv, terms
 
@@ -192,10 +194,10 @@ def ijcv_energy(
     assert problem.ijcv is not None
     code = _code(z if seen is None else seen, phi, problem)
     num_pixels = z.shape[0] * z.shape[1]
+    norm = priors.colour_alpha_norm(z, alpha=exponents.alpha)
     total_variation = priors.total_variation(
         z, beta=exponents.beta, gradient_floor=priors.IJCV_GRADIENT_FLOOR
     )
-    norm = priors.colour_alpha_norm(z, alpha=exponents.alpha)
     terms = Terms(
         data=problem.ijcv.data * data_term(code, problem.target, problem.mask),
         alpha=problem.ijcv.alpha * (norm / num_pixels),

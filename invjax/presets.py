@@ -1,8 +1,10 @@
 """Settings by name: solver, step sizes, weights and start of an inversion, one table.
 
 `cvpr2015` is the paper's method to the letter (its released code where that says more);
-`fast` reaches lower energies in as many steps and is the default. Both minimise the
-same energy with the same weights, so their energies can be compared.
+`fast` reaches lower energies in as many steps and is the default; `adam` is what one
+would try first, for comparison. These three minimise the same energy with the same
+weights, so their energies can be compared. `ijcv2016` is the later paper's method, with
+an objective of its own.
 
 The weight lambda_V depends on the depth of the layer:
 
@@ -19,17 +21,32 @@ The weight lambda_V depends on the depth of the layer:
 Both weights of the shallow representations are in experiments/README.md. They invert
 about equally well, but their codes hardly depend on contrast, so that a larger weight
 buys a lower energy by greyer images: 0.5 keeps more of it.
+
+So does C, the weight of the data term under `ijcv2016`:
+
+| layer | C | source |
+|---|---|---|
+| AlexNet-like: conv1 to relu3 | 300 | IJCV 2016, as its readers reimplemented it |
+| AlexNet-like: conv4, relu4 / conv5, relu5 | 100 / 20 | the same |
+| AlexNet-like: pool5 and above | 1 | the same |
+| VGG-16 and -19: blocks 1 to 3 / 4 / 5 but pool5 | 300 / 100 / 20 | the same by depth |
+| VGG-16 and -19: pool5 and above | 1 | the same by depth |
+| any other table: stride up to 8 / up to 16 / above | 300 / 100 / 1 | our rule |
+| HOG, HOGb, DSIFT | 100 | the released code, exp_hog.m |
+| any other function | 100 | our choice: as HOG |
+| maximisation and caricature, of any layer | 1 | the released code's default |
 """
 
 import dataclasses
 import re
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from invjax import solvers
-from invjax.objective import SIGMA
+from invjax import objective, solvers
+from invjax.objective import IJCV_NORM, SIGMA
 from invjax.representations import shallow
+from invjax.types import DataTerm
 
 ALPHA_WEIGHT = 2.1568e8
 """lambda_alpha of all the paper's inversions: 4e-10 sigma^4."""
@@ -37,8 +54,40 @@ ALPHA_WEIGHT = 2.1568e8
 NATURAL_RMS = 0.2 * SIGMA / np.sqrt(224 * 224 * 3)
 """Grey levels (13.97): a fifth of the paper's start at 224 px, for every size."""
 
+IJCV_BOUND = 160.0
+"""Largest norm of a colour vector, grey levels: 2 B, the released code's x0_max."""
+
 _LIKE_ALEXNET = ("alexnet", "caffenet", "caffe_alexnet", "vgg_m")
 _LIKE_VGG = ("vgg16", "vgg19")
+
+
+class Stage(NamedTuple):
+    """A part of a descent.
+
+    Attributes:
+      steps: share of the steps, relative to the other stages.
+      rate: share of the learning rate.
+      jitter: whether the image moves on an enlarged canvas.
+      restart: whether the solver starts anew, without memory, from the central crop of
+        what the stage before found.
+    """
+
+    steps: float
+    rate: float
+    jitter: bool = False
+    restart: bool = False
+
+
+class Phase(NamedTuple):
+    """Stages without a restart between them: one program.
+
+    Attributes:
+      jitter: whether the image moves on an enlarged canvas.
+      schedule: share of the learning rate at each step, float32 [t].
+    """
+
+    jitter: bool
+    schedule: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,33 +99,64 @@ class Preset:
       solver: which, with its choices.
       learning_rate: the largest, in the solver's units.
       num_steps: unless the caller says otherwise.
-      stages: (share of the steps, share of the rate) in order; None is a cosine that
-        falls from the rate to zero.
+      stages: in order; None is one whose rate falls to zero as a cosine.
       start_rms: grey levels of the noise to start from; None scales it to norm sigma.
+      start: "gaussian" noise of that size, or "uniform" noise as in IJCV 2016.
+      form: whose energy is minimised.
+      rate_is_per_pixel: whether the rate is multiplied by height times width.
     """
 
     name: str
     solver: solvers.Solver
     learning_rate: float
     num_steps: int
-    stages: tuple[tuple[float, float], ...] | None
-    start_rms: float | None
+    stages: tuple[Stage, ...] | None
+    start_rms: float | None = None
+    start: Literal["gaussian", "uniform"] = "gaussian"
+    form: Literal["cvpr2015", "ijcv2016"] = "cvpr2015"
+    rate_is_per_pixel: bool = False
 
     def schedule(self, num_steps: int) -> np.ndarray:
         """Shares of the learning rate, float32 [num_steps]."""
         if self.stages is None:
             phase = np.arange(num_steps) / num_steps
             return (0.5 * (1 + np.cos(np.pi * phase))).astype(np.float32)
-        shares, factors = np.array(self.stages).T
-        ends = np.cumsum(shares) / np.sum(shares)
-        stage = np.searchsorted(ends, (np.arange(num_steps) + 0.5) / num_steps)
-        return factors[stage].astype(np.float32)
+        factors = np.array([stage.rate for stage in self.stages])
+        return factors[self._stage_of_steps(num_steps)].astype(np.float32)
 
-    def start_norm(self, image_shape: tuple[int, ...]) -> float:
-        """Euclidean norm of the start z, grey levels."""
+    def phases(self, num_steps: int) -> list[Phase]:
+        """The schedule cut at restarts; a phase left without a step is left out."""
+        schedule = self.schedule(num_steps)
+        if self.stages is None:
+            return [Phase(False, schedule)]
+        phase_of_stage = np.cumsum([stage.restart for stage in self.stages])
+        phase_of_step = phase_of_stage[self._stage_of_steps(num_steps)]
+        found = []
+        for number in np.unique(phase_of_step):
+            first = self.stages[int(np.argmax(phase_of_stage == number))]
+            found.append(Phase(first.jitter, schedule[phase_of_step == number]))
+        return found
+
+    def rate(self, image_shape: tuple[int, ...]) -> float:
+        """The learning rate for images of this shape."""
+        if self.rate_is_per_pixel:
+            return self.learning_rate * image_shape[0] * image_shape[1]
+        return self.learning_rate
+
+    def start_scale(self, image_shape: tuple[int, ...]) -> float:
+        """Size of the start z in grey levels: see `engine.start`."""
+        if self.start == "uniform":
+            # For one channel as well, as in the released code.
+            return IJCV_NORM / np.sqrt(3)
         if self.start_rms is None:
             return SIGMA
         return self.start_rms * float(np.sqrt(np.prod(image_shape)))
+
+    def _stage_of_steps(self, num_steps: int) -> np.ndarray:
+        assert self.stages is not None
+        shares = np.array([stage.steps for stage in self.stages])
+        ends = np.cumsum(shares) / np.sum(shares)
+        return np.searchsorted(ends, (np.arange(num_steps) + 0.5) / num_steps)
 
 
 PRESETS: dict[str, Preset] = {
@@ -88,8 +168,7 @@ PRESETS: dict[str, Preset] = {
             solver=solvers.HeavyBall(decay=0.9),
             learning_rate=4e-3,
             num_steps=400,
-            stages=((1, 1.0), (2, 0.1), (1, 0.01)),
-            start_rms=None,
+            stages=(Stage(1, 1.0), Stage(2, 0.1), Stage(1, 0.01)),
         ),
         Preset(
             # Measured on AlexNet; see "Solvers" in the README.
@@ -100,6 +179,28 @@ PRESETS: dict[str, Preset] = {
             stages=None,
             start_rms=NATURAL_RMS,
         ),
+        Preset(
+            # The released code: get_defaults.m (rate 0.05 B^2 / alpha per pixel of the
+            # network's input, 300 iterations and 50 at a tenth), get_preimage_opts.m
+            # (the 50 without jitter) and nnpreimage.m (solver, start).
+            name="ijcv2016",
+            solver=solvers.DecayedAdaGrad(decay=0.9),
+            learning_rate=0.05 * IJCV_NORM**2 / 6,
+            num_steps=350,
+            stages=(Stage(300, 1.0, jitter=True), Stage(50, 0.1, restart=True)),
+            start="uniform",
+            form="ijcv2016",
+            rate_is_per_pixel=True,
+        ),
+        Preset(
+            # A reference, no paper's: Adam as one would try it first, with optax's
+            # defaults, from the CVPR paper's noise; 8 grey levels measured on AlexNet.
+            name="adam",
+            solver=solvers.Adam(),
+            learning_rate=8.0,
+            num_steps=400,
+            stages=None,
+        ),
     )
 }
 
@@ -109,10 +210,15 @@ _SHALLOW: dict[str, Preset] = {
     "cvpr2015": dataclasses.replace(
         PRESETS["cvpr2015"],
         num_steps=800,
-        stages=((1, 1.0), (1, 0.1), (1, 0.01), (1, 0.001)),
+        stages=(Stage(1, 1.0), Stage(1, 0.1), Stage(1, 0.01), Stage(1, 0.001)),
     ),
     # Of 2 to 30, measured on four photographs; 10 ends about twice as high.
     "fast": dataclasses.replace(PRESETS["fast"], learning_rate=4.0),
+    # The released code's exp_inversion_hog.m: 300 iterations, no jitter. Its DSIFT has
+    # bins of 8 px, which is dsift8 here.
+    "ijcv2016": dataclasses.replace(
+        PRESETS["ijcv2016"], num_steps=300, stages=(Stage(1, 1.0),)
+    ),
 }
 """Where a preset treats the shallow representations differently."""
 
@@ -127,13 +233,24 @@ _HARD: dict[str, Preset] = {
 }
 """And hard orientation assignment differently again."""
 
+_LINEAR: dict[str, Preset] = {
+    # exp_maximization.m and exp_enhance.m: 300 iterations, all with jitter.
+    "ijcv2016": dataclasses.replace(
+        PRESETS["ijcv2016"], num_steps=300, stages=(Stage(1, 1.0, jitter=True),)
+    )
+}
+"""Where a preset treats maximisation and caricature of networks differently."""
 
-def find(name: str, *, phi: Any = None) -> Preset:
-    """The preset of that name, as it is for a representation.
+
+def find(
+    name: str, *, phi: Any = None, data_term: DataTerm = objective.squared_error
+) -> Preset:
+    """The preset of that name, as it is for a representation and a data term.
 
     Args:
       name: of the table.
       phi: the representation, if any.
+      data_term: what is to be done with its code.
 
     Raises:
       ValueError: there is none.
@@ -141,11 +258,14 @@ def find(name: str, *, phi: Any = None) -> Preset:
     if name not in PRESETS:
         known = ", ".join(PRESETS)
         raise ValueError(f"unknown preset {name!r}; known are {known}")
-    if not isinstance(phi, shallow.Hog | shallow.Dsift):
-        return PRESETS[name]
-    if isinstance(phi, shallow.Hog) and phi.assignment == "hard":
-        return _HARD.get(name, _SHALLOW[name])
-    return _SHALLOW[name]
+    if isinstance(phi, shallow.Hog | shallow.Dsift):
+        row = _SHALLOW.get(name, PRESETS[name])
+        if isinstance(phi, shallow.Hog) and phi.assignment == "hard":
+            row = _HARD.get(name, row)
+        return row
+    if data_term in objective.LINEAR_TERMS:
+        return _LINEAR.get(name, PRESETS[name])
+    return PRESETS[name]
 
 
 def tv_weight(phi: Any) -> float:
@@ -156,15 +276,55 @@ def tv_weight(phi: Any) -> float:
     """
     if isinstance(phi, shallow.Hog | shallow.Dsift):
         return 0.5
-    network, _, layer = str(getattr(phi, "name", "")).partition("/")
-    if network in _LIKE_ALEXNET and (found := re.fullmatch(r"([a-z]+)(\d)", layer)):
-        kind, depth = found[1], int(found[2])
+    if (place := _depth(phi)) is not None:
+        network, kind, depth = place
+        if network in _LIKE_VGG:
+            return 0.5 if depth <= 2 else 5.0 if depth <= 4 else 50.0
         if depth == 1 or (depth == 2 and kind in ("conv", "relu")):
             return 0.5
         return 5.0 if depth <= 4 else 50.0
-    if network in _LIKE_VGG and (found := re.fullmatch(r"[a-z]+(\d)(_\d)?", layer)):
-        block = int(found[1])
-        return 0.5 if block <= 2 else 5.0 if block <= 4 else 50.0
     if (geometry := getattr(phi, "geometry", None)) is not None:
         return 0.5 if geometry.stride <= 4 else 5.0 if geometry.stride <= 16 else 50.0
     return 5.0
+
+
+def data_weight(phi: Any, *, data_term: DataTerm = objective.squared_error) -> float:
+    """C, the weight of the IJCV objective's data term, by the table above.
+
+    Args:
+      phi: as for `tv_weight`.
+      data_term: which it is.
+    """
+    if data_term in objective.LINEAR_TERMS:
+        return 1.0
+    if (place := _depth(phi)) is not None:
+        _, kind, depth = place
+        if depth == 5 and kind not in ("conv", "relu"):
+            return 1.0
+        return 300.0 if depth <= 3 else {4: 100.0, 5: 20.0}.get(depth, 1.0)
+    if isinstance(phi, shallow.Hog | shallow.Dsift):
+        return 100.0
+    if (geometry := getattr(phi, "geometry", None)) is not None:
+        return (
+            300.0 if geometry.stride <= 8 else 100.0 if geometry.stride <= 16 else 1.0
+        )
+    return 100.0
+
+
+def jitter(phi: Any) -> int:
+    """T = max(round(stride / 4), 1), the places of an image along each axis.
+
+    As in the released code of IJCV 2016, halves rounded up: 1, 2, 4 and 8 for strides
+    of 4, 8, 16 and 32; 1, which is none, for functions without a `geometry`.
+    """
+    geometry = getattr(phi, "geometry", None)
+    return 1 if geometry is None else max(int(geometry.stride / 4 + 0.5), 1)
+
+
+def _depth(phi: Any) -> tuple[str, str, int] | None:
+    """("alexnet", "pool", 2) of alexnet/pool2, ("vgg16", "relu", 3) of its relu3_1."""
+    network, _, layer = str(getattr(phi, "name", "")).partition("/")
+    if network not in _LIKE_ALEXNET + _LIKE_VGG:
+        return None
+    found = re.fullmatch(r"([a-z]+)(\d)(?:_\d)?", layer)
+    return found and (network, found[1], int(found[2]))

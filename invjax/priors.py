@@ -103,6 +103,8 @@ def crop_at(
 
 def central_crop(canvas: Canvas, image_shape: tuple[int, int, int]) -> Image:
     """The image in the middle; of odd margins the top left has the smaller part."""
+    if canvas.shape == image_shape:
+        return canvas
     top, left = _margins(canvas.shape, image_shape)
     height, width, _ = image_shape
     return canvas[top : top + height, left : left + width]
@@ -110,12 +112,11 @@ def central_crop(canvas: Canvas, image_shape: tuple[int, int, int]) -> Image:
 
 def on_canvas(image: Image, *, jitter: int = 1) -> Canvas:
     """The image in the middle of a canvas of zeros, as `central_crop` takes it out."""
-    shape = canvas_shape(image.shape, jitter=jitter)
+    height, width, channels = image.shape
+    shape = canvas_shape((height, width, channels), jitter=jitter)
     top, left = _margins(shape, image.shape)
     canvas = jnp.zeros(shape, image.dtype)
-    return canvas.at[top : top + image.shape[0], left : left + image.shape[1]].set(
-        image
-    )
+    return canvas.at[top : top + height, left : left + width].set(image)
 
 
 def _margins(canvas: tuple[int, ...], image: tuple[int, ...]) -> tuple[int, int]:

@@ -96,11 +96,11 @@ def test_weights_of_a_network_are_arguments(code, key):
 
 def test_a_step_is_compiled_once(phi, code, key):
     plan = inversion.prepare(np.asarray(code)[None], phi, 1)
-    states = engine.start(plan.program, jnp.stack([key]), plan.start_norm)
-    share = plan.schedule[0]
+    ((program, schedule),) = plan.phases
+    states = engine.start(program, jnp.stack([key]), plan.start_scale)
     after, _ = jax.eval_shape(
         lambda states: engine.step(
-            plan.program, plan.phi, plan.problems, states, share
+            program, plan.phi, plan.problems, states, schedule[0]
         ),
         states,
     )

@@ -205,9 +205,9 @@ def test_the_shallow_schedule_of_the_paper():
 
 def test_starts_of_the_presets():
     paper, fast = presets.PRESETS["cvpr2015"], presets.PRESETS["fast"]
-    assert paper.start_norm((64, 64, 1)) == SIGMA
-    assert fast.start_norm((224, 224, 3)) == pytest.approx(0.2 * SIGMA)
-    rms = fast.start_norm((64, 64, 1)) / 64
+    assert paper.start_scale((64, 64, 1)) == SIGMA
+    assert fast.start_scale((224, 224, 3)) == pytest.approx(0.2 * SIGMA)
+    rms = fast.start_scale((64, 64, 1)) / 64
     assert rms == pytest.approx(13.97, abs=0.01)
 
 

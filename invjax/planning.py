@@ -1,0 +1,303 @@
+"""A request for inversion: its keywords, checked and filled in by the presets."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypedDict
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array
+
+from invjax import engine, objective, presets
+from invjax.presets import Preset
+from invjax.representations import tracing
+from invjax.types import DataTerm, Representation
+
+
+class Settings(TypedDict, total=False):
+    """The keywords of `prepare`, for the functions that hand them on to it."""
+
+    image_shape: Sequence[int] | None
+    preset: str
+    num_steps: int | None
+    learning_rate: ArrayLike | None
+    tv_weight: ArrayLike | None
+    alpha_weight: ArrayLike | None
+    data_weight: ArrayLike | None
+    data_term: DataTerm
+    beta: float
+    jitter: int | None
+    range_bound: ArrayLike | None
+    initial_image: Any
+    mask: Any
+    centre: Any
+
+
+class Plan(NamedTuple):
+    """Everything that was asked for, checked and filled in.
+
+    Attributes:
+      phases: programs and schedules, in order.
+      phi: the representation.
+      problems: of all lanes.
+      start_scale: of the noise to start from; see `engine.start`.
+      initial: [l, h, w, c], grey levels minus the centre, if not from noise.
+    """
+
+    phases: tuple[engine.Phase, ...]
+    phi: tracing.Argument
+    problems: objective.Problem
+    start_scale: Array
+    initial: Array | None
+
+
+def prepare(
+    codes: Any,
+    phi: Representation,
+    num_lanes: int,
+    *,
+    image_shape: Sequence[int] | None = None,
+    preset: str = "fast",
+    num_steps: int | None = None,
+    learning_rate: ArrayLike | None = None,
+    tv_weight: ArrayLike | None = None,
+    alpha_weight: ArrayLike | None = None,
+    data_weight: ArrayLike | None = None,
+    data_term: DataTerm = objective.squared_error,
+    beta: float = 2.0,
+    jitter: int | None = None,
+    range_bound: ArrayLike | None = None,
+    initial_image: Any = None,
+    mask: Any = None,
+    centre: Any = None,
+) -> Plan:
+    """Checks a request and fills in what its preset and representation say.
+
+    For those who run the engine's steps by themselves; arguments as `invert_batch`.
+    """
+    chosen = presets.find(preset, phi=phi, data_term=data_term)
+    num_steps = chosen.num_steps if num_steps is None else num_steps
+    if num_steps < 1:
+        raise ValueError(f"num_steps is {num_steps}; it must be positive")
+    shape = _image_shape(phi, image_shape)
+    exponents = objective.Exponents(beta=_beta(beta))
+    target, weights = _targets(codes, mask, num_lanes, data_term)
+
+    def per_lane(name: str, value: Any, default: float) -> Array:
+        return _per_lane(name, default if value is None else value, num_lanes)
+
+    tv = _default_tv_weight(phi, chosen, exponents)
+    problems = objective.Problem(
+        target=target,
+        mask=weights,
+        tv_weight=per_lane("tv_weight", tv_weight, tv),
+        alpha_weight=per_lane("alpha_weight", alpha_weight, presets.ALPHA_WEIGHT),
+        centre=_centre(phi, centre, shape, chosen),
+        learning_rate=per_lane("learning_rate", learning_rate, chosen.rate(shape)),
+        range_bound=_range_bound(range_bound, chosen, num_lanes),
+    )
+    if chosen.form == "ijcv2016":
+        c = presets.data_weight(phi, data_term=data_term)
+        problems = problems._replace(
+            ijcv=objective.IjcvWeights(
+                data=per_lane("data_weight", data_weight, c),
+                alpha=problems.alpha_weight
+                / np.float32(presets.ALPHA_WEIGHT)
+                * np.float32(objective.IJCV_NORM**-exponents.alpha),
+                tv=problems.tv_weight
+                / np.float32(tv)
+                * np.float32(objective.IJCV_GRADIENT**-exponents.beta),
+            )
+        )
+    elif data_weight is not None:
+        raise ValueError(
+            f"data_weight is of preset ijcv2016; in the energy of {preset} the data "
+            "term counts once: give tv_weight and alpha_weight"
+        )
+    argument = tracing.Argument.of(phi)
+    _check_code_shape(argument, target.shape[1:], shape)
+    return Plan(
+        phases=tuple(
+            engine.Phase(
+                engine.Program(
+                    chosen.solver,
+                    shape,
+                    form=chosen.form,
+                    exponents=exponents,
+                    data_term=data_term,
+                    jitter=places,
+                    start=chosen.start,
+                ),
+                schedule,
+            )
+            for places, schedule in _phases(phi, chosen, num_steps, jitter)
+        ),
+        phi=argument,
+        problems=problems,
+        start_scale=jnp.float32(chosen.start_scale(shape)),
+        initial=_initial(initial_image, problems.centre, shape, num_lanes),
+    )
+
+
+def _phases(
+    phi: Representation, preset: Preset, num_steps: int, jitter: int | None
+) -> list[tuple[int, np.ndarray]]:
+    """Jitter and schedule of each phase.
+
+    A given jitter takes the place of the preset's; where a preset has none, it is of
+    the whole descent.
+    """
+    if jitter is not None and jitter < 1:
+        raise ValueError(f"jitter is {jitter}; pixels from 1 (none) up are accepted")
+    phases = preset.phases(num_steps)
+    has_jitter = any(stage.jitter for stage in preset.stages or ())
+    if jitter is None:
+        jitter = presets.jitter(phi)
+    elif not has_jitter:
+        phases = [phase._replace(jitter=True) for phase in phases]
+    return [(jitter if phase.jitter else 1, phase.schedule) for phase in phases]
+
+
+def _beta(beta: float) -> float:
+    if not (np.isfinite(beta) and beta > 0):
+        raise ValueError(f"beta is {beta}; a positive number is accepted")
+    return float(beta)
+
+
+def _default_tv_weight(
+    phi: Representation, preset: Preset, exponents: objective.Exponents
+) -> float:
+    """lambda_V; the released code's in its own units, which depend on beta.
+
+    The energy under ijcv2016 has beta 2 whatever is minimised.
+    """
+    tv = presets.tv_weight(phi)
+    if preset.form == "ijcv2016":
+        return tv
+    return tv * objective.SIGMA ** (exponents.beta - 2)
+
+
+def _range_bound(given: Any, preset: Preset, num_lanes: int) -> Array | None:
+    if given is None:
+        if preset.form != "ijcv2016":
+            return None
+        given = presets.IJCV_BOUND
+    bound = np.asarray(given, np.float32)
+    # Infinite is no bound.
+    if np.any(np.isnan(bound)) or np.any(bound <= 0):
+        raise ValueError(f"range_bound is {given}; positive grey levels are accepted")
+    _per_lane("range_bound", np.where(np.isinf(bound), 0, bound), num_lanes)
+    return jnp.broadcast_to(bound, (num_lanes,))
+
+
+def _initial(
+    given: Any, centre: Array, shape: tuple[int, int, int], num_lanes: int
+) -> Array | None:
+    if given is None:
+        return None
+    images = np.asarray(given, np.float32)
+    if images.shape not in (shape, (num_lanes, *shape)):
+        raise ValueError(
+            f"initial_image has shape {images.shape}; {shape}, or one per lane, "
+            f"{(num_lanes, *shape)}, is accepted"
+        )
+    if not np.all(np.isfinite(images)):
+        raise ValueError("initial_image is not finite; values in [0, 1] are accepted")
+    images = np.broadcast_to(images, (num_lanes, *shape))
+    return objective.to_variable(jnp.asarray(images), centre)
+
+
+def _image_shape(
+    phi: Representation, given: Sequence[int] | None
+) -> tuple[int, int, int]:
+    shape = given if given is not None else getattr(phi, "image_shape", None)
+    if shape is None or len(shape) != 3 or min(shape) < 1:
+        raise ValueError(
+            f"image_shape is {shape}; (height, width, channels) is accepted, and a "
+            "representation without an image_shape of its own needs it"
+        )
+    return (int(shape[0]), int(shape[1]), int(shape[2]))
+
+
+def _per_lane(name: str, value: Any, num_lanes: int) -> Array:
+    array = np.asarray(value, np.float32)
+    if array.shape not in ((), (num_lanes,)):
+        raise ValueError(
+            f"{name} has shape {array.shape}; a number or one per lane, "
+            f"({num_lanes},), is accepted"
+        )
+    if not np.all(np.isfinite(array)) or np.any(array < 0):
+        raise ValueError(f"{name} is {value}; finite numbers from 0 up are accepted")
+    return jnp.broadcast_to(array, (num_lanes,))
+
+
+def _centre(
+    phi: Representation, given: Any, shape: tuple[int, ...], preset: Preset
+) -> Array:
+    """Grey levels at z = 0, of a shape that broadcasts to the image.
+
+    Of a network's mean image the IJCV paper takes the mean colour.
+    """
+    centre = given if given is not None else getattr(phi, "centre", 128.0)
+    array = np.asarray(centre, np.float32)
+    if not np.all(np.isfinite(array)):
+        raise ValueError("centre is not finite; grey levels are accepted")
+    try:
+        np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(
+            f"centre has shape {array.shape}, which does not fit an image of {shape}"
+        ) from None
+    if given is None and preset.form == "ijcv2016" and array.ndim == 3:
+        array = np.mean(array, axis=(0, 1))
+    return jnp.asarray(array)
+
+
+def _targets(
+    codes: Any, mask: Any, num_lanes: int, data_term: DataTerm
+) -> tuple[Array, Array]:
+    """Targets and mask, checked: a target of norm zero asks for nothing."""
+    if np.iscomplexobj(codes):
+        raise ValueError("codes are complex; real ones are accepted")
+    with np.errstate(over="ignore"):
+        target = np.asarray(codes, np.float32)
+    if num_lanes < 1 or target.shape[:1] != (num_lanes,):
+        raise ValueError(
+            f"{num_lanes} keys and codes of shape {target.shape}; at least one lane, "
+            "and as many codes as keys, are accepted"
+        )
+    weights = np.asarray(1.0 if mask is None else mask, np.float32)
+    try:
+        masked = target * np.broadcast_to(weights, target.shape[1:])
+    except ValueError:
+        raise ValueError(
+            f"mask has shape {weights.shape}, codes have {target.shape[1:]}"
+        ) from None
+    masked = masked.reshape(num_lanes, -1)
+    if not np.all(np.isfinite(np.sum(np.square(masked), axis=1))):
+        raise ValueError("a target code is not finite")
+    what, sizes = "target code", None
+    # Squares in float32, as the data terms divide by them: what vanishes there is zero.
+    if data_term is objective.squared_error:
+        sizes = np.sum(np.square(masked), axis=1)
+    elif data_term is objective.caricature:
+        what = "positive part of the target code"
+        sizes = np.sum(np.square(np.maximum(masked, 0)), axis=1)
+    elif data_term is objective.activation_maximisation:
+        what = "direction to maximise"
+        sizes = np.max(np.abs(masked), axis=1, initial=0)
+    if sizes is not None and np.any(sizes == 0):
+        lanes = ", ".join(map(str, np.flatnonzero(sizes == 0)))
+        raise ValueError(f"{what} is zero under the mask in lane {lanes}")
+    return jnp.asarray(target), jnp.asarray(weights)
+
+
+def _check_code_shape(
+    phi: tracing.Argument, code_shape: tuple[int, ...], image_shape: tuple[int, ...]
+) -> None:
+    expected = tracing.code_shape(phi, image_shape)
+    if expected != code_shape:
+        raise ValueError(
+            f"codes have shape {code_shape}, but the representation of an image of "
+            f"{image_shape} has {expected}"
+        )
