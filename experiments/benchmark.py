@@ -1,178 +1,286 @@
-"""How fast representations and steps are, measured side by side in one run.
+"""How fast the representations, the steps and whole inversions are, beside their peers.
 
     python -m experiments.benchmark --workdir=runs/benchmark
+    python -m experiments.benchmark --workdir=runs/gpu --cases=throughput \
+        --layers=alexnet/relu5 --batches=512 --precisions=tf32,bfloat16
 
-Times value and gradient of |phi(x) - phi0|^2 for a vmapped batch of 16 grey images of
-256 px, against scikit-image's `hog` (forward alone, image by image) and one whole step
-of the AlexNet relu3 objective (one lane of 224 px). The cases take turns, so that a
-busy machine slows all of them alike; the figure is the median over the rounds. About a
-minute on two cores. Writes benchmark.jsonl (a line per case) and table.md.
+--cases takes any of:
+
+    shallow         HOG and DSIFT with gradients, beside scikit-image's HOG
+    ops             each fast form of invjax.ops beside the stock operation
+    throughput      image-steps per second, beside stock JAX and PyTorch
+    time_to_energy  seconds to the energy of preset `fast`, beside plain Adam in PyTorch
+    compile         seconds and memory that a first inversion takes
+    samples         finished inversions per second
+
+The sides of a case take turns, so that a busy machine slows all of them alike; a value
+is of the median round, and its spread what lies between the fastest and the slowest, of
+the median. Ratios are to the baselines of the same run. What is not installed (PyTorch,
+scikit-image, weights) is left out, with a line that says so. Random weights but for
+time_to_energy. All cases take a few minutes on two cores. Writes benchmark.jsonl, a
+line per measurement, and table.md, both again after each one.
 """
 
-import importlib.metadata
-import importlib.util
-import json
+import itertools
+import os
 import pathlib
-import platform
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import flags
 
 import invjax
-from experiments import binary, settings, tables
+from experiments import binary, settings
+from experiments.benchmarks import (
+    networks,
+    op_forms,
+    peers,
+    precisions,
+    shallow,
+    throughput,
+    time_to_energy,
+    timing,
+    whole_runs,
+)
+from experiments.benchmarks.report import Report
 from experiments.binary import Refusal
-from invjax import engine, files, images, inversion
+from invjax import images
 from invjax.networks import pretrained
-from invjax.representations import dsift, hog
+from invjax.representations.cnn import CnnRepresentation
 
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "Turns of every case.", lower_bound=1)
-_BATCH = flags.DEFINE_integer("batch", 16, "Images per call.", lower_bound=1)
+_FIRST = ("alexnet/relu1", "alexnet/relu3", "alexnet/pool5")
+"""What `experiments.invert` inverts when nothing is said."""
 
-_IMAGES = ",".join(f"sample:{name}" for name in images.SAMPLES)
-_SIZE = 256
-_NETWORK_SIZE = 224
+CASES = ("shallow", "ops", "throughput", "time_to_energy", "compile", "samples")
+
+_CASES = flags.DEFINE_list("cases", None, f"Of {', '.join(CASES)} (default: all).")
+_LAYERS = flags.DEFINE_list(
+    "layers", None, "Comma-separated NETWORK/LAYER (default: by case and backend)."
+)
+_BATCHES = flags.DEFINE_list(
+    "batches", None, "Comma-separated lanes or images (default: by case and backend)."
+)
+_PRECISIONS = flags.DEFINE_list(
+    "precisions",
+    None,
+    f"Of {', '.join(precisions.PRECISIONS)} (default: float32 on CPU, the other two on "
+    "GPU).",
+)
+_BASELINES = flags.DEFINE_list(
+    "baselines",
+    ["stock", "eager", "compile"],
+    f"What to compare with, of {', '.join(peers.BASELINES)}: stock JAX operations, "
+    "PyTorch without and with torch.compile, and with its kernels tuned.",
+)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Turns of every side.", lower_bound=1)
+_STEPS_PER_TURN = flags.DEFINE_integer(
+    "steps_per_turn", None, "Steps a turn of throughput takes.", lower_bound=1
+)
 
 
-class Case(NamedTuple):
-    """Something to time: a call, and how many images it handles."""
+class _Plan(NamedTuple):
+    """What to measure, flags and defaults of the backend taken together.
 
-    name: str
-    call: Callable[[], Any]
-    num_images: int
+    Attributes:
+      steps: (layer, batch) of throughput.
+      layers, batches: as given; None where each case has its own.
+      turn: steps of a turn of throughput.
+      num_steps: of whole inversions; None where the case or preset says.
+    """
+
+    cases: tuple[str, ...]
+    steps: list[tuple[str, int]]
+    layers: tuple[str, ...] | None
+    batches: tuple[int, ...] | None
+    precisions: tuple[str, ...]
+    baselines: tuple[str, ...]
+    rounds: int
+    turn: int
+    num_steps: int | None
+    smoke: bool
+    weights_dir: str | None
 
 
 def main() -> None:
-    settings.refuse_others("workdir", "seed", "smoke", "overwrite")
-    request = settings.from_flags(images=_IMAGES, representations=("hog",))
+    # Or JAX takes most of a GPU's memory for itself and PyTorch finds none.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    settings.refuse_others("workdir", "seed", "smoke", "overwrite", "num_steps")
+    request = settings.from_flags(images="", representations=("hog",))
     if not request.workdir:
         raise Refusal("--workdir is missing; give a folder for the results")
+    plan = _plan(request.settings)
     folder = pathlib.Path(request.workdir).expanduser()
     if (folder / "benchmark.jsonl").exists() and not request.overwrite:
         raise Refusal(
             f"--workdir={request.workdir}: holds a benchmark; pass --overwrite"
         )
-    rounds = 1 if request.settings.smoke else _ROUNDS.value
-    batch = 2 if request.settings.smoke else _BATCH.value
-    seconds = measure(shallow_cases(batch), rounds)
-    write(folder, seconds, batch, rounds)
+    report = Report(folder)
+    plan = plan._replace(baselines=peers.available(plan.baselines))
+    for case in plan.cases:
+        _RUN[case](report, plan)
+    print((folder / "table.md").read_text() if report.records else "nothing measured")
 
 
-def shallow_cases(batch: int) -> list[Case]:
-    """The shallow representations, and what they are compared with."""
-    grey = [
-        images.to_grey(images.centre_crop(images.sample(name), _SIZE))
-        for name in images.SAMPLES
-    ]
-    turned = [image[::flip] for flip in (1, -1) for image in grey]
-    stack = jnp.asarray(np.stack([turned[i % len(turned)] for i in range(batch)]))
-    functions = {
-        "hog (VLFeat)": hog.hog,
-        "hogb (VLFeat)": _with(hog.hog, hog.HogConfig(assignment="bilinear")),
-        "dsift (VLFeat, Gaussian)": dsift.dsift,
-        "dsift (VLFeat, flat)": _with(dsift.dsift, dsift.DsiftConfig(window="flat")),
-        "hog (paper)": invjax.representation("hog"),
-        "hogb (paper)": invjax.representation("hogb"),
-        "dsift (paper)": invjax.representation("dsift"),
-    }
-    cases = [
-        Case(name, _value_and_gradient(function, stack), batch)
-        for name, function in functions.items()
-    ]
-    if importlib.util.find_spec("skimage") is not None:
-        from skimage import feature
+def _plan(given: settings.Settings) -> _Plan:
+    """The command line, checked.
 
-        planes = np.asarray(stack)[..., 0]
-
-        def forward() -> None:
-            for plane in planes:
-                feature.hog(plane, orientations=9, pixels_per_cell=(8, 8))
-
-        cases.append(Case("scikit-image hog, forward only", forward, batch))
-    try:
-        cases.append(Case("alexnet/relu3 whole step", _network_step(), 1))
-    except pretrained.MissingWeights as error:
-        print(f"left out: alexnet/relu3 ({error})")
-    return cases
-
-
-def measure(cases: list[Case], rounds: int) -> dict[str, float]:
-    """Median seconds per image of each case; one call beforehand compiles."""
-    for case in cases:
-        jax.block_until_ready(case.call())
-    times: dict[str, list[float]] = {case.name: [] for case in cases}
-    for _ in range(rounds):
-        for case in cases:
-            began = time.perf_counter()
-            jax.block_until_ready(case.call())
-            elapsed = time.perf_counter() - began
-            times[case.name].append(elapsed / case.num_images)
-    return {name: float(np.median(values)) for name, values in times.items()}
+    Raises:
+      Refusal: naming the flag.
+    """
+    is_cpu = jax.default_backend() == "cpu"
+    smoke = given.smoke
+    default_cases = CASES[:3] if smoke else CASES
+    default_precisions = ("float32",) if is_cpu else ("tf32", "bfloat16")
+    layers = batches = None
+    if _LAYERS.value is not None:
+        layers = tuple(name.strip() for name in _LAYERS.value)
+        for name in layers:
+            try:
+                networks.find(name)
+            except ValueError as error:
+                raise Refusal(f"--layers={name}: {error}") from None
+    if _BATCHES.value is not None:
+        batches = tuple(map(_positive, _BATCHES.value))
+    chosen = _words(_PRECISIONS, precisions.PRECISIONS, default_precisions)
+    if "tf32" in chosen and jax.default_backend() != "gpu":
+        raise Refusal("--precisions=tf32: GPUs alone have it")
+    steps = [("alexnet/relu5", 512), ("vgg16/relu3_3", 64)]
+    if is_cpu:
+        steps = [("alexnet/relu3", 4), ("alexnet/relu5", 4), ("vgg16/relu3_3", 1)]
+    if smoke:
+        steps = [("alexnet/relu1", 2)]
+    if layers or batches:
+        names = layers or tuple(name for name, _ in steps)
+        steps = list(itertools.product(names, batches or (1 if is_cpu else 64,)))
+    sides = _words(_BASELINES, tuple(peers.BASELINES), ())
+    if smoke:
+        sides = tuple(side for side in sides if side in ("stock", "eager"))
+    return _Plan(
+        cases=_words(_CASES, CASES, default_cases),
+        steps=steps,
+        layers=layers,
+        batches=batches,
+        precisions=chosen,
+        baselines=sides,
+        rounds=1 if smoke else _ROUNDS.value,
+        turn=1 if smoke else _STEPS_PER_TURN.value or (5 if is_cpu else 50),
+        num_steps=5 if smoke else given.num_steps,
+        smoke=smoke,
+        weights_dir=given.weights_dir,
+    )
 
 
-def write(
-    folder: pathlib.Path, seconds: dict[str, float], batch: int, rounds: int
-) -> None:
-    """benchmark.jsonl and table.md; ratios are to the first comparison at hand."""
-    reference = seconds.get("scikit-image hog, forward only")
-    device = jax.devices()[0].device_kind
-    lines, rows = [], []
-    for name, value in seconds.items():
-        record = {
-            "case": name,
-            "ms_per_image": round(1e3 * value, 3),
-            "ratio_to_scikit_image": round(value / reference, 3) if reference else None,
-            "batch": batch,
-            "rounds": rounds,
-            "precision": "float32",
-            "device": device,
-            "machine": platform.machine(),
-            "jax": jax.__version__,
-            "invjax": importlib.metadata.version("invjax"),
-        }
-        lines.append(json.dumps(record, allow_nan=False))
-        ratio = f"{value / reference:.2f}" if reference else "–"
-        rows.append([name, f"{1e3 * value:.1f}", ratio])
-    files.write_whole(folder / "benchmark.jsonl", "\n".join(lines) + "\n")
-    table = tables.markdown(["case", "ms per image", "of scikit-image's"], rows)
-    files.write_whole(folder / "table.md", table)
-    print(table)
+def _words(
+    flag: flags.FlagHolder, accepted: tuple[str, ...], default: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The words of a list flag, each one of those accepted."""
+    if flag.value is None:
+        return default
+    words = tuple(dict.fromkeys(word.strip() for word in flag.value))
+    for word in words:
+        if word not in accepted:
+            raise Refusal(f"--{flag.name}={word}: {', '.join(accepted)} are accepted")
+    return words
 
 
-def _with(function: Callable, config: Any) -> Callable[[jax.Array], jax.Array]:
-    return lambda image: function(image, config=config)
+def _positive(word: str) -> int:
+    if not word.strip().isdecimal() or int(word) < 1:
+        raise Refusal(f"--batches={word}: whole numbers from 1 up are accepted")
+    return int(word)
 
 
-def _value_and_gradient(phi: Callable, stack: jax.Array) -> Callable[[], Any]:
-    targets = jax.lax.map(phi, stack[::-1])
-
-    def loss(image: jax.Array, target: jax.Array) -> jax.Array:
-        return jnp.sum((phi(image) - target) ** 2)
-
-    run = jax.jit(jax.vmap(jax.value_and_grad(loss)))
-    return lambda: run(stack, targets)
+def _shallow(report: Report, plan: _Plan) -> None:
+    for batch in plan.batches or (2 if plan.smoke else 16,):
+        shallow.run(report, batch=batch, rounds=plan.rounds, only_first=plan.smoke)
 
 
-def _network_step() -> Callable[[], Any]:
-    phi = invjax.representation("alexnet/relu3")
-    code = phi(jnp.asarray(images.centre_crop(images.sample("chelsea"), _NETWORK_SIZE)))
-    plan = inversion.prepare(np.asarray(code)[None], phi, 1)
-    keys = jax.random.split(jax.random.key(0), 1)
-    # The step takes its state over, so each call hands on what the last one left.
-    program, schedule = plan.phases[0]
-    states = [engine.start(program, keys, plan.start_scale)]
+def _ops(report: Report, plan: _Plan) -> None:
+    is_cpu = jax.default_backend() == "cpu"
+    for batch in plan.batches or (1 if is_cpu else 64,):
+        for precision in plan.precisions:
+            op_forms.run(
+                report,
+                batch=batch,
+                precision=precision,
+                rounds=plan.rounds,
+                least_seconds=0.0 if plan.smoke else 0.1,
+                only_first=plan.smoke,
+            )
 
-    def step() -> Any:
-        states[0], energies = engine.step(
-            program, plan.phi, plan.problems, states[0], schedule[0]
-        )
-        return energies
 
-    return step
+def _throughput(report: Report, plan: _Plan) -> None:
+    for name, batch in plan.steps:
+        for precision in plan.precisions:
+            throughput.run(
+                report,
+                name=name,
+                batch=batch,
+                precision=precision,
+                baselines=plan.baselines,
+                num_steps=plan.turn,
+                rounds=plan.rounds,
+            )
+
+
+def _time_to_energy(report: Report, plan: _Plan) -> None:
+    for name in plan.layers or ("alexnet/relu3",):
+        for precision in plan.precisions:
+            try:
+                phi = invjax.representation(
+                    name,
+                    weights_dir=plan.weights_dir,
+                    compute_dtype=precisions.compute_dtype(precision),
+                )
+                assert isinstance(phi, CnnRepresentation)
+                time_to_energy.run(
+                    report,
+                    phi,
+                    precision=precision,
+                    baselines=plan.baselines,
+                    num_steps=plan.num_steps or 100,
+                    rounds=min(plan.rounds, 3),
+                    is_short=plan.smoke,
+                )
+            except (pretrained.MissingWeights, images.ImageError) as error:
+                timing.print_left_out(f"time_to_energy {name}", error)
+
+
+def _compile(report: Report, plan: _Plan) -> None:
+    is_cpu = jax.default_backend() == "cpu"
+    for name in plan.layers or _FIRST:
+        for width in (1,) if is_cpu else plan.batches or (16,):
+            for precision in plan.precisions:
+                whole_runs.compiling(
+                    report, name=name, width=width, precision=precision
+                )
+
+
+def _samples(report: Report, plan: _Plan) -> None:
+    is_cpu = jax.default_backend() == "cpu"
+    names = plan.steps
+    if is_cpu:
+        # There a chunk is one lane, and a deep layer takes its minutes.
+        names = [(name, 1) for name in plan.layers or ("alexnet/relu3",)]
+    for name, width in names:
+        for precision in plan.precisions:
+            whole_runs.samples(
+                report,
+                name=name,
+                width=width,
+                precision=precision,
+                num_steps=plan.num_steps,
+                rounds=1 if is_cpu else min(plan.rounds, 3),
+            )
+
+
+_RUN = {
+    "shallow": _shallow,
+    "ops": _ops,
+    "throughput": _throughput,
+    "time_to_energy": _time_to_energy,
+    "compile": _compile,
+    "samples": _samples,
+}
 
 
 if __name__ == "__main__":

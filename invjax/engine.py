@@ -201,7 +201,7 @@ def run_chunk(
         if scan:
             for first in range(0, len(schedule), _SCAN_STEPS):
                 shares = schedule[first : first + _SCAN_STEPS]
-                states, values = _scan(program, phi, problems, states, shares)
+                states, values = scan_steps(program, phi, problems, states, shares)
                 skipped = -(done + first) % history_every
                 history += list(np.asarray(values)[skipped::history_every])
         else:
@@ -345,7 +345,7 @@ step = functools.partial(jax.jit, static_argnames="program", donate_argnames="st
 
 
 @functools.partial(jax.jit, static_argnames="program", donate_argnames="states")
-def _scan(
+def scan_steps(
     program: Program,
     phi: Argument,
     problems: objective.Problem,

@@ -63,15 +63,3 @@ def test_flags_without_a_meaning_are_refused(tmp_path: pathlib.Path):
             with pytest.raises(Refusal, match="--representations"):
                 benchmark.main()
     assert not (tmp_path / "run").exists()
-
-
-def test_benchmark(tmp_path: pathlib.Path):
-    with flagsaver.flagsaver(workdir=str(tmp_path), smoke=True):
-        benchmark.main()
-        with pytest.raises(Refusal, match="--overwrite"):
-            benchmark.main()
-    lines = (tmp_path / "benchmark.jsonl").read_text().splitlines()
-    cases = {record["case"]: record for record in map(json.loads, lines)}
-    assert {"hog (VLFeat)", "hogb (paper)", "dsift (paper)"} <= cases.keys()
-    assert all(record["ms_per_image"] > 0 for record in cases.values())
-    assert cases["scikit-image hog, forward only"]["ratio_to_scikit_image"] == 1

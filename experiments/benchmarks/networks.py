@@ -1,0 +1,51 @@
+"""Network layers with random weights: speed does not depend on what they are."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from invjax.networks import NETWORKS, conversion, layers
+from invjax.representations import cnn, tracing
+
+_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def find(name: str) -> tuple[layers.Network, str]:
+    """ "network/layer" as the two.
+
+    Raises:
+      ValueError: there is no such network or layer.
+    """
+    network, _, layer = name.partition("/")
+    if network not in NETWORKS:
+        raise ValueError(f"no network {network!r}; there are {', '.join(NETWORKS)}")
+    NETWORKS[network].until(layer)
+    return NETWORKS[network], layer
+
+
+def random(
+    network: layers.Network, layer: str, *, compute_dtype: str = "float32"
+) -> cnn.CnnRepresentation:
+    """A layer with seeded weights that keep activations of order one."""
+    generator = np.random.default_rng(0)
+    shapes = layers.parameter_shapes(network.until(layer), network.image_shape)
+    tensors = {}
+    for name, shape in shapes.items():
+        scale = 0.1 if name.endswith("bias") else np.sqrt(2 / np.prod(shape[:-1]))
+        drawn = generator.standard_normal(shape, np.float32)
+        tensors[name] = jnp.asarray(drawn * np.float32(scale))
+    return cnn.from_network(
+        network,
+        layer,
+        conversion.nest(tensors),
+        mean=_MEAN,
+        std=_STD,
+        compute_dtype=compute_dtype,
+    )
+
+
+def random_codes(phi: cnn.CnnRepresentation, number: int) -> np.ndarray:
+    """[number, ...]: the code of one seeded image, repeated."""
+    generator = np.random.default_rng(1)
+    image = generator.random(phi.image_shape, np.float32)
+    code = np.asarray(tracing.encode(phi, image))
+    return np.repeat(code[None], number, axis=0)

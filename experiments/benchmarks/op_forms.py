@@ -1,0 +1,157 @@
+"""Each fast form of `invjax.ops` beside the stock operation, at shapes networks use."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from experiments.benchmarks import precisions, stock
+from experiments.benchmarks.report import MILLISECONDS, Report, Subject
+from experiments.benchmarks.timing import Contestant
+from invjax import ops
+
+_STOCK = "stock"
+
+
+class _Op(NamedTuple):
+    """An operation, where it stands, and its forms (x, kernel) -> y by name."""
+
+    name: str
+    shape: tuple[int, int, int]
+    kernel_shape: tuple[int, ...]
+    chosen: Callable
+    forms: dict[str, Callable]
+
+
+def run(
+    report: Report,
+    *,
+    batch: int,
+    precision: str,
+    rounds: int,
+    least_seconds: float,
+    only_first: bool,
+) -> None:
+    """Value and gradient with respect to the image, of a vmapped batch.
+
+    `used` in a record tells whether `invjax.ops` takes this form on this backend.
+    """
+    for op in _ops()[: 1 if only_first else None]:
+        subject = Subject("ops", f"{op.name}, per image", batch, precision)
+        report.race(
+            subject,
+            _contestants(op, batch, precision),
+            MILLISECONDS,
+            baselines=(_STOCK,),
+            rounds=rounds,
+            least_seconds=least_seconds,
+        )
+
+
+def _contestants(op: _Op, batch: int, precision: str) -> list[Contestant]:
+    random = np.random.default_rng(0)
+    dtype = precisions.compute_dtype(precision)
+    x = jnp.asarray(random.normal(size=(batch, *op.shape)), dtype)
+    kernel = jnp.asarray(random.normal(size=op.kernel_shape), dtype)
+    y_shape = jax.eval_shape(jax.vmap(op.chosen, (0, None)), x, kernel).shape
+    pulled = jnp.asarray(random.normal(size=y_shape), dtype)
+    chosen = _program(op.chosen, x[0], kernel)
+    return [
+        Contestant(
+            name,
+            _value_and_gradient(form, x, kernel, pulled, precision),
+            batch,
+            notes={"used": form is op.chosen or _program(form, x[0], kernel) == chosen},
+        )
+        for name, form in op.forms.items()
+    ]
+
+
+def _value_and_gradient(
+    form: Callable, x: Array, kernel: Array, pulled: Array, precision: str
+) -> Callable[[], None]:
+    @jax.jit
+    def run(x: Array, kernel: Array, pulled: Array) -> tuple[Array, Array]:
+        y, pull = jax.vjp(lambda x: jax.vmap(form, (0, None))(x, kernel), x)
+        return y, pull(pulled)[0]
+
+    @functools.cache
+    def compiled() -> Callable:
+        with precisions.in_jax(precision):
+            return run.lower(x, kernel, pulled).compile()
+
+    def call() -> None:
+        jax.block_until_ready(compiled()(x, kernel, pulled))
+
+    return call
+
+
+def _program(form: Callable, x: Array, kernel: Array) -> str:
+    return str(jax.make_jaxpr(form)(x, kernel))
+
+
+def _ops() -> list[_Op]:
+    return [
+        _strided("alexnet conv1", (224, 224, 3), (11, 11, 3, 64), 4, (2, 2)),
+        _pool("alexnet pool1", (55, 55, 64), 3, 2, (0, 0)),
+        _pool("vgg16 pool1", (224, 224, 64), 2, 2, (0, 0)),
+        _strided("resnet50 stem", (224, 224, 3), (7, 7, 3, 64), 2, (3, 3)),
+        _pool("resnet50 pool", (112, 112, 64), 3, 2, (1, 1)),
+        _norm("caffenet norm1", (27, 27, 96)),
+        _depthwise("efficientnet_lite0 block2, 3 x 3", (56, 56, 144), 3, 1, (1, 1)),
+        _depthwise("efficientnet_lite0 block3, 5 x 5", (56, 56, 144), 5, 2, (1, 2)),
+        _depthwise("efficientnet_lite0 block4, 5 x 5", (28, 28, 240), 5, 1, (2, 2)),
+    ]
+
+
+def _strided(name, shape, kernel_shape, stride, padding) -> _Op:
+    def bind(function: Callable) -> Callable:
+        return functools.partial(function, stride=stride, padding=padding)
+
+    forms = {
+        _STOCK: bind(ops.stock_strided_convolution),
+        "space to depth": bind(ops.space_to_depth_convolution),
+    }
+    return _Op(name, shape, kernel_shape, bind(ops.strided_convolution), forms)
+
+
+def _depthwise(name, shape, size, stride, padding) -> _Op:
+    def bind(function: Callable) -> Callable:
+        return functools.partial(function, stride=stride, padding=padding)
+
+    forms = {
+        _STOCK: bind(ops.stock_depthwise_convolution),
+        "shifted": bind(ops.shifted_depthwise_convolution),
+    }
+    kernel_shape = (size, size, 1, shape[-1])
+    return _Op(name, shape, kernel_shape, bind(ops.depthwise_convolution), forms)
+
+
+def _pool(name, shape, window, stride, padding) -> _Op:
+    options = {"window": window, "stride": stride, "padding": padding}
+    chosen = _without_kernel(functools.partial(ops.max_pool, **options))
+    forms = {
+        _STOCK: _without_kernel(functools.partial(stock.max_pool, **options)),
+        "arg-max kept": chosen,
+    }
+    return _Op(name, shape, (), chosen, forms)
+
+
+def _norm(name, shape) -> _Op:
+    options: dict[str, Any] = {"size": 5, "kappa": 1.0, "alpha": 2e-5, "beta": 0.75}
+    chosen = _without_kernel(functools.partial(ops.local_response_norm, **options))
+    forms = {
+        _STOCK: _without_kernel(
+            functools.partial(stock.local_response_norm, **options)
+        ),
+        "derivative written out": chosen,
+    }
+    return _Op(name, shape, (), chosen, forms)
+
+
+def _without_kernel(function: Callable) -> Callable:
+    return lambda x, kernel: function(x)

@@ -1,0 +1,43 @@
+"""What float32, tf32 and bfloat16 mean here, for JAX and for PyTorch.
+
+float32: every product in full float32. On GPUs that has to be asked for: JAX's own
+default there, and so what an inversion runs in unless told otherwise, is tf32.
+tf32: float32 arrays whose convolutions and matrix products round their inputs to ten
+bits of mantissa. NVIDIA GPUs alone have it.
+bfloat16: the network's arithmetic in bfloat16; image, energy and solver in float32.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+
+def compute_dtype(precision: str) -> str:
+    """The dtype of a network's arrays."""
+    return "bfloat16" if precision == "bfloat16" else "float32"
+
+
+@contextlib.contextmanager
+def in_jax(precision: str) -> Iterator[None]:
+    """Programs traced inside have this precision; CPUs know one float32 only."""
+    names = {"float32": "float32", "tf32": "tensorfloat32"}
+    if jax.default_backend() == "cpu" or precision not in names:
+        yield
+        return
+    with jax.default_matmul_precision(names[precision]):
+        yield
+
+
+def in_torch(precision: str) -> None:
+    """Sets PyTorch's switches for what runs from now on, on CUDA."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    is_allowed = precision != "float32"
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = is_allowed
+    torch.backends.cuda.matmul.allow_tf32 = is_allowed

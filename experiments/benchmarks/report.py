@@ -1,0 +1,207 @@
+"""benchmark.jsonl and table.md, complete after every measurement."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments import run_folder, tables
+from experiments.benchmarks import memory, timing
+from invjax import files
+
+_PACKAGES = ("invjax", "jax", "jaxlib", "torch", "scikit-image")
+_HEADER = ("what", "batch", "precision", "side", "value", "spread")
+_NOTES: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "used": ("used here", lambda value: "yes" if value else "no"),
+    "steps": ("steps", str),
+    "seconds_compiling": ("compiling, s", lambda value: f"{value:.1f}"),
+    "bytes_predicted": ("predicted, MiB", lambda value: f"{value / 2**20:.0f}"),
+    "peak_bytes_so_far": ("peak so far, MiB", lambda value: f"{value / 2**20:.0f}"),
+}
+"""Field of a record -> heading in the table, and how it is written there."""
+
+
+class Unit(NamedTuple):
+    """What a value is, and how it follows from the seconds and work of a call."""
+
+    name: str
+    of: Callable[[float, float], float]
+
+
+MILLISECONDS = Unit("ms", lambda seconds, work: 1e3 * seconds / work)
+SECONDS = Unit("s", lambda seconds, work: seconds / work)
+
+
+class Subject(NamedTuple):
+    """What several sides are timed at."""
+
+    case: str
+    name: str
+    batch: int
+    precision: str
+
+
+class Report:
+    """The results so far; the files hold all of them whenever one is added."""
+
+    def __init__(self, folder: pathlib.Path):
+        self._folder = folder
+        self.records: list[dict[str, Any]] = []
+        self._environment = _environment()
+
+    def race(
+        self,
+        subject: Subject,
+        contestants: Sequence[timing.Contestant],
+        unit: Unit,
+        *,
+        baselines: Sequence[str] = (),
+        rounds: int,
+        least_seconds: float = 0.0,
+    ) -> None:
+        """Times the sides in turns and adds a record for each.
+
+        `speed_ratios` of a record tell how many times as fast its side is as each of
+        the baselines of the same run.
+        """
+        timings = timing.take_turns(
+            contestants, rounds=rounds, least_seconds=least_seconds
+        )
+        by_side = {contestant.side: contestant for contestant in contestants}
+        pace = {side: t.median / by_side[side].work for side, t in timings.items()}
+        for side, measured in timings.items():
+            ratios = {
+                other: pace[other] / pace[side] for other in baselines if other in pace
+            }
+            work = by_side[side].work
+            self.add(
+                subject,
+                side,
+                value=unit.of(measured.median, work),
+                unit=unit.name,
+                spread=(measured.most - measured.least) / measured.median,
+                speed_ratios=ratios,
+                rounds=measured.rounds,
+                seconds=measured.median,
+                seconds_least=measured.least,
+                seconds_most=measured.most,
+                seconds_compiling=measured.compiling,
+                **by_side[side].notes,
+            )
+
+    def add(
+        self,
+        subject: Subject,
+        side: str,
+        *,
+        value: float,
+        unit: str,
+        spread: float | None = None,
+        speed_ratios: Mapping[str, float] | None = None,
+        **notes: Any,
+    ) -> None:
+        """Adds one line, prints it and rewrites the files."""
+        record = {
+            "case": subject.case,
+            "what": subject.name,
+            "batch": subject.batch,
+            "precision": subject.precision,
+            "side": side,
+            "value": value,
+            "unit": unit,
+            "spread": spread,
+            "speed_ratios": run_folder.strict(speed_ratios or {}),
+            **notes,
+            "peak_bytes_so_far": memory.peak(),
+            **self._environment,
+        }
+        self.records.append(run_folder.strict(record))
+        lines = (json.dumps(record, allow_nan=False) for record in self.records)
+        text = "".join(f"{line}\n" for line in lines)
+        files.write_whole(self._folder / "benchmark.jsonl", text)
+        files.write_whole(self._folder / "table.md", self._tables())
+        print(_line(self.records[-1]), flush=True)
+
+    def _tables(self) -> str:
+        cases = dict.fromkeys(record["case"] for record in self.records)
+        return "\n".join(self._table(case) for case in cases)
+
+    def _table(self, case: str) -> str:
+        records = [record for record in self.records if record["case"] == case]
+        others = dict.fromkeys(
+            other for record in records for other in record["speed_ratios"]
+        )
+        noted = [
+            name
+            for name in _NOTES
+            if any(record.get(name) is not None for record in records)
+        ]
+        header = [
+            *_HEADER,
+            *(f"times {other}" for other in others),
+            *(_NOTES[name][0] for name in noted),
+        ]
+        rows = [
+            [
+                record["what"],
+                str(record["batch"]),
+                record["precision"],
+                record["side"],
+                f"{record['value']:.4g} {record['unit']}",
+                _cell(record["spread"], "{:.0%}".format),
+                *(
+                    _cell(record["speed_ratios"].get(o), "{:.2f}".format)
+                    for o in others
+                ),
+                *(_cell(record.get(name), _NOTES[name][1]) for name in noted),
+            ]
+            for record in records
+        ]
+        return f"## {case}\n\n{tables.markdown(header, rows)}"
+
+
+def _cell(value: Any, write: Callable[[Any], str]) -> str:
+    return "–" if value is None else write(value)
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    ratios = "".join(
+        f", {ratio:.2f} x {other}"
+        for other, ratio in record["speed_ratios"].items()
+        if other != record["side"]
+    )
+    return (
+        f"{record['case']}: {record['what']} batch {record['batch']} "
+        f"{record['precision']}: {record['side']} {record['value']:.4g} "
+        f"{record['unit']}{ratios}"
+    )
+
+
+def _environment() -> dict[str, Any]:
+    """What the numbers depend on besides the code."""
+    return {
+        "backend": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
+        "machine": platform.machine(),
+        "cores": num_cores(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,103 @@
+"""Networks of stock operations alone, to tell what `invjax.ops` gains.
+
+The same layer tables and weights as `invjax.networks.modules`, through what a Flax or
+JAX user would write first.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float
+
+from invjax.networks import layers as tables
+from invjax.representations.cnn import CnnRepresentation
+from invjax.types import Code, Image
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["phi"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class StockRepresentation:
+    """A network's layer as `phi` has it, by stock operations."""
+
+    phi: CnnRepresentation
+
+    def __call__(self, image: Image) -> Code:
+        phi = self.phi
+        centre = jnp.broadcast_to(phi.centre, image.shape)
+        x = (255 * image - centre) / jnp.broadcast_to(phi.scale, image.shape)
+        dtype = jnp.dtype(phi.compute_dtype)
+        code = _forward(phi.layers, phi.params, x.astype(dtype), dtype)
+        return code.astype(image.dtype)
+
+
+def max_pool(
+    x: Float[Array, "h w c"], *, window: int, stride: int, padding: tuple[int, int]
+) -> Float[Array, "H W c"]:
+    """Flax's, which is `lax.reduce_window`."""
+    return nn.max_pool(x, (window, window), (stride, stride), (padding, padding))
+
+
+def local_response_norm(
+    x: Float[Array, "h w c"], *, size: int, kappa: float, alpha: float, beta: float
+) -> Float[Array, "h w c"]:
+    """The formula over shifted slices, differentiated automatically."""
+    half, channels = size // 2, x.shape[-1]
+    squares = jnp.pad(x * x, ((0, 0), (0, 0), (half, half)))
+    total = sum(squares[..., i : i + channels] for i in range(size))
+    return x / (kappa + alpha * total) ** beta
+
+
+def _forward(
+    layers: tuple[tables.Layer, ...], params: Any, x: Array, dtype: DTypeLike
+) -> Array:
+    for layer in layers:
+        x = _apply(layer, params.get(layer.name, {}), x, dtype)
+    return x
+
+
+def _apply(layer: tables.Layer, params: Any, x: Array, dtype: DTypeLike) -> Array:
+    match layer:
+        case tables.Conv() | tables.DepthwiseConv():
+            groups = layer.groups if isinstance(layer, tables.Conv) else x.shape[-1]
+            y = jax.lax.conv_general_dilated(
+                x[None],
+                params["kernel"].astype(dtype),
+                window_strides=(layer.stride, layer.stride),
+                padding=[tables.sides(layer.padding)] * 2,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=groups,
+            )[0]
+            return y + params["bias"].astype(dtype)[None, None]
+        case tables.Relu(ceiling=None):
+            return nn.relu(x)
+        case tables.Relu(ceiling=ceiling):
+            return jnp.clip(x, 0, ceiling)
+        case tables.MaxPool(window=window, stride=stride, padding=padding):
+            pads = tables.sides(padding)
+            return max_pool(x, window=window, stride=stride, padding=pads)
+        case tables.GlobalAveragePool():
+            return x.mean((0, 1))
+        case tables.LocalResponseNorm():
+            return local_response_norm(
+                x,
+                size=layer.size,
+                kappa=layer.kappa,
+                alpha=layer.alpha,
+                beta=layer.beta,
+            )
+        case tables.Dense():
+            y = x.reshape(-1) @ params["kernel"].astype(dtype)
+            return y + params["bias"].astype(dtype)
+        case tables.Block(layers=inner):
+            return _forward(inner, params, x, dtype)
+        case tables.Residual(layers=inner, shortcut=shortcut):
+            kept = _forward(shortcut, params, x, dtype)
+            return _forward(inner, params, x, dtype) + kept

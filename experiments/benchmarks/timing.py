@@ -1,0 +1,98 @@
+"""Seconds of calls that take turns, so that a busy machine slows all of them alike."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+_MOST_CALLS = 1000
+
+
+class Contestant(NamedTuple):
+    """Something to time.
+
+    Attributes:
+      side: its name among those it is compared with.
+      call: does the work and returns when it is done, device included.
+      work: how much a call does, in the case's unit (images, image-steps).
+      warm: called once beforehand, to compile; `call` where there is none.
+      notes: more fields for its record; a call may still add some.
+    """
+
+    side: str
+    call: Callable[[], None]
+    work: float = 1
+    warm: Callable[[], None] | None = None
+    notes: Mapping[str, object] = MappingProxyType({})
+
+
+class Timing(NamedTuple):
+    """Seconds per call over the rounds.
+
+    Attributes:
+      compiling: by how much the first call took longer than the median one; None
+        where something else than the call was the first.
+    """
+
+    median: float
+    least: float
+    most: float
+    compiling: float | None
+    rounds: int
+
+
+def take_turns(
+    contestants: Sequence[Contestant], *, rounds: int, least_seconds: float = 0.0
+) -> dict[str, Timing]:
+    """Times each contestant once a round.
+
+    Args:
+      contestants: of different sides.
+      rounds: turns of each.
+      least_seconds: a turn repeats its call until it should take this long.
+
+    Returns:
+      By side. One whose first call fails (no memory, no compiler) is told on the
+      terminal and left out.
+    """
+    first: dict[str, float | None] = {}
+    running = []
+    for contestant in contestants:
+        try:
+            seconds = _seconds(contestant.warm or contestant.call)
+        except RuntimeError as error:
+            print_left_out(contestant.side, error)
+            continue
+        first[contestant.side] = None if contestant.warm else seconds
+        running.append(contestant)
+    calls = {contestant.side: 1 for contestant in running}
+    if least_seconds:
+        for contestant in running:
+            wanted = math.ceil(least_seconds / max(_seconds(contestant.call), 1e-9))
+            calls[contestant.side] = min(wanted, _MOST_CALLS)
+    times: dict[str, list[float]] = {contestant.side: [] for contestant in running}
+    for _ in range(rounds):
+        for contestant in running:
+            number = calls[contestant.side]
+            times[contestant.side].append(_seconds(contestant.call, number) / number)
+    timings = {}
+    for side, each in times.items():
+        median, began = float(np.median(each)), first[side]
+        compiling = None if began is None else began - median
+        timings[side] = Timing(median, min(each), max(each), compiling, rounds)
+    return timings
+
+
+def print_left_out(what: str, reason: object) -> None:
+    """Says what is missing from the results, and why, in one line."""
+    print(f"left out: {what} ({' '.join(str(reason).split())[:300]})", flush=True)
+
+
+def _seconds(call: Callable[[], None], number: int = 1) -> float:
+    began = time.perf_counter()
+    for _ in range(number):
+        call()
+    return time.perf_counter() - began
