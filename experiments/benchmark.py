@@ -114,6 +114,12 @@ def main() -> None:
         raise Refusal(
             f"--workdir={request.workdir}: holds a benchmark; pass --overwrite"
         )
+    if (load := timing.load()) and load > 0.5:
+        print(
+            f"the machine is busy (load {load:.1f}): timings will be too long, those "
+            "of PyTorch's threads on CPU by far the most",
+            flush=True,
+        )
     report = Report(folder)
     plan = plan._replace(baselines=peers.available(plan.baselines))
     for case in plan.cases:
@@ -129,7 +135,7 @@ def _plan(given: settings.Settings) -> _Plan:
     """
     is_cpu = jax.default_backend() == "cpu"
     smoke = given.smoke
-    default_cases = CASES[:3] if smoke else CASES
+    default_cases = ("ops", "throughput") if smoke else CASES
     default_precisions = ("float32",) if is_cpu else ("tf32", "bfloat16")
     layers = batches = None
     if _LAYERS.value is not None:

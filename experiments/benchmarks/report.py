@@ -189,6 +189,7 @@ def _environment() -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "machine": platform.machine(),
         "cores": num_cores(),
+        "load_at_start": timing.load(),
         "versions": {name: _version(name) for name in _PACKAGES},
     }
 

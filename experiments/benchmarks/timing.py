@@ -1,6 +1,7 @@
 """Seconds of calls that take turns, so that a busy machine slows all of them alike."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -81,9 +82,14 @@ def take_turns(
     timings = {}
     for side, each in times.items():
         median, began = float(np.median(each)), first[side]
-        compiling = None if began is None else began - median
+        compiling = None if began is None else max(began - median, 0.0)
         timings[side] = Timing(median, min(each), max(each), compiling, rounds)
     return timings
+
+
+def load() -> float | None:
+    """Processes that ran or waited in the last minute; None where not known."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def print_left_out(what: str, reason: object) -> None:

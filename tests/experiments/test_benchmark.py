@@ -1,5 +1,6 @@
 """The benchmark runs through in small, and compares like with like."""
 
+import functools
 import importlib.util
 import json
 import pathlib
@@ -11,9 +12,9 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import benchmark
-from experiments.benchmarks import networks, peers, stock, timing
+from experiments.benchmarks import networks, peers, precisions, stock, timing
 from experiments.binary import Refusal
-from invjax import inversion, objective
+from invjax import engine, inversion, objective, ops
 from invjax.networks import layers
 from invjax.representations import cnn, tracing
 from tests.conftest import MICRO, micro_representation
@@ -104,6 +105,44 @@ def test_sides_with_torch(tmp_path, monkeypatch):
     sides = [record["side"] for record in records]
     assert sides == ["invjax", peers.STOCK, "torch eager"]
     assert records[0]["speed_ratios"]["torch eager"] > 0
+
+
+def test_chunks_of_the_batch_where_steps_are_scanned(tmp_path, monkeypatch):
+    """As on GPU: one program for all lanes, its loop compiled."""
+    monkeypatch.setattr(
+        engine, "default_execution", lambda: engine.Execution(width=16, scan=True)
+    )
+    monkeypatch.setitem(networks.NETWORKS, "micro", MICRO)
+    _run(
+        tmp_path,
+        cases=["throughput", "samples"],
+        layers=["micro/relu2"],
+        batches=["3"],
+        baselines=["stock"],
+    )
+    compiled = _run(tmp_path, cases=["compile"], layers=["micro/relu2"], overwrite=True)
+    assert [record["case"] for record in compiled] == ["compile"]
+    assert compiled[0]["bytes_predicted"] > 0
+
+
+@pytest.mark.parametrize(
+    ("precision", "wanted"),
+    [("float32", "HIGHEST"), ("tf32", "HIGH"), ("bfloat16", None)],
+)
+def test_precisions_are_asked_for_on_gpu(monkeypatch, precision, wanted):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    x, kernel = jnp.zeros((8, 8, 3)), jnp.zeros((3, 3, 3, 4))
+    convolve = functools.partial(
+        ops.stock_strided_convolution, stride=1, padding=(1, 1)
+    )
+    with precisions.in_jax(precision):
+        program = jax.make_jaxpr(convolve)(x, kernel)
+    (found,) = (
+        equation.params["precision"]
+        for equation in program.eqns
+        if equation.primitive.name == "conv_general_dilated"
+    )
+    assert found is None if wanted is None else {p.name for p in found} == {wanted}
 
 
 def test_ops(tmp_path: pathlib.Path):
