@@ -229,6 +229,7 @@ def _throughput(report: Report, plan: _Plan) -> None:
 
 
 def _time_to_energy(report: Report, plan: _Plan) -> None:
+    default_steps = 100 if jax.default_backend() == "cpu" else 400
     for name in plan.layers or ("alexnet/relu3",):
         for precision in plan.precisions:
             try:
@@ -243,7 +244,7 @@ def _time_to_energy(report: Report, plan: _Plan) -> None:
                     phi,
                     precision=precision,
                     baselines=plan.baselines,
-                    num_steps=plan.num_steps or 100,
+                    num_steps=plan.num_steps or default_steps,
                     rounds=min(plan.rounds, 3),
                     is_short=plan.smoke,
                 )

@@ -1,10 +1,10 @@
 """How long each side takes to reach one energy, real weights, one photograph.
 
 The energy is what preset `fast` reaches in a given number of steps. The baseline is
-plain Adam on the pixels in PyTorch, rate 8 with a cosine to zero, from the same start,
-given budgets that grow by the square root of two, from a quarter of our steps, until it
-gets there: each budget is a run of its own, its cosine as long as the budget. Then both
-runs are timed, whole, in turns.
+plain Adam on the pixels in PyTorch, rate 8 with a cosine to zero, from the same start;
+noise of the paper's norm suits it less. Its budgets grow by the square root of two from
+a quarter of our steps until it gets there, each a run of its own with a cosine as long.
+Then both runs are timed, whole, in turns.
 """
 
 import functools
