@@ -163,10 +163,23 @@ class Program:
 
 
 class Phase(NamedTuple):
-    """A program and the share of the learning rate at each of its steps."""
+    """A program, and what changes from step to step.
+
+    Attributes:
+      program: the static part.
+      schedule: share of the learning rate at each step.
+      relaxation: how far the representation's derivative is relaxed at each step, 0 to
+        1, where it can be; None is exact throughout. See `relaxation`.
+    """
 
     program: Program
     schedule: Float[np.ndarray, " t"]
+    relaxation: Float[np.ndarray, " t"] | None = None
+
+    def at(self, steps: int | slice) -> tuple[Any, Any]:
+        """Share of the rate, and relaxation: what `step` and `scan_steps` take."""
+        relaxation = None if self.relaxation is None else self.relaxation[steps]
+        return self.schedule[steps], relaxation
 
 
 def run_chunk(
@@ -195,21 +208,23 @@ def run_chunk(
     # Numbers that steps return; waiting for them also lets an interrupt through.
     history: list[np.ndarray] = []
     done = 0
-    for number, (program, schedule) in enumerate(phases):
+    for number, phase in enumerate(phases):
+        program, num_steps = phase.program, len(phase.schedule)
         if number > 0:
             states = proceed(phases[number - 1].program, program, states, keys)
         if scan:
-            for first in range(0, len(schedule), _SCAN_STEPS):
-                shares = schedule[first : first + _SCAN_STEPS]
-                states, values = scan_steps(program, phi, problems, states, shares)
+            for first in range(0, num_steps, _SCAN_STEPS):
+                pace = phase.at(slice(first, first + _SCAN_STEPS))
+                states, values = scan_steps(program, phi, problems, states, *pace)
                 skipped = -(done + first) % history_every
                 history += list(np.asarray(values)[skipped::history_every])
         else:
-            for count, share in enumerate(schedule, start=done):
-                states, values = step(program, phi, problems, states, share)
-                if count % history_every == 0:
+            for count in range(num_steps):
+                pace = phase.at(count)
+                states, values = step(program, phi, problems, states, *pace)
+                if (done + count) % history_every == 0:
                     history.append(np.asarray(values))
-        done += len(schedule)
+        done += num_steps
     result = _finish(phases[-1].program, phi, problems, states)
     history.append(np.asarray(result.history))
     return result._replace(history=np.stack(history, axis=1))
@@ -299,8 +314,11 @@ def _step_lanes(
     problems: objective.Problem,
     states: _LaneState,
     share: Scalar,
+    relaxation: Scalar | None = None,
 ) -> tuple[_LaneState, Float[Array, " l"]]:
     """One step of every lane, and the objectives it started from."""
+    if relaxation is not None:
+        phi = phi.relaxed(relaxation)
 
     def lane(
         problem: objective.Problem, state: _LaneState
@@ -351,11 +369,13 @@ def scan_steps(
     problems: objective.Problem,
     states: _LaneState,
     shares: Float[Array, " t"],
+    relaxation: Float[Array, " t"] | None = None,
 ) -> tuple[_LaneState, Float[Array, "t l"]]:
+    """`step` for several steps in one program, and the objectives of each."""
     return jax.lax.scan(
-        lambda states, share: _step_lanes(program, phi, problems, states, share),
+        lambda states, now: _step_lanes(program, phi, problems, states, *now),
         states,
-        shares,
+        (shares, relaxation),
     )
 
 

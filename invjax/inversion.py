@@ -214,10 +214,10 @@ def estimate(
     codes = np.repeat(np.asarray(code)[None], execution.width, axis=0)
     plan = prepare(codes, phi, execution.width, **settings)
     keys = jax.random.split(jax.random.key(0), execution.width)
-    program, schedule = plan.phases[0]
-    states = engine.start(program, keys, plan.start_scale, plan.initial)
-    share = schedule[0]
-    lowered = engine.step.lower(program, plan.phi, plan.problems, states, share)
+    phase = plan.phases[0]
+    states = engine.start(phase.program, keys, plan.start_scale, plan.initial)
+    pace = phase.at(0)
+    lowered = engine.step.lower(phase.program, plan.phi, plan.problems, states, *pace)
     step = lowered.compile()
     memory = step.memory_analysis()
     num_bytes = 0
@@ -228,7 +228,7 @@ def estimate(
     for number in range(num_timed + 1):
         if number == 1:
             began = time.perf_counter()
-        states, values = step(plan.phi, plan.problems, states, share)
+        states, values = step(plan.phi, plan.problems, states, *pace)
         jax.block_until_ready(values)
     per_step = (time.perf_counter() - began) / num_timed
     num_steps = sum(len(phase.schedule) for phase in plan.phases)

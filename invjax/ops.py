@@ -223,6 +223,18 @@ def _max_pool_jvp(window, stride, padding, primals, tangents):
     return y, tangent
 
 
+def mean_pool(
+    x: Float[Array, "h w c"],
+    *,
+    window: int,
+    stride: int,
+    padding: tuple[int, int],
+) -> Float[Array, "H W c"]:
+    """Mean of every window of every channel, padded with zeros; see `max_pool`."""
+    taps = _taps(x, 0, window, stride, padding)
+    return functools.reduce(jnp.add, taps) / window**2
+
+
 def _taps(
     x: Float[Array, "h w c"],
     border: float,

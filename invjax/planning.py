@@ -128,9 +128,10 @@ def prepare(
                     jitter=places,
                     start=chosen.start,
                 ),
-                schedule,
+                phase.schedule,
+                phase.relaxation,
             )
-            for places, schedule in _phases(phi, chosen, num_steps, jitter)
+            for places, phase in _phases(phi, chosen, num_steps, jitter)
         ),
         phi=argument,
         problems=problems,
@@ -141,8 +142,8 @@ def prepare(
 
 def _phases(
     phi: Representation, preset: Preset, num_steps: int, jitter: int | None
-) -> list[tuple[int, np.ndarray]]:
-    """Jitter and schedule of each phase.
+) -> list[tuple[int, presets.Phase]]:
+    """The phases, each with the places of its image along an axis of the canvas.
 
     A given jitter takes the place of the preset's; where a preset has none, it is of
     the whole descent.
@@ -155,7 +156,7 @@ def _phases(
         jitter = presets.jitter(phi)
     elif not has_jitter:
         phases = [phase._replace(jitter=True) for phase in phases]
-    return [(jitter if phase.jitter else 1, phase.schedule) for phase in phases]
+    return [(jitter if phase.jitter else 1, phase) for phase in phases]
 
 
 def _beta(beta: float) -> float:

@@ -44,6 +44,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from invjax import objective, solvers
+from invjax.networks import layers as tables
 from invjax.objective import IJCV_NORM, SIGMA
 from invjax.representations import shallow
 from invjax.types import DataTerm
@@ -84,10 +85,12 @@ class Phase(NamedTuple):
     Attributes:
       jitter: whether the image moves on an enlarged canvas.
       schedule: share of the learning rate at each step, float32 [t].
+      relaxation: of the representation's derivative at each step, float32 [t], or None.
     """
 
     jitter: bool
     schedule: np.ndarray
+    relaxation: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +107,8 @@ class Preset:
       start: "gaussian" noise of that size, or "uniform" noise as in IJCV 2016.
       form: whose energy is minimised.
       rate_is_per_pixel: whether the rate is multiplied by height times width.
+      relaxes: whether the representation's derivative begins relaxed and becomes exact
+        in equal steps; see `relaxation`.
     """
 
     name: str
@@ -115,6 +120,7 @@ class Preset:
     start: Literal["gaussian", "uniform"] = "gaussian"
     form: Literal["cvpr2015", "ijcv2016"] = "cvpr2015"
     rate_is_per_pixel: bool = False
+    relaxes: bool = False
 
     def schedule(self, num_steps: int) -> np.ndarray:
         """Shares of the learning rate, float32 [num_steps]."""
@@ -128,7 +134,8 @@ class Preset:
         """The schedule cut at restarts; a phase left without a step is left out."""
         schedule = self.schedule(num_steps)
         if self.stages is None:
-            return [Phase(False, schedule)]
+            relaxation = (1 - np.arange(num_steps) / num_steps).astype(np.float32)
+            return [Phase(False, schedule, relaxation if self.relaxes else None)]
         phase_of_stage = np.cumsum([stage.restart for stage in self.stages])
         phase_of_step = phase_of_stage[self._stage_of_steps(num_steps)]
         found = []
@@ -171,13 +178,14 @@ PRESETS: dict[str, Preset] = {
             stages=(Stage(1, 1.0), Stage(2, 0.1), Stage(1, 0.01)),
         ),
         Preset(
-            # Measured on AlexNet; see "Solvers" in the README.
+            # Measured on AlexNet and VGG16; see "Solvers" in experiments/README.md.
             name="fast",
-            solver=solvers.FourierAdam(),
-            learning_rate=10.0,
+            solver=solvers.PyramidAdam(decay=0.93, squares_decay=0.9),
+            learning_rate=4.0,
             num_steps=400,
             stages=None,
             start_rms=NATURAL_RMS,
+            relaxes=True,
         ),
         Preset(
             # The released code: get_defaults.m (rate 0.05 B^2 / alpha per pixel of the
@@ -212,8 +220,8 @@ _SHALLOW: dict[str, Preset] = {
         num_steps=800,
         stages=(Stage(1, 1.0), Stage(1, 0.1), Stage(1, 0.01), Stage(1, 0.001)),
     ),
-    # Of 2 to 30, measured on four photographs; 10 ends about twice as high.
-    "fast": dataclasses.replace(PRESETS["fast"], learning_rate=4.0),
+    # Of 1, 2 and 4, measured on photographs.
+    "fast": dataclasses.replace(PRESETS["fast"], learning_rate=2.0),
     # The released code's exp_inversion_hog.m: 300 iterations, no jitter. Its DSIFT has
     # bins of 8 px, which is dsift8 here.
     "ijcv2016": dataclasses.replace(
@@ -227,11 +235,17 @@ _HARD: dict[str, Preset] = {
     # carries the iterate over many jumps: without it the energy halves.
     "fast": dataclasses.replace(
         PRESETS["fast"],
-        solver=solvers.FourierAdam(decay=0.0, squares_decay=0.999),
+        solver=solvers.PyramidAdam(decay=0.0, squares_decay=0.999),
         learning_rate=2.0,
     )
 }
 """And hard orientation assignment differently again."""
+
+_DEEP: dict[str, Preset] = {
+    # Of 1 to 6, measured on VGG16: the deeper, the rougher the energy.
+    "fast": dataclasses.replace(PRESETS["fast"], learning_rate=2.5)
+}
+"""Where a preset treats over 8 convolutions, and functions unknown, differently."""
 
 _LINEAR: dict[str, Preset] = {
     # exp_maximization.m and exp_enhance.m: 300 iterations, all with jitter.
@@ -263,9 +277,10 @@ def find(
         if isinstance(phi, shallow.Hog) and phi.assignment == "hard":
             row = _HARD.get(name, row)
         return row
+    row = _DEEP.get(name, PRESETS[name]) if _is_deep(phi) else PRESETS[name]
     if data_term in objective.LINEAR_TERMS:
-        return _LINEAR.get(name, PRESETS[name])
-    return PRESETS[name]
+        row = _LINEAR.get(name, row)
+    return row
 
 
 def tv_weight(phi: Any) -> float:
@@ -319,6 +334,15 @@ def jitter(phi: Any) -> int:
     """
     geometry = getattr(phi, "geometry", None)
     return 1 if geometry is None else max(int(geometry.stride / 4 + 0.5), 1)
+
+
+def _is_deep(phi: Any) -> bool:
+    """Whether a representation has more than 8 convolutions, or who knows how many."""
+    layers = getattr(phi, "layers", None)
+    if layers is None:
+        return phi is not None
+    rows = tables.weighted(layers, phi.image_shape)
+    return sum(not isinstance(layer, tables.Dense) for _, layer, _ in rows) > 8
 
 
 def _depth(phi: Any) -> tuple[str, str, int] | None:

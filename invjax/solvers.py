@@ -2,7 +2,7 @@
 
 All of them minimise over z [h, w, c], the image in grey levels around its centre (see
 `objective`), and are told the gradient with respect to z; what they iterate on is their
-own: z itself (`HeavyBall`, `DecayedAdaGrad`, `Adam`) or its spectrum (`FourierAdam`).
+own: z itself (`HeavyBall`, `DecayedAdaGrad`, `Adam`) or a pyramid (`PyramidAdam`).
 Learning rates are traced arguments of `update`; the frozen fields of a solver are
 choices, part of the compiled program.
 """
@@ -12,11 +12,9 @@ from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax import Array
-from jaxtyping import Float
 
+from invjax import pyramid
 from invjax.objective import SIGMA
 from invjax.types import Image, Scalar
 
@@ -162,76 +160,52 @@ class Adam:
         return optax.scale_by_adam(self.decay, self.squares_decay, self.epsilon)
 
 
-class FourierAdamState(NamedTuple):
-    """Real and imaginary parts of the scaled spectrum, and Adam's moments."""
+class PyramidAdamState(NamedTuple):
+    """Levels of the image pyramid, and Adam's moments."""
 
-    spectrum: Float[Array, "2 h half_w c"]
+    levels: pyramid.Levels
     adam: optax.ScaleByAdamState
 
 
 @dataclasses.dataclass(frozen=True)
-class FourierAdam:
-    """Adam on the spectrum of z, scaled so that natural images look white.
+class PyramidAdam:
+    """Adam on the levels of an image pyramid; see `pyramid`.
 
-        z = irfft2(q weight),  weight ~ 1 / sqrt(fx^2 + fy^2 + (1 / max(h, w))^2),
-
-    orthonormal, the weight scaled to unit mean square over the half plane. One step of
-    size r in every coefficient then moves low frequencies most, as natural images do,
-    which is what plain Adam in pixels spends its first thousands of steps on.
+    The squares are forgotten soon, within some ten steps: while the image takes shape,
+    gradients change by orders of magnitude.
 
     Attributes:
       decay, squares_decay: Adam's b1 and b2.
       epsilon: Adam's; it matters, since gradients are about 1e-6 in grey levels.
     """
 
-    decay: float = 0.9
-    squares_decay: float = 0.99
+    decay: float = 0.93
+    squares_decay: float = 0.9
     epsilon: float = 1e-8
 
-    def init(self, z: Image) -> FourierAdamState:
-        spectrum = _analyse(z)
-        return FourierAdamState(spectrum, self._adam().init(spectrum))
+    def init(self, z: Image) -> PyramidAdamState:
+        levels = pyramid.analyse(z)
+        return PyramidAdamState(levels, self._adam().init(levels))
 
     def variable(
-        self, state: FourierAdamState, image_shape: tuple[int, int, int]
+        self, state: PyramidAdamState, image_shape: tuple[int, int, int]
     ) -> Image:
-        return _synthesise(state.spectrum, image_shape)
+        del image_shape
+        return pyramid.synthesise(state.levels)
 
     def update(
-        self, gradient: Image, state: FourierAdamState, learning_rate: Scalar
-    ) -> FourierAdamState:
-        transpose = jax.linear_transpose(
-            lambda spectrum: _synthesise(spectrum, gradient.shape), state.spectrum
+        self, gradient: Image, state: PyramidAdamState, learning_rate: Scalar
+    ) -> PyramidAdamState:
+        steps, adam = self._adam().update(pyramid.adjoint(gradient), state.adam)
+        levels = jax.tree.map(
+            lambda level, step: level - learning_rate * step, state.levels, steps
         )
-        (spectral_gradient,) = transpose(gradient)
-        steps, adam = self._adam().update(spectral_gradient, state.adam)
-        return FourierAdamState(state.spectrum - learning_rate * steps, adam)
+        return PyramidAdamState(levels, adam)
 
-    def move(self, state: FourierAdamState, z: Image) -> FourierAdamState:
-        return state._replace(spectrum=_analyse(z))
+    def move(self, state: PyramidAdamState, z: Image) -> PyramidAdamState:
+        finest, *coarser = state.levels
+        moved = finest + (z - pyramid.synthesise(state.levels))
+        return state._replace(levels=(moved, *coarser))
 
     def _adam(self) -> optax.GradientTransformation:
         return optax.scale_by_adam(self.decay, self.squares_decay, self.epsilon)
-
-
-def _analyse(z: Image) -> Float[Array, "2 h half_w c"]:
-    weight = jnp.asarray(_spectral_weight(*z.shape[:2]), z.dtype)
-    scaled = jnp.fft.rfft2(z, axes=(0, 1), norm="ortho") / weight
-    return jnp.stack([scaled.real, scaled.imag])
-
-
-def _synthesise(
-    spectrum: Float[Array, "2 h half_w c"], image_shape: tuple[int, ...]
-) -> Image:
-    weight = jnp.asarray(_spectral_weight(*image_shape[:2]), spectrum.dtype)
-    scaled = jax.lax.complex(spectrum[0], spectrum[1]) * weight
-    return jnp.fft.irfft2(scaled, s=image_shape[:2], axes=(0, 1), norm="ortho")
-
-
-def _spectral_weight(height: int, width: int) -> np.ndarray:
-    """[h, w // 2 + 1, 1]: amplitudes of natural images, unit mean square."""
-    vertical = np.fft.fftfreq(height)[:, None]
-    horizontal = np.fft.rfftfreq(width)[None, :]
-    lowest = 1 / max(height, width)
-    weight = 1 / np.sqrt(vertical**2 + horizontal**2 + lowest**2)
-    return (weight / np.sqrt(np.mean(weight**2)))[..., None]

@@ -35,6 +35,17 @@ class Representation(Protocol):
 
 
 @runtime_checkable
+class Relaxable(Protocol):
+    """A representation that can pass gradients where its derivative is zero.
+
+    `relaxed(amount)`, 0 to 1, has the same codes and a smoother function's derivative;
+    see `relaxation`.
+    """
+
+    def relaxed(self, amount: Scalar, /) -> Representation: ...
+
+
+@runtime_checkable
 class DataTerm(Protocol):
     """How far a code is from its target: (code, target, mask) -> scalar."""
 

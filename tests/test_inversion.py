@@ -96,11 +96,12 @@ def test_weights_of_a_network_are_arguments(code, key):
 
 def test_a_step_is_compiled_once(phi, code, key):
     plan = inversion.prepare(np.asarray(code)[None], phi, 1)
-    ((program, schedule),) = plan.phases
+    (phase,) = plan.phases
+    program = phase.program
     states = engine.start(program, jnp.stack([key]), plan.start_scale)
     after, _ = jax.eval_shape(
         lambda states: engine.step(
-            program, plan.phi, plan.problems, states, schedule[0]
+            program, plan.phi, plan.problems, states, *phase.at(0)
         ),
         states,
     )

@@ -1,10 +1,10 @@
 """Whole steps of an inversion, in image-steps per second.
 
 A step is forward, backward to the image, both regularisers and the solver. Ours is the
-engine's own, of preset `fast`: on CPU one lane after the other from the host, elsewhere
-the vmapped chunk with its loop compiled. It also keeps each lane's best image and
-freezes lanes that turn non-finite, and its solver has two Fourier transforms more than
-the baselines' plain Adam.
+engine's own, on CPU one lane after the other from the host, elsewhere the vmapped chunk
+with its loop compiled; it also keeps each lane's best image and freezes lanes that turn
+non-finite. Preset `adam` has the baselines' solver, plain Adam on pixels; `fast` adds a
+pyramid and relaxed derivatives. Stock JAX runs `adam`.
 """
 
 import functools
@@ -12,13 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import memory, networks, peers, precisions, stock
 from experiments.benchmarks.report import Report, Subject, Unit
 from experiments.benchmarks.timing import Contestant
-from invjax import engine, inversion
+from invjax import engine, planning
 from invjax.representations import tracing
 from invjax.representations.cnn import CnnRepresentation
 
@@ -43,13 +42,17 @@ def run(
     keys = jax.random.split(jax.random.key(0), batch)
     work = batch * num_steps
     width = batch if engine.default_execution().scan else 1
-    plan = inversion.prepare(codes[:width], phi, width, num_steps=num_steps)
-    sides = [_ours("invjax", plan, keys, precision, work)]
+    sides = []
+    for preset in ("fast", "adam"):
+        plan = planning.prepare(
+            codes[:width], phi, width, num_steps=num_steps, preset=preset
+        )
+        sides.append(_ours(f"invjax {preset}", plan, keys, precision, work))
     if peers.STOCK in baselines:
         other = tracing.Argument.of(stock.StockRepresentation(phi))
         plan = plan._replace(phi=other)
         sides.append(_ours(peers.STOCK, plan, keys, precision, work))
-    plan = inversion.prepare(codes, phi, batch, num_steps=num_steps)
+    plan = planning.prepare(codes, phi, batch, num_steps=num_steps, preset="adam")
     for side in baselines:
         if side != peers.STOCK:
             call = _theirs(side, phi, plan, keys, precision)
@@ -59,16 +62,20 @@ def run(
 
 
 def _ours(
-    side: str, plan: inversion.Plan, keys: Any, precision: str, work: int
+    side: str, plan: planning.Plan, keys: Any, precision: str, work: int
 ) -> Contestant:
     """Steps of as many chunks as the keys fill; all have the plan's problems."""
     is_scanned = engine.default_execution().scan
     program = engine.scan_steps if is_scanned else engine.step
-    shares = [jnp.asarray(plan.schedule)] if is_scanned else list(plan.schedule)
+    (phase,) = plan.phases
+    num_steps = len(phase.schedule)
+    paces = [phase.at(number) for number in range(num_steps)]
+    if is_scanned:
+        paces = [phase.at(slice(None))]
     # A step takes its state over, so each call hands on what the last one left.
     width = len(plan.problems.tv_weight)
     states = [
-        engine.start(plan.program, keys[first : first + width], plan.start_norm)
+        engine.start(phase.program, keys[first : first + width], plan.start_scale)
         for first in range(0, len(keys), width)
     ]
     notes: dict[str, object] = {}
@@ -77,7 +84,7 @@ def _ours(
     def steps() -> Any:
         with precisions.in_jax(precision):
             lowered = program.lower(
-                plan.program, plan.phi, plan.problems, states[0], shares[0]
+                phase.program, plan.phi, plan.problems, states[0], *paces[0]
             )
             compiled = lowered.compile()
         notes["bytes_predicted"] = memory.predicted(compiled)
@@ -85,9 +92,9 @@ def _ours(
 
     def call() -> None:
         for number in range(len(states)):
-            for share in shares:
+            for pace in paces:
                 states[number], energies = steps()(
-                    plan.phi, plan.problems, states[number], share
+                    plan.phi, plan.problems, states[number], *pace
                 )
             jax.block_until_ready(energies)
 
@@ -95,18 +102,19 @@ def _ours(
 
 
 def _theirs(
-    side: str, phi: CnnRepresentation, plan: inversion.Plan, keys: Any, precision: str
+    side: str, phi: CnnRepresentation, plan: planning.Plan, keys: Any, precision: str
 ) -> Callable[[], None]:
     from experiments.benchmarks import torch_descent
 
     energy = torch_descent.prepare(phi, plan.problems, precision, side)
-    start = engine.start(plan.program, keys, plan.start_norm).last
+    (phase,) = plan.phases
+    start = engine.start(phase.program, keys, plan.start_scale).last
     descent = torch_descent.Descent(
         energy, np.asarray(start), learning_rate=torch_descent.LEARNING_RATE
     )
 
     def call() -> None:
-        for share in plan.schedule:
+        for share in phase.schedule:
             descent.step(float(share))
         torch_descent.wait()
 

@@ -16,7 +16,7 @@ import numpy as np
 from experiments.benchmarks import peers, precisions
 from experiments.benchmarks.report import SECONDS, Report, Subject
 from experiments.benchmarks.timing import Contestant, print_left_out
-from invjax import engine, images, inversion, presets
+from invjax import engine, images, inversion, planning, presets
 from invjax.representations import tracing
 from invjax.representations.cnn import CnnRepresentation
 
@@ -42,19 +42,18 @@ def run(
     photograph = images.centre_crop(images.sample(_PHOTOGRAPH), phi.image_shape[0])
     with precisions.in_jax(precision):
         code = np.asarray(tracing.encode(phi, photograph))
-    plan = inversion.prepare(code[None], phi, 1, num_steps=num_steps)
+    plan = planning.prepare(code[None], phi, 1, num_steps=num_steps)
     key = inversion.lane_key(0, images.image_id(photograph), 0)
     keys = jax.numpy.stack([key])
 
     def ours() -> engine.Result:
         with precisions.in_jax(precision):
             return engine.run_chunk(
-                plan.program,
+                plan.phases,
                 plan.phi,
                 plan.problems,
                 keys,
-                start_norm=plan.start_norm,
-                schedule=plan.schedule,
+                start_scale=plan.start_scale,
                 history_every=10,
                 scan=engine.default_execution().scan,
             )
@@ -65,7 +64,9 @@ def run(
     wanted = float(ours().energy[0])
     notes = {"steps": num_steps, "energy": wanted, "photograph": _PHOTOGRAPH}
     sides = [Contestant("invjax", call, notes=notes)]
-    start = np.asarray(engine.start(plan.program, keys, plan.start_norm).last)
+    start = np.asarray(
+        engine.start(plan.phases[0].program, keys, plan.start_scale).last
+    )
     most = num_steps * (2 if is_short else _MOST_TIMES)
     first = max(num_steps // 4, 1)
     torch_sides = [side for side in baselines if side != peers.STOCK]
@@ -87,7 +88,7 @@ def run(
 
 def _descent(
     phi: CnnRepresentation,
-    plan: inversion.Plan,
+    plan: planning.Plan,
     start: np.ndarray,
     precision: str,
     side: str,
@@ -101,7 +102,7 @@ def _descent(
         descent = torch_descent.Descent(
             energy, start, learning_rate=torch_descent.LEARNING_RATE
         )
-        for share in presets.PRESETS["fast"].schedule(num_steps):
+        for share in presets.PRESETS["adam"].schedule(num_steps):
             descent.step(float(share))
         return descent.energy()
 

@@ -7,7 +7,7 @@ import jax
 from experiments.benchmarks import memory, networks, precisions
 from experiments.benchmarks.report import SECONDS, Report, Subject, Unit
 from experiments.benchmarks.timing import Contestant, take_turns
-from invjax import engine, inversion
+from invjax import engine, planning
 
 RATE = Unit("inversions/s", lambda seconds, work: work / seconds)
 
@@ -27,11 +27,12 @@ def samples(
       num_steps: the preset's where None.
     """
     plan = _plan(name, width, precision, num_steps)
-    call = _chunk(plan, width, precision, len(plan.schedule))
+    (phase,) = plan.phases
+    call = _chunk(plan, width, precision, len(phase.schedule))
     # The host's loop has no program of its own: two steps compile everything.
     is_scanned = engine.default_execution().scan
     warm = None if is_scanned else _chunk(plan, width, precision, 2)
-    notes = {"steps": len(plan.schedule)}
+    notes = {"steps": len(phase.schedule)}
     subject = Subject("samples", name, width, precision)
     side = Contestant("invjax", call, width, warm, notes)
     report.race(subject, [side], RATE, rounds=rounds)
@@ -62,27 +63,27 @@ def compiling(report: Report, *, name: str, width: int, precision: str) -> None:
 
 def _plan(
     name: str, width: int, precision: str, num_steps: int | None
-) -> inversion.Plan:
+) -> planning.Plan:
     dtype = precisions.compute_dtype(precision)
     phi = networks.random(*networks.find(name), compute_dtype=dtype)
     codes = networks.random_codes(phi, width)
-    return inversion.prepare(codes, phi, width, num_steps=num_steps)
+    return planning.prepare(codes, phi, width, num_steps=num_steps)
 
 
 def _chunk(
-    plan: inversion.Plan, width: int, precision: str, num_steps: int
+    plan: planning.Plan, width: int, precision: str, num_steps: int
 ) -> Callable[[], None]:
     keys = jax.random.split(jax.random.key(0), width)
+    (phase,) = plan.phases
 
     def call() -> None:
         with precisions.in_jax(precision):
             result = engine.run_chunk(
-                plan.program,
+                [engine.Phase(phase.program, *phase.at(slice(num_steps)))],
                 plan.phi,
                 plan.problems,
                 keys,
-                start_norm=plan.start_norm,
-                schedule=plan.schedule[:num_steps],
+                start_scale=plan.start_scale,
                 history_every=10,
                 scan=engine.default_execution().scan,
             )
@@ -91,12 +92,13 @@ def _chunk(
     return call
 
 
-def _bytes(plan: inversion.Plan, width: int, precision: str) -> int | None:
+def _bytes(plan: planning.Plan, width: int, precision: str) -> int | None:
     is_scanned = engine.default_execution().scan
     program = engine.scan_steps if is_scanned else engine.step
     keys = jax.random.split(jax.random.key(0), width)
-    states = engine.start(plan.program, keys, plan.start_norm)
-    share = plan.schedule if is_scanned else plan.schedule[0]
+    (phase,) = plan.phases
+    states = engine.start(phase.program, keys, plan.start_scale)
+    pace = phase.at(slice(None) if is_scanned else 0)
     with precisions.in_jax(precision):
-        lowered = program.lower(plan.program, plan.phi, plan.problems, states, share)
+        lowered = program.lower(phase.program, plan.phi, plan.problems, states, *pace)
         return memory.predicted(lowered.compile())

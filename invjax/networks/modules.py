@@ -12,8 +12,9 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from invjax import ops
+from invjax import ops, relaxation
 from invjax.networks import layers as tables
+from invjax.relaxation import Relaxation
 
 
 class Stack(nn.Module):
@@ -28,10 +29,10 @@ class Stack(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, relaxed: Relaxation | None = None) -> Array:
         x = x.astype(self.dtype)
         for layer in self.layers:
-            x = _apply(layer, x, self.dtype)
+            x = _apply(layer, x, self.dtype, relaxed)
         return x
 
 
@@ -42,12 +43,12 @@ class Sum(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, relaxed: Relaxation | None = None) -> Array:
         ends = []
         for branch in (self.layer.layers, self.layer.shortcut):
             y = x
             for layer in branch:
-                y = _apply(layer, y, self.dtype)
+                y = _apply(layer, y, self.dtype, relaxed)
             ends.append(y)
         return ends[0] + ends[1]
 
@@ -94,7 +95,9 @@ class Strided(nn.Module):
         return y + jnp.asarray(bias, self.dtype)[None, None]
 
 
-def _apply(layer: tables.Layer, x: Array, dtype: DTypeLike) -> Array:
+def _apply(
+    layer: tables.Layer, x: Array, dtype: DTypeLike, relaxed: Relaxation | None
+) -> Array:
     """One layer, inside of a compact module, whose scope its parameters go to."""
     match layer:
         case tables.Conv(groups=1, stride=stride) if stride > 1:
@@ -112,13 +115,19 @@ def _apply(layer: tables.Layer, x: Array, dtype: DTypeLike) -> Array:
             return convolve(x)
         case tables.DepthwiseConv():
             return Depthwise(layer, dtype, name=layer.name)(x)
+        case tables.Relu(ceiling=ceiling) if relaxed is not None:
+            return relaxation.relu(x, relaxed, ceiling=ceiling)
         case tables.Relu(ceiling=None):
             return nn.relu(x)
         case tables.Relu(ceiling=ceiling):
             return ops.clipped_relu(x, ceiling)
         case tables.MaxPool(window=window, stride=stride, padding=padding):
             pads = tables.sides(padding)
-            return ops.max_pool(x, window=window, stride=stride, padding=pads)
+            if relaxed is None:
+                return ops.max_pool(x, window=window, stride=stride, padding=pads)
+            return relaxation.max_pool(
+                x, relaxed, window=window, stride=stride, padding=pads
+            )
         case tables.GlobalAveragePool():
             return x.mean((0, 1))
         case tables.LocalResponseNorm():
@@ -127,9 +136,9 @@ def _apply(layer: tables.Layer, x: Array, dtype: DTypeLike) -> Array:
             dense = nn.Dense(features, dtype=dtype, name=layer.name)
             return dense(x.reshape(-1))
         case tables.Block(layers=inner):
-            return Stack(inner, dtype, name=layer.name)(x)
+            return Stack(inner, dtype, name=layer.name)(x, relaxed)
         case tables.Residual():
-            return Sum(layer, dtype, name=layer.name)(x)
+            return Sum(layer, dtype, name=layer.name)(x, relaxed)
 
 
 def local_response_norm(
@@ -151,6 +160,7 @@ def forward(
     x: Float[Array, "h w c"],
     *,
     dtype: DTypeLike = jnp.float32,
+    relaxed: Relaxation | None = None,
 ) -> Array:
     """Activation of the last layer of a table.
 
@@ -160,8 +170,9 @@ def forward(
         deeper for each block.
       x: preprocessed image, [h, w, c].
       dtype: of the arithmetic; the result has it too.
+      relaxed: how far derivatives are relaxed; exact by default.
     """
-    return cast(Array, Stack(layers, dtype).apply({"params": params}, x))
+    return cast(Array, Stack(layers, dtype).apply({"params": params}, x, relaxed))
 
 
 def activations(

@@ -10,14 +10,16 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
+from invjax import relaxation
 from invjax.networks import layers as tables
 from invjax.networks import modules, pretrained
-from invjax.types import Code
+from invjax.relaxation import Relaxation
+from invjax.types import Code, Scalar
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["params", "centre", "scale"],
+    data_fields=["params", "centre", "scale", "relaxation"],
     meta_fields=["name", "layers", "image_shape", "compute_dtype", "weights_digest"],
 )
 # Compared by identity, so that jax.jit(phi) works though its arrays have no hash.
@@ -40,6 +42,7 @@ class CnnRepresentation:
         sizes too; dense ones do not.
       compute_dtype: of the network's arithmetic; codes are float32 all the same.
       weights_digest: SHA-256 of the weights, or empty where they are the user's own.
+      relaxation: of the derivative; None is exact. See `relaxed`.
     """
 
     params: Any
@@ -50,6 +53,7 @@ class CnnRepresentation:
     image_shape: tuple[int, int, int]
     compute_dtype: str = "float32"
     weights_digest: str = ""
+    relaxation: Relaxation | None = None
 
     def __call__(self, image: ArrayLike) -> Code:
         image = jnp.asarray(image)
@@ -73,9 +77,17 @@ class CnnRepresentation:
         centre = jnp.broadcast_to(self.centre, image.shape)
         x = (255 * image - centre) / jnp.broadcast_to(self.scale, image.shape)
         code = modules.forward(
-            self.layers, self.params, x, dtype=jnp.dtype(self.compute_dtype)
+            self.layers,
+            self.params,
+            x,
+            dtype=jnp.dtype(self.compute_dtype),
+            relaxed=self.relaxation,
         )
         return code.astype(image.dtype)
+
+    def relaxed(self, amount: Scalar) -> "CnnRepresentation":
+        """The same codes, with derivatives relaxed as far as `amount`, 0 to 1."""
+        return dataclasses.replace(self, relaxation=relaxation.full(amount))
 
     @property
     def geometry(self) -> tables.Geometry:

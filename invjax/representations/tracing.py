@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from invjax.types import Code, Image
+from invjax.types import Code, Image, Relaxable, Scalar
 
 
 @jax.tree_util.register_pytree_node_class
@@ -50,10 +50,20 @@ class Argument:
         return cls(arrays, structure)
 
     def __call__(self, image: Image) -> Code:
+        return self._function()(image)
+
+    def relaxed(self, amount: Scalar) -> "Argument":
+        """The callable with a relaxed derivative, or itself if it has none."""
+        function = self._function()
+        if not isinstance(function, Relaxable):
+            return self
+        return Argument.of(function.relaxed(amount))
+
+    def _function(self) -> Any:
         treedef, is_array, static = self._structure
         arrays, others = iter(self._arrays), iter(static)
         leaves = [next(arrays) if traced else next(others) for traced in is_array]
-        return jax.tree.unflatten(treedef, leaves)(image)
+        return jax.tree.unflatten(treedef, leaves)
 
     def tree_flatten(self) -> tuple[list[Any], Any]:
         return self._arrays, self._structure

@@ -14,7 +14,7 @@ from absl.testing import flagsaver
 from experiments import benchmark
 from experiments.benchmarks import networks, peers, precisions, stock, timing
 from experiments.binary import Refusal
-from invjax import engine, inversion, objective, ops
+from invjax import engine, objective, ops, planning
 from invjax.networks import layers
 from invjax.representations import cnn, tracing
 from tests.conftest import MICRO, micro_representation
@@ -320,11 +320,11 @@ def _gradient(descent) -> np.ndarray:
     return descent.z.grad.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _two_lanes(phi: cnn.CnnRepresentation) -> tuple[inversion.Plan, np.ndarray]:
+def _two_lanes(phi: cnn.CnnRepresentation) -> tuple[planning.Plan, np.ndarray]:
     random = np.random.default_rng(2)
     images = random.random((2, *phi.image_shape), np.float32)
     codes = np.stack([tracing.encode(phi, image) for image in images])
-    plan = inversion.prepare(
+    plan = planning.prepare(
         codes,
         phi,
         2,

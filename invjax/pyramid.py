@@ -1,0 +1,90 @@
+"""An image as a sum of images of halving size: coordinates that descend well.
+
+    z = sum over levels s of 2^(s / 4) up^s(q_s),
+
+where q_s has 1 / 2^s of z's height and width, and `up` doubles both by linear
+interpolation, so that the coarse levels are smooth bumps. Photographs, and the
+gradients of what represents them, have most of their strength at low frequencies; a
+step of one size in every coordinate then moves coarse structure most. Scaled Fourier
+coefficients share that, but each of them spans the image, while the curvature of a
+representation varies from place to place: steps scaled coordinate by coordinate, as
+Adam's are, fit bumps better.
+"""
+
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from invjax.types import Image
+
+Levels: TypeAlias = tuple[Float[Array, "_ _ _"], ...]
+"""q_0, q_1, ... from fine to coarse; the last is one colour for the whole image."""
+
+_SMALLEST = 7
+_EXPONENT = 0.25
+
+
+def level_shapes(image_shape: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
+    """Shapes of the levels for an image [h, w, c]: halved, rounded up, down to 7."""
+    height, width, channels = image_shape
+    shapes = [(height, width, channels)]
+    while max(height, width) > _SMALLEST:
+        height, width = -(-height // 2), -(-width // 2)
+        shapes.append((height, width, channels))
+    return (*shapes, (1, 1, channels))
+
+
+def analyse(z: Image) -> Levels:
+    """Coordinates of z [h, w, c]: all of it in the finest level, the others zero."""
+    _, *others = level_shapes(z.shape)
+    return (z, *(jnp.zeros(shape, z.dtype) for shape in others))
+
+
+def synthesise(levels: Levels) -> Image:
+    """z [h, w, c] of the levels; linear in them."""
+    *images, colour = levels
+    # The colour counts as if levels of halving size had gone on down to one pixel.
+    z = max(images[0].shape[:2]) ** _EXPONENT * jnp.broadcast_to(
+        colour, images[-1].shape
+    )
+    for number in reversed(range(len(images))):
+        height, width, _ = images[number].shape
+        if number < len(images) - 1:
+            z = _double(_double(z, axis=0), axis=1)[:height, :width]
+        z = z + 2 ** (_EXPONENT * number) * images[number]
+    return z
+
+
+def adjoint(z: Image) -> Levels:
+    """The transpose of `synthesise`: a gradient at z becomes one at its levels."""
+    shapes = tuple(
+        jax.ShapeDtypeStruct(shape, z.dtype) for shape in level_shapes(z.shape)
+    )
+    (levels,) = jax.linear_transpose(synthesise, shapes)(z)
+    return levels
+
+
+def _double(x: Float[Array, "h w c"], *, axis: int) -> Array:
+    """Twice as many pixels along an axis, interpolated; the border is replicated."""
+    last = x.shape[axis] - 1
+    before = jnp.concatenate(
+        [
+            jax.lax.slice_in_dim(x, 0, 1, axis=axis),
+            jax.lax.slice_in_dim(x, 0, last, axis=axis),
+        ],
+        axis=axis,
+    )
+    after = jnp.concatenate(
+        [
+            jax.lax.slice_in_dim(x, 1, last + 1, axis=axis),
+            jax.lax.slice_in_dim(x, last, last + 1, axis=axis),
+        ],
+        axis=axis,
+    )
+    pair = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
+    shape = list(x.shape)
+    shape[axis] *= 2
+    return pair.reshape(shape)
