@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypedDict
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -75,6 +76,7 @@ def prepare(
 
     For those who run the engine's steps by themselves; arguments as `invert_batch`.
     """
+    _check_data_term(data_term)
     chosen = presets.find(preset, phi=phi, data_term=data_term)
     num_steps = chosen.num_steps if num_steps is None else num_steps
     if num_steps < 1:
@@ -159,6 +161,17 @@ def _phases(
     return [(jitter if phase.jitter else 1, phase) for phase in phases]
 
 
+def _check_data_term(data_term: DataTerm) -> None:
+    """It is compiled in, so it has to be told from others."""
+    try:
+        hash(data_term)
+    except TypeError:
+        raise ValueError(
+            f"data_term is {data_term!r:.80}, which has no hash; a function "
+            "(code, target, mask) -> scalar without arrays of its own is accepted"
+        ) from None
+
+
 def _beta(beta: float) -> float:
     if not (np.isfinite(beta) and beta > 0):
         raise ValueError(f"beta is {beta}; a positive number is accepted")
@@ -204,8 +217,8 @@ def _initial(
         )
     if not np.all(np.isfinite(images)):
         raise ValueError("initial_image is not finite; values in [0, 1] are accepted")
-    images = np.broadcast_to(images, (num_lanes, *shape))
-    return objective.to_variable(jnp.asarray(images), centre)
+    lanes = jnp.broadcast_to(images, (num_lanes, *shape))
+    return jax.vmap(objective.to_variable, in_axes=(0, None))(lanes, centre)
 
 
 def _image_shape(

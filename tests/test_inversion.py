@@ -1,8 +1,10 @@
 """The engine's laws: lanes alone and together, failures, traces, bad input."""
 
+import inspect
 import subprocess
 import sys
 import textwrap
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 import invjax
-from invjax import engine, inversion
+from invjax import engine, inversion, objective, planning
 from tests.conftest import micro_representation
 
 SHAPE = (32, 32, 3)
@@ -24,6 +26,15 @@ def phi():
 @pytest.fixture
 def code(phi):
     return phi(jax.random.uniform(jax.random.key(9), SHAPE))
+
+
+class Unhashable:
+    """A data term that cannot be part of a compiled program."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, code, target, mask):
+        return objective.squared_error(code, target, mask)
 
 
 def test_finds_an_image_with_the_code(phi, code, key):
@@ -270,6 +281,30 @@ def test_lane_keys_differ_by_seed_image_and_start():
         ({"code": np.full((7, 7, 12), 1e-30, np.float32)}, "zero"),
         ({"code": np.full((7, 7, 12), 1j)}, "complex"),
         ({"execution": engine.Execution(width=0)}, "width"),
+        ({"data_weight": 20.0}, "data_weight is of preset ijcv2016"),
+        ({"preset": "ijcv2016", "data_weight": -1.0}, "data_weight"),
+        ({"beta": 0.0}, "beta"),
+        ({"beta": float("nan")}, "beta"),
+        ({"jitter": 0}, "jitter"),
+        ({"range_bound": 0.0}, "range_bound"),
+        ({"range_bound": np.ones(4)}, "range_bound"),
+        ({"initial_image": np.ones((31, 32, 3))}, "initial_image"),
+        ({"initial_image": np.full(SHAPE, np.inf)}, "initial_image"),
+        ({"data_term": Unhashable()}, "data_term"),
+        (
+            {
+                "code": np.zeros((7, 7, 12), np.float32),
+                "data_term": objective.activation_maximisation,
+            },
+            "direction to maximise is zero",
+        ),
+        (
+            {
+                "code": np.full((7, 7, 12), -1, np.float32),
+                "data_term": objective.caricature,
+            },
+            "positive part of the target code is zero",
+        ),
     ],
 )
 def test_bad_input_is_one_line(phi, code, key, change, word):
@@ -282,6 +317,40 @@ def test_bad_input_is_one_line(phi, code, key, change, word):
 def test_a_function_without_a_shape_needs_one(key):
     with pytest.raises(ValueError, match="image_shape"):
         invjax.invert(key, jnp.ones((4, 4, 3)), lambda image: image)
+
+
+def test_settings_are_the_keywords_of_prepare():
+    keywords = {
+        name: parameter
+        for name, parameter in inspect.signature(planning.prepare).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    assert typing.get_type_hints(planning.Settings) == {
+        name: typing.get_type_hints(planning.prepare)[name] for name in keywords
+    }
+    for function in (invjax.invert, invjax.invert_batch, inversion.estimate):
+        shown = inspect.signature(function).parameters
+        for name, parameter in keywords.items():
+            assert shown[name] == parameter
+        assert "settings" not in shown and "execution" in shown
+    documented = inspect.getdoc(invjax.invert) or ""
+    assert all(f"\n  {name}: " in documented for name in keywords)
+
+
+def test_an_unknown_keyword_is_a_type_error(phi, code, key):
+    with pytest.raises(TypeError, match="num_stepz"):
+        invjax.invert(key, code, phi, num_stepz=3)  # type: ignore[call-arg]
+
+
+def test_a_tiny_direction_is_a_direction(phi, code, key):
+    result = invjax.invert(
+        key,
+        np.full(code.shape, 1e-30, np.float32),
+        phi,
+        num_steps=1,
+        data_term=objective.activation_maximisation,
+    )
+    assert int(result.status) == engine.BUDGET
 
 
 def test_estimate_counts_steps_and_memory(phi, code):

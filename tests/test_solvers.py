@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import invjax
-from invjax import presets, pyramid, solvers
+from invjax import pyramid, solvers
 from invjax.objective import SIGMA
 
 SHAPE = (8, 9, 3)
@@ -179,67 +178,3 @@ def test_dtype_is_kept(solver: solvers.Solver):
         rate = jnp.asarray(0.1, jnp.float64)
         state = solver.update(0.1 * z, solver.init(z), rate)
         assert solver.variable(state, SHAPE).dtype == jnp.float64
-
-
-def test_schedules_of_the_presets():
-    paper = presets.PRESETS["cvpr2015"].schedule(400)
-    assert [float(paper[i]) for i in (0, 99, 100, 299, 300, 399)] == pytest.approx(
-        [1, 1, 0.1, 0.1, 0.01, 0.01]
-    )
-    cosine = presets.PRESETS["fast"].schedule(400)
-    assert cosine[0] == 1 and cosine[200] == pytest.approx(0.5) and cosine[-1] > 0
-    assert np.all(np.diff(cosine) < 0)
-    for preset in presets.PRESETS.values():
-        assert preset.schedule(5).shape == (5,)
-
-
-def test_the_shallow_schedule_of_the_paper():
-    hog, hogb = invjax.representation("hog"), invjax.representation("hogb")
-    paper = presets.find("cvpr2015", phi=hog)
-    assert paper.num_steps == 800
-    schedule = paper.schedule(800)
-    assert [float(schedule[i]) for i in (0, 199, 200, 400, 600, 799)] == pytest.approx(
-        [1, 1, 0.1, 0.01, 0.001, 0.001]
-    )
-    assert presets.find("fast", phi=hog).solver == solvers.PyramidAdam(0.0, 0.999)
-    assert presets.find("fast", phi=hogb).solver == solvers.PyramidAdam()
-    assert presets.tv_weight(hogb) == 0.5
-
-
-def test_starts_of_the_presets():
-    paper, fast = presets.PRESETS["cvpr2015"], presets.PRESETS["fast"]
-    assert paper.start_scale((64, 64, 1)) == SIGMA
-    assert fast.start_scale((224, 224, 3)) == pytest.approx(0.2 * SIGMA)
-    rms = fast.start_scale((64, 64, 1)) / 64
-    assert rms == pytest.approx(13.97, abs=0.01)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("alexnet/conv1", 0.5),
-        ("alexnet/pool1", 0.5),
-        ("alexnet/relu2", 0.5),
-        ("alexnet/pool2", 5),
-        ("caffenet/norm2", 5),
-        ("caffenet/mpool1", 0.5),
-        ("alexnet/relu4", 5),
-        ("alexnet/conv5", 50),
-        ("alexnet/fc8", 50),
-        ("vgg16/relu2_2", 0.5),
-        ("vgg16/pool2", 0.5),
-        ("vgg16/relu3_3", 5),
-        ("vgg19/conv4_4", 5),
-        ("vgg16/relu5_3", 50),
-        ("vgg16/fc6", 50),
-        ("", 5),
-    ],
-)
-def test_tv_weight_follows_the_depth(name: str, expected: float):
-    class Phi:
-        pass
-
-    phi = Phi()
-    phi.name = name  # type: ignore[attr-defined]
-    assert presets.tv_weight(phi) == expected
-    assert presets.tv_weight(lambda image: image) == 5
