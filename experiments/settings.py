@@ -36,7 +36,12 @@ _REPRESENTATIONS = flags.DEFINE_list(
     None,
     "Comma-separated representations, NETWORK/LAYER, hog, hogb, dsift or dsift8.",
 )
-_PRESET = flags.DEFINE_enum("preset", "fast", list(presets.PRESETS), "Solver settings.")
+_PRESET = flags.DEFINE_enum(
+    "preset",
+    "fast",
+    list(presets.PRESETS),
+    "Method and its settings: cvpr2015 and ijcv2016 are the papers', adam a reference.",
+)
 _NUM_STEPS = flags.DEFINE_integer(
     "num_steps", None, "Steps (default: the preset's).", lower_bound=1
 )

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypedDict
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -218,7 +217,7 @@ def _initial(
     if not np.all(np.isfinite(images)):
         raise ValueError("initial_image is not finite; values in [0, 1] are accepted")
     lanes = jnp.broadcast_to(images, (num_lanes, *shape))
-    return jax.vmap(objective.to_variable, in_axes=(0, None))(lanes, centre)
+    return jnp.stack([objective.to_variable(image, centre) for image in lanes])
 
 
 def _image_shape(
