@@ -100,14 +100,8 @@ def prepare(
     if chosen.form == "ijcv2016":
         c = presets.data_weight(phi, data_term=data_term)
         problems = problems._replace(
-            ijcv=objective.IjcvWeights(
-                data=per_lane("data_weight", data_weight, c),
-                alpha=problems.alpha_weight
-                / np.float32(presets.ALPHA_WEIGHT)
-                * np.float32(objective.IJCV_NORM**-exponents.alpha),
-                tv=problems.tv_weight
-                / np.float32(tv)
-                * np.float32(objective.IJCV_GRADIENT**-exponents.beta),
+            ijcv=_ijcv_weights(
+                problems, per_lane("data_weight", data_weight, c), tv, exponents
             )
         )
     elif data_weight is not None:
@@ -188,6 +182,22 @@ def _default_tv_weight(
     if preset.form == "ijcv2016":
         return tv
     return tv * objective.SIGMA ** (exponents.beta - 2)
+
+
+def _ijcv_weights(
+    problems: objective.Problem,
+    data_weight: Array,
+    layers_tv_weight: float,
+    exponents: objective.Exponents,
+) -> objective.IjcvWeights:
+    """The paper's weights, times what share of the layer's lambdas was asked for."""
+    alpha = np.float32(objective.IJCV_NORM**-exponents.alpha)
+    tv = np.float32(objective.IJCV_GRADIENT**-exponents.beta)
+    return objective.IjcvWeights(
+        data=data_weight,
+        alpha=problems.alpha_weight / np.float32(presets.ALPHA_WEIGHT) * alpha,
+        tv=problems.tv_weight / np.float32(layers_tv_weight) * tv,
+    )
 
 
 def _range_bound(given: Any, preset: Preset, num_lanes: int) -> Array | None:
