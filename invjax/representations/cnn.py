@@ -13,6 +13,7 @@ from jax.typing import ArrayLike, DTypeLike
 from invjax import relaxation
 from invjax.networks import layers as tables
 from invjax.networks import modules, pretrained
+from invjax.networks.receptive_fields import ReceptiveField, Window, receptive_field
 from invjax.relaxation import Relaxation
 from invjax.types import Code, Scalar
 
@@ -93,6 +94,23 @@ class CnnRepresentation:
     def geometry(self) -> tables.Geometry:
         """Shape, receptive field and stride at `image_shape`."""
         return tables.geometry(self.layers, self.image_shape)[-1]
+
+    def receptive_field(
+        self,
+        *,
+        window: Window | None = None,
+        image_shape: tuple[int, ...] | None = None,
+    ) -> ReceptiveField:
+        """The pixels that a window of the code's units sees; None: all of them.
+
+        Args:
+          window: rows and columns of the code.
+          image_shape: (h, w, 3); by default the network's own.
+
+        Raises: as `receptive_fields.receptive_field`.
+        """
+        shape = self.image_shape if image_shape is None else image_shape
+        return receptive_field(self.layers, shape, window=window)
 
 
 def from_network(

@@ -11,7 +11,8 @@ import jax
 from jax import Array
 from jaxtyping import Float
 
-from invjax.networks.layers import Geometry
+from invjax.networks.layers import Conv, Geometry, Layer
+from invjax.networks.receptive_fields import ReceptiveField, Window, receptive_field
 from invjax.representations import dsift, published
 from invjax.representations.orientation import AnyImage
 
@@ -48,6 +49,26 @@ class Hog:
         field = 4 * self.cell_size + 2
         return Geometry(self.name, (count, count, 27), field, self.cell_size)
 
+    def receptive_field(
+        self, *, window: Window | None = None, image_shape: tuple[int, ...]
+    ) -> ReceptiveField:
+        """The pixels that a window of cells sees (None: all of them) in an image.
+
+        Raises: as `receptive_fields.receptive_field`.
+        """
+        return receptive_field(self._as_network, image_shape, window=window)
+
+    @property
+    def _as_network(self) -> tuple[Layer, ...]:
+        """The windows that the paper's CNN-HOG slides (CVPR 2015, section 3.1)."""
+        cell = self.cell_size
+        return (
+            Conv("derivatives", 18, kernel=3, padding=1),
+            Conv("cells", 18, kernel=2 * cell, stride=cell, padding=cell // 2),
+            Conv("blocks", 108, kernel=2),
+            Conv("copies", 27, kernel=2, padding=1),
+        )
+
     def smallest_image(self, code_shape: tuple[int, ...]) -> tuple[int, int, int]:
         """The smallest image whose code has this shape."""
         return (code_shape[0] * self.cell_size, code_shape[1] * self.cell_size, 1)
@@ -79,6 +100,25 @@ class Dsift:
         field = (dsift.NUM_BINS + 1) * self.bin_size + 2
         stride = step * self.bin_size
         return Geometry(self.name, (count, count, 128), field, stride)
+
+    def receptive_field(
+        self, *, window: Window | None = None, image_shape: tuple[int, ...]
+    ) -> ReceptiveField:
+        """The pixels that a window of descriptors sees (None: all of them).
+
+        Raises: as `receptive_fields.receptive_field`.
+        """
+        return receptive_field(self._as_network, image_shape, window=window)
+
+    @property
+    def _as_network(self) -> tuple[Layer, ...]:
+        """The windows that the paper's CNN-DSIFT slides (CVPR 2015, section 3.2)."""
+        side, bins = self.bin_size, dsift.NUM_BINS
+        return (
+            Conv("derivatives", 8, kernel=3),
+            Conv("bins", 8, kernel=2 * side, stride=side),
+            Conv("blocks", 128, kernel=bins, stride=bins - 1),
+        )
 
     def smallest_image(self, code_shape: tuple[int, ...]) -> tuple[int, int, int]:
         """The smallest image whose code has this shape."""
