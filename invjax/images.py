@@ -21,15 +21,19 @@ from jaxtyping import Float, Float32, UInt8
 from numpy.typing import ArrayLike
 from PIL import Image, ImageOps
 
-from invjax import files
+from invjax import files, patterns
 
 SAMPLES = ("astronaut", "chelsea", "coffee", "rocket")
 """Photographs that come with scikit-image."""
+
+ABSTRACT = "abstract"
+"""The sample that is no photograph: `patterns.abstract_pattern`."""
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """File endings taken for images, in either case."""
 
 _SAMPLE_PREFIX = "sample:"
+_ABSTRACT_SIZE = 512
 _SAMPLE_FILES = {name: f"{name}.png" for name in SAMPLES} | {"rocket": "rocket.jpg"}
 # Naming the formats keeps the rarer decoders, and Ghostscript, away from user files.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -102,16 +106,18 @@ def read(path: str | os.PathLike[str]) -> Float32[np.ndarray, "h w 3"]:
 def sample(name: str) -> Float32[np.ndarray, "h w 3"]:
     """Reads one of `SAMPLES` at its full size, from scikit-image's installed files.
 
+    `ABSTRACT` needs none: it is made, at 512 px.
+
     Returns:
       float32 [h, w, 3] in [0, 1].
 
     Raises:
       ImageError: An unknown name, or scikit-image is not installed.
     """
-    if name not in _SAMPLE_FILES:
-        raise ImageError(
-            f"{_SAMPLE_PREFIX}{name}: no such sample; accepted: {', '.join(SAMPLES)}"
-        )
+    _check_sample(name)
+    if name == ABSTRACT:
+        pattern = quantise(patterns.abstract_pattern(_ABSTRACT_SIZE))
+        return pattern.astype(np.float32) / np.float32(255)
     # Importing scikit-image would take a second and drag scipy in.
     spec = importlib.util.find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
@@ -319,8 +325,7 @@ def _expand(item: str, spec: str) -> list[Source]:
         raise ImageError(f"the list of images {spec!r} has an empty entry")
     if item.startswith(_SAMPLE_PREFIX):
         name = item.removeprefix(_SAMPLE_PREFIX)
-        if name not in SAMPLES:
-            raise ImageError(f"{item}: no such sample; accepted: {', '.join(SAMPLES)}")
+        _check_sample(name)
         return [Source(name, item)]
     # The shell does not expand the tilde inside --images=~/photos.
     path = pathlib.Path(item).expanduser()
@@ -336,6 +341,14 @@ def _expand(item: str, spec: str) -> list[Source]:
         [_file_source(match) for match in matches if not match.is_dir()],
         f"{item}: no such file or folder, and as a pattern it matches no file",
     )
+
+
+def _check_sample(name: str) -> None:
+    if name not in (*SAMPLES, ABSTRACT):
+        raise ImageError(
+            f"{_SAMPLE_PREFIX}{name}: no such sample; accepted: "
+            f"{', '.join((*SAMPLES, ABSTRACT))}"
+        )
 
 
 def _in_folder(folder: pathlib.Path) -> list[Source]:

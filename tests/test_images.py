@@ -432,6 +432,15 @@ def test_find_refuses_names_that_climb_out_of_the_output(photos):
         (photos / name).rename(photos / "odd.png")
 
 
+def test_the_abstract_sample_needs_no_file(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (source,) = images.find("sample:abstract")
+    image = images.load(source)
+    assert image.shape == (512, 512, 3)
+    np.testing.assert_array_equal(images.quantise(image) / np.float32(255), image)
+    assert images.ABSTRACT not in images.SAMPLES
+
+
 def test_load(photos):
     sources = images.find("photos/b.png,sample:chelsea")
     np.testing.assert_allclose(images.load(sources[0]), blocks() / 255, atol=1e-7)
