@@ -3,7 +3,8 @@
 A patch of a code sees its receptive field; what can be recovered from it is less. Maps
 say, pixel by pixel, how far reconstructions from several starts are from the original,
 or from each other: 0 where all is recovered, about 1 where nothing is. From a map, the
-extent of the region around the patch's centre.
+extent of the region around the patch's centre. It can be larger than the field: the
+prior carries colours on beyond it, and where they happen to fit they count.
 
 Reconstructions are [s, h, w, c] in [0, 1], clipped first as a picture would be. Squares
 are averaged over channels, and over places with a Gaussian window that ends at the
