@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +33,19 @@ class Group(NamedTuple):
     spread: float
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Variant:
+    """What a study does differently in some of its lanes.
+
+    Attributes:
+      name: stands in the records as "variant".
+      keywords: of `inversion.invert_batch`: mask, beta, jitter, data_term, ...
+    """
+
+    name: str
+    keywords: Mapping[str, Any]
+
+
 class Lane(NamedTuple):
     """One inversion; its picture is `path` below reconstructions/, without ending."""
 
@@ -41,6 +54,7 @@ class Lane(NamedTuple):
     start: int
     tv_weight: float
     path: str
+    variant: Variant | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +123,7 @@ def invert(
         tv_weight=np.array([lane.tv_weight for lane in chunk]),
         alpha_weight=settings.alpha_weight,
         execution=execution(settings),
+        **(chunk[0].variant.keywords if chunk[0].variant else {}),
     )
     seconds = (time.perf_counter() - began) / len(chunk)
     outcomes = []
@@ -121,8 +136,8 @@ def invert(
     return outcomes
 
 
-def _program(lane: Lane) -> tuple[str, tuple[int, int, int]]:
-    return lane.group.name, lane.target.image_shape
+def _program(lane: Lane) -> tuple[str, tuple[int, int, int], Variant | None]:
+    return lane.group.name, lane.target.image_shape, lane.variant
 
 
 def alpha_weight(settings: Settings) -> float:
@@ -160,6 +175,8 @@ def _record(
         "ssim": None,
         "lpips": None,
     }
+    if lane.variant is not None:
+        record["variant"] = lane.variant.name
     if result.status == engine.FAILED:
         return record
     record["relative_error"] = metrics.relative_error(code, lane.target.code)
