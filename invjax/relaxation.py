@@ -7,6 +7,7 @@ that is in part an average. Descents that begin relaxed and end exact reach lowe
 energies (see "Solvers" in experiments/README.md); what they minimise is unchanged.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,6 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from invjax import ops
 from invjax.types import Scalar
 
 
@@ -35,37 +35,23 @@ def full(amount: Scalar) -> Relaxation:
     return Relaxation(relu_leak=0.05 * amount, pool_spread=0.8 * amount)
 
 
-@jax.custom_jvp
-def with_derivative_of(value: Any, surrogate: Any) -> Any:
-    """`value`, with the derivative of `surrogate`; both of one shape."""
-    del surrogate
-    return value
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _leaking_relu(x: Array, leak: Array, ceiling: float | None) -> Array:
+    del leak
+    return jnp.clip(x, 0, ceiling)
 
 
-@with_derivative_of.defjvp
-def _with_derivative_of_jvp(primals: Any, tangents: Any) -> Any:
-    return primals[0], tangents[1]
+@_leaking_relu.defjvp
+def _leaking_relu_jvp(ceiling: float | None, primals: Any, tangents: Any) -> Any:
+    x, leak = primals
+    y = jnp.clip(x, 0, ceiling)
+    # Told from the result, as in `ops.clipped_relu`.
+    passes = y > 0 if ceiling is None else (y > 0) & (y < ceiling)
+    return y, jnp.where(passes, tangents[0], leak * tangents[0])
 
 
 def relu(
     x: Float[Array, "..."], relaxation: Relaxation, *, ceiling: float | None = None
 ) -> Float[Array, "..."]:
     """min(max(x, 0), ceiling), with a slope of `relu_leak` where it is constant."""
-    y = jnp.clip(x, 0, ceiling)
-    leak = jnp.asarray(relaxation.relu_leak, x.dtype)
-    return with_derivative_of(y, y + leak * (x - y))
-
-
-def max_pool(
-    x: Float[Array, "h w c"],
-    relaxation: Relaxation,
-    *,
-    window: int,
-    stride: int,
-    padding: tuple[int, int],
-) -> Float[Array, "H W c"]:
-    """`ops.max_pool`, with `pool_spread` of its gradient from the window's mean."""
-    y = ops.max_pool(x, window=window, stride=stride, padding=padding)
-    mean = ops.mean_pool(x, window=window, stride=stride, padding=padding)
-    spread = jnp.asarray(relaxation.pool_spread, x.dtype)
-    return with_derivative_of(y, (1 - spread) * y + spread * mean)
+    return _leaking_relu(x, jnp.asarray(relaxation.relu_leak, x.dtype), ceiling)

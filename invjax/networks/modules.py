@@ -125,8 +125,8 @@ def _apply(
             pads = tables.sides(padding)
             if relaxed is None:
                 return ops.max_pool(x, window=window, stride=stride, padding=pads)
-            return relaxation.max_pool(
-                x, relaxed, window=window, stride=stride, padding=pads
+            return ops.spreading_max_pool(
+                x, relaxed.pool_spread, window=window, stride=stride, padding=pads
             )
         case tables.GlobalAveragePool():
             return x.mean((0, 1))
