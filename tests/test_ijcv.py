@@ -146,12 +146,13 @@ def test_a_new_phase_starts_from_the_central_crop_without_memory(
     plan = inversion.prepare(
         np.asarray(code)[None], phi, 1, preset="ijcv2016", jitter=jitter
     )
-    (first, schedule), (second, _) = plan.phases
+    before, behind = plan.phases
+    first, second = before.program, behind.program
     assert (first.jitter, second.jitter) == (jitter, 1)
     keys = jnp.stack([key])
     states = engine.start(first, keys, plan.start_scale)
     for _ in range(3):
-        states, _ = engine.step(first, plan.phi, plan.problems, states, schedule[0])
+        states, _ = engine.step(first, plan.phi, plan.problems, states, *before.at(0))
     z = states.solver.z[0]
     assert float(jnp.max(states.solver.squares)) > 0
     after = engine.proceed(first, second, states, keys)
@@ -400,8 +401,8 @@ def test_shallow_codes_have_one_stage_and_the_centre_of_their_functions(key):
     plan = inversion.prepare(
         phi(image)[None], phi, 1, image_shape=image.shape, preset="ijcv2016"
     )
-    ((program, schedule),) = plan.phases
-    assert program.jitter == 1 and len(schedule) == 300
+    (phase,) = plan.phases
+    assert phase.program.jitter == 1 and len(phase.schedule) == 300
     assert plan.problems.ijcv is not None and float(plan.problems.ijcv.data[0]) == 100
     assert float(plan.problems.learning_rate[0]) == pytest.approx(72 * 80 * 160 / 3)
     result = invjax.invert(
