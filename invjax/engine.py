@@ -1,7 +1,7 @@
-"""One lane, the grid of lanes, the loop over phases and steps.
+"""One lane, and what is compiled of the grid of lanes: starts, steps, results.
 
 A run is a sequence of phases, each a program with a schedule; where one ends, the next
-one's solver starts anew from the image found so far.
+one's solver starts anew from the image found so far. `chunks` runs the loop.
 
 On CPU the compiled program is one step of one lane, called from a host loop: XLA does
 not parallelise convolutions inside its loops there, wider programs are no faster, and a
@@ -12,24 +12,21 @@ identity.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from invjax import objective, priors, solvers
+from invjax import objective, priors
 from invjax.priors import Canvas
+from invjax.programs import Program
 from invjax.representations.tracing import Argument
-from invjax.types import DataTerm, Image, PRNGKey, PRNGKeys, Scalar
+from invjax.types import Image, PRNGKey, PRNGKeys, Scalar
 
 CONVERGED, BUDGET, FAILED = 0, 1, 2
 STATUS_WORDS = ("converged", "budget", "failed")
 """Words for `Result.status`, by its value."""
-
-_SCAN_STEPS = 50
 
 
 class Result(NamedTuple):
@@ -101,133 +98,6 @@ class _LaneState(NamedTuple):
     is_alive: Bool[Array, ""]
     num_steps: Int[Array, ""]
     key: PRNGKey | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """The static part of a lane's computation.
-
-    Attributes:
-      solver: with its choices.
-      image_shape: [h, w, c] of what the representation sees.
-      form: whose energy is minimised.
-      exponents: of the regularisers that are minimised.
-      data_term: how far a code is from the target.
-      jitter: places of the image along each axis of its canvas; 1 is none.
-      start: "gaussian" or "uniform" noise; see `start`.
-    """
-
-    solver: solvers.Solver
-    image_shape: tuple[int, int, int]
-    form: Literal["cvpr2015", "ijcv2016"] = "cvpr2015"
-    exponents: objective.Exponents = objective.Exponents()  # noqa: RUF009
-    data_term: DataTerm = objective.squared_error
-    jitter: int = 1
-    start: Literal["gaussian", "uniform"] = "gaussian"
-
-    @property
-    def canvas_shape(self) -> tuple[int, int, int]:
-        return priors.canvas_shape(self.image_shape, jitter=self.jitter)
-
-    @property
-    def minimises_energy(self) -> bool:
-        """Whether the objective of a step is the energy of its image."""
-        return self.form == "cvpr2015" and self.jitter == 1
-
-    def minimised(
-        self,
-        z: Canvas,
-        phi: Argument,
-        problem: objective.Problem,
-        *,
-        seen: Image | None = None,
-    ) -> tuple[Scalar, objective.Terms]:
-        """What is minimised, of an image or a canvas of which a part is seen."""
-        form = objective.energy if self.form == "cvpr2015" else objective.ijcv_energy
-        return form(
-            z,
-            phi,
-            problem,
-            exponents=self.exponents,
-            data_term=self.data_term,
-            seen=seen,
-        )
-
-    def energy(
-        self, z: Image, phi: Argument, problem: objective.Problem
-    ) -> tuple[Scalar, objective.Terms]:
-        """The energy of `Result`: alpha 6 and beta 2 where it is not minimised."""
-        if self.form == "cvpr2015":
-            return self.minimised(z, phi, problem)
-        return objective.energy(z, phi, problem, data_term=self.data_term)
-
-
-class Phase(NamedTuple):
-    """A program, and what changes from step to step.
-
-    Attributes:
-      program: the static part.
-      schedule: share of the learning rate at each step.
-      relaxation: how far the representation's derivative is relaxed at each step, 0 to
-        1, where it can be; None is exact throughout. See `relaxation`.
-    """
-
-    program: Program
-    schedule: Float[np.ndarray, " t"]
-    relaxation: Float[np.ndarray, " t"] | None = None
-
-    def at(self, steps: int | slice) -> tuple[Any, Any]:
-        """Share of the rate, and relaxation: what `step` and `scan_steps` take."""
-        relaxation = None if self.relaxation is None else self.relaxation[steps]
-        return self.schedule[steps], relaxation
-
-
-def run_chunk(
-    phases: Sequence[Phase],
-    phi: Argument,
-    problems: objective.Problem,
-    keys: PRNGKeys,
-    *,
-    start_scale: Scalar,
-    initial: Float[Array, "l h w c"] | None = None,
-    history_every: int,
-    scan: bool,
-) -> Result:
-    """All steps of a chunk of lanes.
-
-    Args:
-      phases: in order.
-      phi: the representation.
-      problems: fields with a lane axis as in `LANE_AXES`.
-      keys: [l], of the lanes.
-      start_scale, initial: as in `start`.
-      history_every: k of `Result.history`.
-      scan: whether the loop over steps is compiled.
-    """
-    states = start(phases[0].program, keys, start_scale, initial)
-    # Numbers that steps return; waiting for them also lets an interrupt through.
-    history: list[np.ndarray] = []
-    done = 0
-    for number, phase in enumerate(phases):
-        program, num_steps = phase.program, len(phase.schedule)
-        if number > 0:
-            states = proceed(phases[number - 1].program, program, states, keys)
-        if scan:
-            for first in range(0, num_steps, _SCAN_STEPS):
-                pace = phase.at(slice(first, first + _SCAN_STEPS))
-                states, values = scan_steps(program, phi, problems, states, *pace)
-                skipped = -(done + first) % history_every
-                history += list(np.asarray(values)[skipped::history_every])
-        else:
-            for count in range(num_steps):
-                pace = phase.at(count)
-                states, values = step(program, phi, problems, states, *pace)
-                if (done + count) % history_every == 0:
-                    history.append(np.asarray(values))
-        done += num_steps
-    result = _finish(phases[-1].program, phi, problems, states)
-    history.append(np.asarray(result.history))
-    return result._replace(history=np.stack(history, axis=1))
 
 
 LANE_AXES: Any = cast(Any, objective.Problem)(
@@ -380,7 +250,7 @@ def scan_steps(
 
 
 @functools.partial(jax.jit, static_argnames="program")
-def _finish(
+def finish(
     program: Program, phi: Argument, problems: objective.Problem, states: _LaneState
 ) -> Result:
     """Results with the final objective as their history."""

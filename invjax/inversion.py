@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax import engine, objective
+from invjax import chunks, engine
 from invjax.engine import Execution, Result
 from invjax.planning import Settings, prepare
 from invjax.types import PRNGKey, PRNGKeys, Representation
@@ -172,24 +172,7 @@ def invert_batch(
     execution = execution or engine.default_execution()
     if execution.width < 1:
         raise ValueError(f"execution.width is {execution.width}; it must be positive")
-    results = []
-    for first in range(0, len(keys), execution.width):
-        # The last chunk is filled up with copies of its first lane.
-        numbers = np.arange(first, first + execution.width)
-        lanes = np.where(numbers < len(keys), numbers, first)
-        chunk = engine.run_chunk(
-            plan.phases,
-            plan.phi,
-            _take(plan.problems, lanes),
-            keys[lanes],
-            start_scale=plan.start_scale,
-            initial=None if plan.initial is None else plan.initial[lanes],
-            history_every=history_every,
-            scan=execution.scan,
-        )
-        kept = len(keys) - first
-        results.append(jax.tree.map(lambda leaf, n=kept: np.asarray(leaf)[:n], chunk))
-    return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *results)
+    return chunks.run(keys, plan, execution=execution, history_every=history_every)
 
 
 @_with_settings
@@ -233,10 +216,3 @@ def estimate(
     per_step = (time.perf_counter() - began) / num_timed
     num_steps = sum(len(phase.schedule) for phase in plan.phases)
     return Estimate(per_step * num_steps / execution.width, num_bytes)
-
-
-def _take(problems: objective.Problem, lanes: np.ndarray) -> objective.Problem:
-    axes = engine.LANE_AXES._asdict()
-    counted = {name for name, axis in axes.items() if axis is not None}
-    parts = {name: getattr(problems, name) for name in counted}
-    return problems._replace(**jax.tree.map(lambda leaf: leaf[lanes], parts))

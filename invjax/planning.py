@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from invjax import engine, objective, presets
+from invjax import objective, presets, programs
 from invjax.presets import Preset
 from invjax.representations import tracing
 from invjax.types import DataTerm, Representation
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
       initial: [l, h, w, c], grey levels minus the centre, if not from noise.
     """
 
-    phases: tuple[engine.Phase, ...]
+    phases: tuple[programs.Phase, ...]
     phi: tracing.Argument
     problems: objective.Problem
     start_scale: Array
@@ -113,8 +113,8 @@ def prepare(
     _check_code_shape(argument, target.shape[1:], shape)
     return Plan(
         phases=tuple(
-            engine.Phase(
-                engine.Program(
+            programs.Phase(
+                programs.Program(
                     chosen.solver,
                     shape,
                     form=chosen.form,

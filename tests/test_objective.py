@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from invjax import engine, objective, presets, priors, solvers
+from invjax import engine, objective, presets, priors, programs, solvers
 from invjax.objective import SIGMA
 from invjax.representations import tracing
 
@@ -105,7 +105,7 @@ def test_start_energies_of_the_ijcv_paper():
     uniform noise on +-1: TV 4 a^2 / 3 / V^2, alpha a^6 / 7 / B^6.
     """
     for channels in (1, 3):
-        program = engine.Program(
+        program = programs.Program(
             solvers.DecayedAdaGrad(),
             (300, 280, channels),
             form="ijcv2016",

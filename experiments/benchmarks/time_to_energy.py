@@ -16,7 +16,7 @@ import numpy as np
 from experiments.benchmarks import peers, precisions
 from experiments.benchmarks.report import SECONDS, Report, Subject
 from experiments.benchmarks.timing import Contestant, print_left_out
-from invjax import engine, images, inversion, planning, presets
+from invjax import chunks, engine, images, inversion, planning, presets
 from invjax.representations import tracing
 from invjax.representations.cnn import CnnRepresentation
 
@@ -48,14 +48,8 @@ def run(
 
     def ours() -> engine.Result:
         with precisions.in_jax(precision):
-            return engine.run_chunk(
-                plan.phases,
-                plan.phi,
-                plan.problems,
-                keys,
-                start_scale=plan.start_scale,
-                history_every=10,
-                scan=engine.default_execution().scan,
+            return chunks.run_chunk(
+                keys, plan, history_every=10, scan=engine.default_execution().scan
             )
 
     def call() -> None:

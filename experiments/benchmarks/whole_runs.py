@@ -7,7 +7,7 @@ import jax
 from experiments.benchmarks import memory, networks, precisions
 from experiments.benchmarks.report import SECONDS, Report, Subject, Unit
 from experiments.benchmarks.timing import Contestant, take_turns
-from invjax import engine, planning
+from invjax import chunks, engine, planning, programs
 
 RATE = Unit("inversions/s", lambda seconds, work: work / seconds)
 
@@ -75,17 +75,13 @@ def _chunk(
 ) -> Callable[[], None]:
     keys = jax.random.split(jax.random.key(0), width)
     (phase,) = plan.phases
+    phase = programs.Phase(phase.program, *phase.at(slice(num_steps)))
+    short = plan._replace(phases=(phase,))
 
     def call() -> None:
         with precisions.in_jax(precision):
-            result = engine.run_chunk(
-                [engine.Phase(phase.program, *phase.at(slice(num_steps)))],
-                plan.phi,
-                plan.problems,
-                keys,
-                start_scale=plan.start_scale,
-                history_every=10,
-                scan=engine.default_execution().scan,
+            result = chunks.run_chunk(
+                keys, short, history_every=10, scan=engine.default_execution().scan
             )
         jax.block_until_ready(result)
 
