@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.settings import Settings
 from experiments.targets import Target
-from invjax import engine, inversion, lpips, metrics, presets
+from invjax import engine, inversion, lpips, metrics, presets, results
 from invjax.representations import tracing
 from invjax.types import Representation
 
@@ -113,7 +113,7 @@ def invert(
         inversion.lane_key(settings.seed, lane.target.image_id, lane.start)
         for lane in chunk
     ]
-    results = inversion.invert_batch(
+    batch = inversion.invert_batch(
         jnp.stack(keys),
         np.stack([lane.target.code for lane in chunk]),
         group.phi,
@@ -128,7 +128,7 @@ def invert(
     seconds = (time.perf_counter() - began) / len(chunk)
     outcomes = []
     for number, lane in enumerate(chunk):
-        result = jax.tree.map(lambda leaf, n=number: np.asarray(leaf[n]), results)
+        result = jax.tree.map(lambda leaf, n=number: np.asarray(leaf[n]), batch)
         code = np.asarray(tracing.encode(group.phi, result.image))
         record = _record(lane, result, code, settings, judge)
         record["seconds"] = seconds
@@ -162,7 +162,7 @@ def _record(
         "preset": settings.preset,
         "tv_weight": lane.tv_weight,
         "alpha_weight": alpha_weight(settings),
-        "status": engine.STATUS_WORDS[int(result.status)],
+        "status": results.STATUS_WORDS[int(result.status)],
         "num_steps": int(result.num_steps),
         "energy": float(result.energy),
         "objective": float(result.objective),
@@ -177,7 +177,7 @@ def _record(
     }
     if lane.variant is not None:
         record["variant"] = lane.variant.name
-    if result.status == engine.FAILED:
+    if result.status == results.FAILED:
         return record
     record["relative_error"] = metrics.relative_error(code, lane.target.code)
     record["normalised_error"] = metrics.normalised_error(

@@ -4,12 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax import engine
+from invjax import engine, refilling
 from invjax.engine import Execution, Result
 from invjax.planning import Plan
 from invjax.types import PRNGKeys
 
-_SCAN_STEPS = 50
+SCAN_STEPS = 50
+
+_STEPS_BETWEEN_LOOKS = 5
+"""At a lane's end; every look waits for the step, and the others do not."""
 
 
 def run(
@@ -23,6 +26,10 @@ def run(
       execution: the chunks' width, and how they are run.
       history_every: k of `Result.history`.
     """
+    if execution.scan and plan.problems.tolerance is not None:
+        return refilling.run(
+            keys, plan, width=execution.width, history_every=history_every
+        )
     results = []
     for first in range(0, len(keys), execution.width):
         # The last chunk is filled up with copies of its first lane.
@@ -30,7 +37,7 @@ def run(
         lanes = np.where(numbers < len(keys), numbers, first)
         chunk = run_chunk(
             keys[lanes],
-            take(plan, lanes),
+            plan.of(lanes),
             history_every=history_every,
             scan=execution.scan,
         )
@@ -40,7 +47,7 @@ def run(
 
 
 def run_chunk(keys: PRNGKeys, plan: Plan, *, history_every: int, scan: bool) -> Result:
-    """All steps of a chunk of lanes.
+    """All steps of a chunk of lanes; a phase ends early where all of them converge.
 
     Args:
       keys: [l].
@@ -49,39 +56,38 @@ def run_chunk(keys: PRNGKeys, plan: Plan, *, history_every: int, scan: bool) -> 
       scan: whether the loop over steps is compiled.
     """
     phases, phi, problems = plan.phases, plan.phi, plan.problems
-    states = engine.start(phases[0].program, keys, plan.start_scale, plan.initial)
+    is_watched = problems.tolerance is not None
+    states = engine.start(
+        phases[0].program, keys, plan.start_scale, plan.initial, is_watched=is_watched
+    )
     # Numbers that steps return; waiting for them also lets an interrupt through.
-    history: list[np.ndarray] = []
+    history = plan.empty_history(history_every)
     done = 0
     for number, phase in enumerate(phases):
         program, num_steps = phase.program, len(phase.schedule)
         if number > 0:
             states = engine.proceed(phases[number - 1].program, program, states, keys)
-        if scan:
-            for first in range(0, num_steps, _SCAN_STEPS):
-                pace = phase.at(slice(first, first + _SCAN_STEPS))
+        at_once = SCAN_STEPS if scan else 1
+        for first in range(0, num_steps, at_once):
+            is_look = is_watched and (scan or first % _STEPS_BETWEEN_LOOKS == 0)
+            if is_look and not np.any(engine.is_descending(states)):
+                break
+            step = done + first
+            if scan:
+                pace = phase.at(slice(first, first + SCAN_STEPS))
                 states, values = engine.scan_steps(
                     program, phi, problems, states, *pace
                 )
-                skipped = -(done + first) % history_every
-                history += list(np.asarray(values)[skipped::history_every])
-        else:
-            for count in range(num_steps):
-                pace = phase.at(count)
+                skipped = -step % history_every
+                rows = np.asarray(values)[skipped::history_every]
+                column = (step + skipped) // history_every
+                history[:, column : column + len(rows)] = rows.T
+            else:
+                pace = phase.at(first)
                 states, values = engine.step(program, phi, problems, states, *pace)
-                if (done + count) % history_every == 0:
-                    history.append(np.asarray(values))
+                if step % history_every == 0:
+                    history[:, step // history_every] = np.asarray(values)
         done += num_steps
     result = engine.finish(phases[-1].program, phi, problems, states)
-    history.append(np.asarray(result.history))
-    return result._replace(history=np.stack(history, axis=1))
-
-
-def take(plan: Plan, lanes: np.ndarray) -> Plan:
-    """The plan of some of its lanes."""
-    axes = engine.LANE_AXES._asdict()
-    counted = {name for name, axis in axes.items() if axis is not None}
-    parts = {name: getattr(plan.problems, name) for name in counted}
-    problems = plan.problems._replace(**jax.tree.map(lambda leaf: leaf[lanes], parts))
-    initial = None if plan.initial is None else plan.initial[lanes]
-    return plan._replace(problems=problems, initial=initial)
+    history[:, -1] = np.asarray(result.history)
+    return result._replace(history=history)

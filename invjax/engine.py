@@ -22,45 +22,11 @@ from invjax import objective, priors
 from invjax.priors import Canvas
 from invjax.programs import Program
 from invjax.representations.tracing import Argument
+from invjax.results import BUDGET, CONVERGED, FAILED, Result
 from invjax.types import Image, PRNGKey, PRNGKeys, Scalar
 
-CONVERGED, BUDGET, FAILED = 0, 1, 2
-STATUS_WORDS = ("converged", "budget", "failed")
-"""Words for `Result.status`, by its value."""
-
-
-class Result(NamedTuple):
-    """What became of a lane; `invert_batch` puts a leading [l] on every field.
-
-    Attributes:
-      image: [h, w, c] in the representation's range ([0, 1], not clipped): the final
-        iterate, or of a failed lane the last one whose objective was finite. Of a
-        jittered canvas its central crop.
-      energy: of `image`: data term + weighted regularisers, the CVPR 2015 form whatever
-        was minimised, so that presets can be compared.
-      objective: what was minimised, at `image` and without jitter; the energy itself
-        under all presets but ijcv2016.
-      terms: the energy's summands (data, alpha, tv), weights included.
-      status: int32; see `STATUS_WORDS`.
-      num_steps: steps taken before the lane ended or failed.
-      best_image, best_energy: the iterate of lowest energy. Where steps do not know
-        the energy (under ijcv2016, and with jitter), the better by energy of two: the
-        final iterate, and that of the lowest objective in a step.
-      history: what was minimised at steps 0, k, 2k, ..., with the crop that the step
-        drew, and `objective` last; NaN after a failure. It is the energy wherever that
-        is what is minimised, without jitter; elsewhere the energy of every step would
-        cost one more pass through the representation.
-    """
-
-    image: Image
-    energy: Scalar
-    objective: Scalar
-    terms: objective.Terms
-    status: Int[Array, ""]
-    num_steps: Int[Array, ""]
-    best_image: Image
-    best_energy: Scalar
-    history: Float[Array, " t"]
+PATIENCE = 25
+"""Steps without progress after which a lane has converged; see `Progress`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +49,28 @@ def default_execution() -> Execution:
     return Execution(width=16, scan=True)
 
 
-class _LaneState(NamedTuple):
+class Progress(NamedTuple):
+    """How far a lane has come in a phase; what a tolerance is held against.
+
+    Attributes:
+      first: the lane's `num_steps` when the phase began.
+      lowest: objective of the phase so far.
+      reference: `lowest` when it had last fallen by the tolerance.
+      num_stalled: steps taken since.
+    """
+
+    first: Int[Array, "*l"]
+    lowest: Float[Array, "*l"]
+    reference: Float[Array, "*l"]
+    num_stalled: Int[Array, "*l"]
+
+
+class LaneState(NamedTuple):
     """Carry of the loop.
 
     `last` is the newest iterate whose objective was finite; it and `best` are images,
     not canvases. `key` draws the jitter, together with `num_steps`; without jitter it
-    is None.
+    is None. So is `progress` without a tolerance.
     """
 
     solver: Any
@@ -98,6 +80,7 @@ class _LaneState(NamedTuple):
     is_alive: Bool[Array, ""]
     num_steps: Int[Array, ""]
     key: PRNGKey | None
+    progress: Progress | None
 
 
 LANE_AXES: Any = cast(Any, objective.Problem)(
@@ -109,17 +92,20 @@ LANE_AXES: Any = cast(Any, objective.Problem)(
     learning_rate=0,
     ijcv=0,
     range_bound=0,
+    tolerance=0,
 )
 """Which axis of a `Problem` counts lanes."""
 
 
-@functools.partial(jax.jit, static_argnames="program")
+@functools.partial(jax.jit, static_argnames=("program", "is_watched"))
 def start(
     program: Program,
     keys: PRNGKeys,
     scale: Scalar,
     initial: Float[Array, "l h w c"] | None = None,
-) -> _LaneState:
+    *,
+    is_watched: bool = False,
+) -> LaneState:
     """States of lanes at noise, or at given images.
 
     Args:
@@ -130,9 +116,10 @@ def start(
         quantile (of the values, not of their size) is `scale`: +-1.11 `scale`.
       initial: [l, h, w, c], grey levels minus the centre: used instead of noise, in
         the middle of a canvas of zeros.
+      is_watched: whether there is a tolerance to converge by.
     """
 
-    def lane(key: PRNGKey, initial: Image | None) -> _LaneState:
+    def lane(key: PRNGKey, initial: Image | None) -> LaneState:
         if initial is not None:
             z = priors.on_canvas(initial, jitter=program.jitter)
         elif program.start == "gaussian":
@@ -142,7 +129,7 @@ def start(
             noise = jax.random.uniform(key, program.canvas_shape, minval=-1, maxval=1)
             z = noise * (scale / jnp.quantile(noise, 0.95))
         image = priors.central_crop(z, program.image_shape)
-        return _LaneState(
+        return LaneState(
             solver=program.solver.init(z),
             last=image,
             best=image,
@@ -151,6 +138,7 @@ def start(
             is_alive=jnp.asarray(True),
             num_steps=jnp.asarray(0, jnp.int32),
             key=_jitter_key(program, key),
+            progress=_no_progress(jnp.asarray(0, jnp.int32)) if is_watched else None,
         )
 
     return jax.vmap(lane)(keys, initial)
@@ -158,19 +146,34 @@ def start(
 
 @functools.partial(jax.jit, static_argnames=("before", "program"))
 def proceed(
-    before: Program, program: Program, states: _LaneState, keys: PRNGKeys
-) -> _LaneState:
+    before: Program, program: Program, states: LaneState, keys: PRNGKeys
+) -> LaneState:
     """States of a new phase, at the central crop of what the last one found."""
 
-    def lane(state: _LaneState, key: PRNGKey) -> _LaneState:
+    def lane(state: LaneState, key: PRNGKey) -> LaneState:
         z = before.solver.variable(state.solver, before.canvas_shape)
         image = priors.central_crop(z, before.image_shape)
         canvas = priors.on_canvas(image, jitter=program.jitter)
+        progress = state.progress and _no_progress(state.num_steps)
         return state._replace(
-            solver=program.solver.init(canvas), key=_jitter_key(program, key)
+            solver=program.solver.init(canvas),
+            key=_jitter_key(program, key),
+            progress=progress,
         )
 
     return jax.vmap(lane)(states, keys)
+
+
+def _no_progress(num_steps: Int[Array, ""]) -> Progress:
+    infinite = jnp.asarray(jnp.inf, jnp.float32)
+    return Progress(num_steps, infinite, infinite, jnp.asarray(0, jnp.int32))
+
+
+def is_descending(state: LaneState) -> Bool[Array, "*l"]:
+    """Whether a lane, or each of them, has neither failed nor converged."""
+    if state.progress is None:
+        return state.is_alive
+    return state.is_alive & (state.progress.num_stalled < PATIENCE)
 
 
 def _jitter_key(program: Program, key: PRNGKey) -> PRNGKey | None:
@@ -178,53 +181,82 @@ def _jitter_key(program: Program, key: PRNGKey) -> PRNGKey | None:
     return jax.random.fold_in(key, 1) if program.jitter > 1 else None
 
 
+def _step_lane(
+    program: Program,
+    phi: Argument,
+    problem: objective.Problem,
+    state: LaneState,
+    share: Scalar,
+    is_due: Bool[Array, ""] | None = None,
+) -> tuple[LaneState, Scalar]:
+    """One step of a lane that is due one, and the objective it started from."""
+    z = program.solver.variable(state.solver, program.canvas_shape)
+
+    def value_at(z: Canvas) -> tuple[Scalar, objective.Terms]:
+        if state.key is None:
+            return program.minimised(z, phi, problem)
+        key = jax.random.fold_in(state.key, state.num_steps)
+        offset = priors.random_offset(key, jitter=program.jitter)
+        seen = priors.crop_at(z, offset, program.image_shape)
+        return program.minimised(z, phi, problem, seen=seen)
+
+    (value, _), gradient = jax.value_and_grad(value_at, has_aux=True)(z)
+    is_finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
+    is_due = is_descending(state) if is_due is None else is_due & is_descending(state)
+    is_taken = is_due & is_finite
+    is_best = is_taken & (value < state.best_objective)
+    rate = problem.learning_rate * share
+    updated = program.solver.update(gradient, state.solver, rate)
+    if problem.range_bound is not None:
+        moved = program.solver.variable(updated, program.canvas_shape)
+        bounded = priors.bound_colours(moved, problem.range_bound)
+        updated = program.solver.move(updated, bounded)
+    image = priors.central_crop(z, program.image_shape)
+    state = state._replace(
+        solver=_select(is_taken, updated, state.solver),
+        last=jnp.where(is_taken, image, state.last),
+        best=jnp.where(is_best, image, state.best),
+        best_objective=jnp.where(is_best, value, state.best_objective),
+        is_alive=state.is_alive & (is_taken | ~is_due),
+        num_steps=state.num_steps + is_taken,
+        progress=_advanced(state.progress, problem.tolerance, value, is_taken),
+    )
+    return state, jnp.where(is_taken, value, jnp.nan)
+
+
+def _advanced(
+    progress: Progress | None,
+    tolerance: Scalar | None,
+    value: Scalar,
+    is_taken: Bool[Array, ""],
+) -> Progress | None:
+    if progress is None or tolerance is None:
+        return progress
+    lowest = jnp.where(is_taken, jnp.minimum(progress.lowest, value), progress.lowest)
+    has_fallen = progress.reference - lowest > tolerance * jnp.abs(lowest)
+    return Progress(
+        first=progress.first,
+        lowest=lowest,
+        reference=jnp.where(has_fallen, lowest, progress.reference),
+        num_stalled=jnp.where(has_fallen, 0, progress.num_stalled + is_taken),
+    )
+
+
 def _step_lanes(
     program: Program,
     phi: Argument,
     problems: objective.Problem,
-    states: _LaneState,
+    states: LaneState,
     share: Scalar,
     relaxation: Scalar | None = None,
-) -> tuple[_LaneState, Float[Array, " l"]]:
+) -> tuple[LaneState, Float[Array, " l"]]:
     """One step of every lane, and the objectives it started from."""
     if relaxation is not None:
         phi = phi.relaxed(relaxation)
-
-    def lane(
-        problem: objective.Problem, state: _LaneState
-    ) -> tuple[_LaneState, Scalar]:
-        z = program.solver.variable(state.solver, program.canvas_shape)
-
-        def value_at(z: Canvas) -> tuple[Scalar, objective.Terms]:
-            if state.key is None:
-                return program.minimised(z, phi, problem)
-            key = jax.random.fold_in(state.key, state.num_steps)
-            offset = priors.random_offset(key, jitter=program.jitter)
-            seen = priors.crop_at(z, offset, program.image_shape)
-            return program.minimised(z, phi, problem, seen=seen)
-
-        (value, _), gradient = jax.value_and_grad(value_at, has_aux=True)(z)
-        is_finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
-        is_alive = state.is_alive & is_finite
-        is_best = is_alive & (value < state.best_objective)
-        rate = problem.learning_rate * share
-        updated = program.solver.update(gradient, state.solver, rate)
-        if problem.range_bound is not None:
-            moved = program.solver.variable(updated, program.canvas_shape)
-            bounded = priors.bound_colours(moved, problem.range_bound)
-            updated = program.solver.move(updated, bounded)
-        image = priors.central_crop(z, program.image_shape)
-        state = state._replace(
-            solver=_select(is_alive, updated, state.solver),
-            last=jnp.where(is_alive, image, state.last),
-            best=jnp.where(is_best, image, state.best),
-            best_objective=jnp.where(is_best, value, state.best_objective),
-            is_alive=is_alive,
-            num_steps=state.num_steps + is_alive,
-        )
-        return state, jnp.where(is_alive, value, jnp.nan)
-
-    return jax.vmap(lane, in_axes=(LANE_AXES, 0))(problems, states)
+    return jax.vmap(
+        lambda problem, state: _step_lane(program, phi, problem, state, share),
+        in_axes=(LANE_AXES, 0),
+    )(problems, states)
 
 
 step = functools.partial(jax.jit, static_argnames="program", donate_argnames="states")(
@@ -237,10 +269,10 @@ def scan_steps(
     program: Program,
     phi: Argument,
     problems: objective.Problem,
-    states: _LaneState,
+    states: LaneState,
     shares: Float[Array, " t"],
     relaxation: Float[Array, " t"] | None = None,
-) -> tuple[_LaneState, Float[Array, "t l"]]:
+) -> tuple[LaneState, Float[Array, "t l"]]:
     """`step` for several steps in one program, and the objectives of each."""
     return jax.lax.scan(
         lambda states, now: _step_lanes(program, phi, problems, states, *now),
@@ -249,13 +281,59 @@ def scan_steps(
     )
 
 
+@functools.partial(
+    jax.jit, static_argnames=("program", "num_steps"), donate_argnames="states"
+)
+def scan_at_own_pace(
+    program: Program,
+    phi: Argument,
+    problems: objective.Problem,
+    states: LaneState,
+    schedule: Float[Array, " n"],
+    relaxation: Float[Array, " n"] | None = None,
+    *,
+    num_steps: int,
+) -> tuple[LaneState, Float[Array, "t l"]]:
+    """`scan_steps` for lanes that began the phase at different times.
+
+    Each reads the whole phase's schedule at the number of steps that it has taken in
+    it, and stands still after the last, so that its result is that of a lane alone.
+    """
+
+    def lane(problem: objective.Problem, state: LaneState) -> tuple[LaneState, Scalar]:
+        position = steps_in_phase(state)
+        # Beyond the end the index is the last one, and nothing is done.
+        relaxed = phi if relaxation is None else phi.relaxed(relaxation[position])
+        is_due = position < len(schedule)
+        return _step_lane(program, relaxed, problem, state, schedule[position], is_due)
+
+    together = jax.vmap(lane, in_axes=(LANE_AXES, 0))
+    return jax.lax.scan(
+        lambda states, _: together(problems, states), states, length=num_steps
+    )
+
+
+def steps_in_phase(state: LaneState) -> Int[Array, "*l"]:
+    """Steps that a watched lane, or each of them, has taken in its phase."""
+    assert state.progress is not None
+    return state.num_steps - state.progress.first
+
+
+@jax.jit
+def replace_lanes(
+    is_new: Bool[Array, " l"], new: LaneState, old: LaneState
+) -> LaneState:
+    """The new states where `is_new`, the old ones elsewhere."""
+    return jax.vmap(_select)(is_new, new, old)
+
+
 @functools.partial(jax.jit, static_argnames="program")
 def finish(
-    program: Program, phi: Argument, problems: objective.Problem, states: _LaneState
+    program: Program, phi: Argument, problems: objective.Problem, states: LaneState
 ) -> Result:
     """Results with the final objective as their history."""
 
-    def lane(problem: objective.Problem, state: _LaneState) -> Result:
+    def lane(problem: objective.Problem, state: LaneState) -> Result:
         z = program.solver.variable(state.solver, program.canvas_shape)
         z = priors.central_crop(z, program.image_shape)
         energy, _ = program.energy(z, phi, problem)
@@ -269,12 +347,13 @@ def finish(
             lowest, _ = program.energy(state.best, phi, problem)
         is_best = is_alive & (final < lowest)
         best = jnp.where(is_best, z, state.best)
+        ending = jnp.where(is_descending(state), BUDGET, CONVERGED)
         return Result(
             image=objective.to_image(z, problem.centre),
             energy=final,
             objective=minimised,
             terms=terms,
-            status=jnp.where(is_alive, BUDGET, FAILED).astype(jnp.int32),
+            status=jnp.where(is_alive, ending, FAILED).astype(jnp.int32),
             num_steps=state.num_steps,
             best_image=objective.to_image(best, problem.centre),
             best_energy=jnp.where(is_best, final, lowest),

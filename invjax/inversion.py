@@ -111,6 +111,12 @@ def invert(
       range_bound: largest norm of a pixel's colour vector around the centre, grey
         levels, imposed after every step; infinite for none. By default 160 under
         ijcv2016, none elsewhere.
+      tolerance: ends a lane, as "converged", when `engine.PATIENCE` steps in a row have
+        lowered the best value of what is minimised by less than this share of it. By
+        default no lane ends before its steps: the papers' methods have no such rule.
+        It knows nothing of the schedule: a lane that makes no progress at a high rate,
+        or that jitters, ends though lower rates might take it further. In a descent of
+        several phases it ends the phase, and the next one begins.
       initial_image: [h, w, c] in [0, 1] to start from in place of noise.
       mask: M, broadcast against the code: zero where a feature is free.
       centre: grey levels (0 to 255) that the regularisers pull towards; by default
@@ -154,8 +160,8 @@ def invert_batch(
       codes: [l, ...].
       phi, image_shape, preset, num_steps, data_term, beta, jitter, mask, centre,
         history_every: shared by the lanes, as in `invert`.
-      learning_rate, tv_weight, alpha_weight, data_weight, range_bound: a number, or one
-        per lane [l].
+      learning_rate, tv_weight, alpha_weight, data_weight, range_bound, tolerance: a
+        number, or one per lane [l].
       initial_image: [h, w, c], or one per lane [l, h, w, c].
       execution: how to run it. On CPU a lane has the same bits alone and in any batch.
 

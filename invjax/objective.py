@@ -65,6 +65,7 @@ class Problem(NamedTuple):
       learning_rate: of the solver, in its own units.
       ijcv: weights of the IJCV objective, where that is what is minimised.
       range_bound: largest norm of a colour vector of z, grey levels; None for none.
+      tolerance: see `engine.Result.status`; None for no end but that of the schedule.
     """
 
     target: Code
@@ -75,6 +76,7 @@ class Problem(NamedTuple):
     learning_rate: Scalar
     ijcv: IjcvWeights | None = None
     range_bound: Scalar | None = None
+    tolerance: Scalar | None = None
 
 
 class Terms(NamedTuple):

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypedDict
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from invjax import objective, presets, programs
+from invjax import engine, objective, presets, programs
 from invjax.presets import Preset
 from invjax.representations import tracing
 from invjax.types import DataTerm, Representation
@@ -28,6 +29,7 @@ class Settings(TypedDict, total=False):
     beta: float
     jitter: int | None
     range_bound: ArrayLike | None
+    tolerance: ArrayLike | None
     initial_image: Any
     mask: Any
     centre: Any
@@ -50,6 +52,28 @@ class Plan(NamedTuple):
     start_scale: Array
     initial: Array | None
 
+    @property
+    def num_steps(self) -> int:
+        """Of all phases."""
+        return sum(len(phase.schedule) for phase in self.phases)
+
+    def of(self, lanes: np.ndarray) -> "Plan":
+        """The same for some of its lanes, by number."""
+        counted = {
+            name: getattr(self.problems, name)
+            for name, axis in engine.LANE_AXES._asdict().items()
+            if axis is not None
+        }
+        parts = jax.tree.map(lambda leaf: leaf[lanes], counted)
+        initial = None if self.initial is None else self.initial[lanes]
+        return self._replace(problems=self.problems._replace(**parts), initial=initial)
+
+    def empty_history(self, history_every: int) -> np.ndarray:
+        """NaN for every value of `Result.history`, [l, t]."""
+        num_columns = -(-self.num_steps // history_every) + 1
+        shape = (len(self.problems.tv_weight), num_columns)
+        return np.full(shape, np.nan, np.float32)
+
 
 def prepare(
     codes: Any,
@@ -67,6 +91,7 @@ def prepare(
     beta: float = 2.0,
     jitter: int | None = None,
     range_bound: ArrayLike | None = None,
+    tolerance: ArrayLike | None = None,
     initial_image: Any = None,
     mask: Any = None,
     centre: Any = None,
@@ -96,6 +121,7 @@ def prepare(
         centre=_centre(phi, centre, shape, chosen),
         learning_rate=per_lane("learning_rate", learning_rate, chosen.rate(shape)),
         range_bound=_range_bound(range_bound, chosen, num_lanes),
+        tolerance=None if tolerance is None else per_lane("tolerance", tolerance, 0),
     )
     if chosen.form == "ijcv2016":
         c = presets.data_weight(phi, data_term=data_term)
