@@ -25,12 +25,14 @@ class Group(NamedTuple):
       targets: what to invert.
       spread: mean distance between the codes of the set (N of the paper); NaN for
         fewer than two.
+      skipped: names of the images left out, since their code is zero everywhere.
     """
 
     name: str
     phi: Representation
     targets: list[Target]
     spread: float
+    skipped: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,7 +41,8 @@ class Variant:
 
     Attributes:
       name: stands in the records as "variant".
-      keywords: of `inversion.invert_batch`: mask, beta, jitter, data_term, ...
+      keywords: of `inversion.invert_batch`: mask, beta, jitter, data_term, ...; also
+        alpha_weight, which then counts in place of the settings'.
     """
 
     name: str
@@ -113,6 +116,9 @@ def invert(
         inversion.lane_key(settings.seed, lane.target.image_id, lane.start)
         for lane in chunk
     ]
+    variant = chunk[0].variant
+    keywords: dict[str, Any] = {"alpha_weight": settings.alpha_weight}
+    keywords |= variant.keywords if variant else {}
     batch = inversion.invert_batch(
         jnp.stack(keys),
         np.stack([lane.target.code for lane in chunk]),
@@ -121,9 +127,8 @@ def invert(
         preset=settings.preset,
         num_steps=settings.steps(group.phi),
         tv_weight=np.array([lane.tv_weight for lane in chunk]),
-        alpha_weight=settings.alpha_weight,
         execution=execution(settings),
-        **(chunk[0].variant.keywords if chunk[0].variant else {}),
+        **keywords,
     )
     seconds = (time.perf_counter() - began) / len(chunk)
     outcomes = []
@@ -140,8 +145,10 @@ def _program(lane: Lane) -> tuple[str, tuple[int, int, int], Variant | None]:
     return lane.group.name, lane.target.image_shape, lane.variant
 
 
-def alpha_weight(settings: Settings) -> float:
-    """lambda_alpha of a run."""
+def alpha_weight(settings: Settings, *, variant: Variant | None = None) -> float:
+    """lambda_alpha of a run, or of those of its lanes that are of a variant."""
+    if variant is not None and "alpha_weight" in variant.keywords:
+        return variant.keywords["alpha_weight"]
     if settings.alpha_weight is None:
         return presets.ALPHA_WEIGHT
     return settings.alpha_weight
@@ -161,7 +168,7 @@ def _record(
         "seed": settings.seed,
         "preset": settings.preset,
         "tv_weight": lane.tv_weight,
-        "alpha_weight": alpha_weight(settings),
+        "alpha_weight": alpha_weight(settings, variant=lane.variant),
         "status": results.STATUS_WORDS[int(result.status)],
         "num_steps": int(result.num_steps),
         "energy": float(result.energy),

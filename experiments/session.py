@@ -1,7 +1,10 @@
 """Carries out the lanes of a binary: targets loaded, progress shown, results kept."""
 
+import itertools
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -16,25 +19,35 @@ from invjax.networks import pretrained
 from invjax.types import Representation
 
 
-def load_groups(config: Settings) -> list[lanes.Group]:
-    """Representations and their targets: everything that can be refused, is here."""
-    photographs = targets.load_images(config) if config.code is None else {}
+def load_groups(config: Settings, *, refuse_zero: bool = True) -> list[lanes.Group]:
+    """Representations and their targets: everything that can be refused, is here.
+
+    Args:
+      config: of the run.
+      refuse_zero: whether a target whose code is zero everywhere is refused, or left
+        out (see `lanes.Group.skipped`) while others remain.
+    """
+    phis = {name: load_representation(name, config) for name in config.representations}
+    prepared = {}
+    if config.code is None:
+        prepared = targets.load_images(list(phis.values()), config)
     groups = []
-    for name in config.representations:
-        phi = load_representation(name, config)
+    for name, phi in phis.items():
         if config.code is not None:
             found = [targets.from_code(config.code, name, phi, config)]
         else:
-            found = targets.from_images(photographs, phi, config)
-        for target in found:
-            # As the data term has it: tiny codes square to zero in float32.
-            if not np.sum(np.square(target.code)) > 0:
-                raise Refusal(
-                    f"{target.name}: its {name} code is zero everywhere, so no error "
-                    "relative to it exists"
-                )
-        spread = metrics.mean_pairwise_distance([target.code for target in found])
-        groups.append(lanes.Group(name, phi, found, spread))
+            found = targets.from_images(prepared, phi, config)
+        # As the data term has it: tiny codes square to zero in float32.
+        is_zero = [not np.sum(np.square(target.code)) > 0 for target in found]
+        kept = [target for target, zero in zip(found, is_zero, strict=True) if not zero]
+        skipped = tuple(itertools.compress((t.name for t in found), is_zero))
+        if skipped and (refuse_zero or not kept):
+            raise Refusal(
+                f"{skipped[0]}: its {name} code is zero everywhere, so no error "
+                "relative to it exists"
+            )
+        spread = metrics.mean_pairwise_distance([target.code for target in kept])
+        groups.append(lanes.Group(name, phi, kept, spread, skipped))
     return groups
 
 
@@ -84,50 +97,71 @@ def run(
     config: Settings,
     folder: RunFolder,
     judge: lpips.Parameters | None,
+    *,
+    measure: Callable[[lanes.Outcome], Mapping[str, Any]] | None = None,
 ) -> Iterator[lanes.Outcome]:
     """Inverts lanes in turn; files are written before a lane is yielded.
 
-    Progress is a bar on a terminal and a line per lane elsewhere.
+    Progress is a bar on a terminal and a line per lane elsewhere, both with the time
+    that passed and, at the pace so far, the time that is left.
+
+    Args:
+      planned: the lanes, in order.
+      config: of the run.
+      folder: of the run.
+      judge: for LPIPS, or None.
+      measure: further numbers for a lane's record, of the same names for every lane.
     """
     bar = tqdm(total=len(planned), unit="lane", disable=not sys.stderr.isatty())
+    began = time.monotonic()
     number = 0
     with bar:
         for chunk in lanes.chunks(planned, config):
             bar.set_description(f"{chunk[0].target.name} {chunk[0].group.name}")
             outcomes = lanes.invert(chunk, config, judge)
             for outcome in outcomes:
+                if measure is not None:
+                    outcome.record.update(measure(outcome))
                 _write_outcome(folder, outcome, config)
             folder.add_records([outcome.record for outcome in outcomes])
             for outcome in outcomes:
                 number += 1
                 bar.update()
                 if bar.disable:
-                    print(_line(number, len(planned), outcome), flush=True)
+                    elapsed = time.monotonic() - began
+                    line = _line(number, len(planned), outcome, elapsed)
+                    print(line, flush=True)
                 yield outcome
 
 
-def print_estimates(config: Settings) -> None:
-    """Lanes, predicted time and memory, representation by representation."""
-    groups = load_groups(config)
-    planned = lanes.plan(groups, config)
+def print_estimates(
+    config: Settings, *, planned: Sequence[lanes.Lane] | None = None
+) -> None:
+    """Lanes, predicted time and memory, representation by representation.
+
+    Args:
+      config: settings of the run.
+      planned: its lanes, group by group; by default those that the flags ask for.
+    """
+    if planned is None:
+        planned = lanes.plan(load_groups(config), config)
     total = 0.0
-    for group in groups:
-        mine = [lane for lane in planned if lane.group is group]
-        if not mine:
-            continue
-        steps = config.steps(group.phi)
+    for name, members in itertools.groupby(planned, lambda lane: lane.group.name):
+        mine = list(members)
+        phi, target = mine[0].group.phi, mine[0].target
+        steps = config.steps(phi)
         estimate = inversion.estimate(
-            group.targets[0].code,
-            group.phi,
+            target.code,
+            phi,
             execution=lanes.execution(config),
-            image_shape=group.targets[0].image_shape,
+            image_shape=target.image_shape,
             preset=config.preset,
             num_steps=steps,
         )
         seconds = estimate.seconds_per_lane * len(mine)
         total += seconds
         print(
-            f"{group.name}: {len(mine)} lanes of {steps} steps, about "
+            f"{name}: {len(mine)} lanes of {steps} steps, about "
             f"{seconds:.0f} s, {estimate.bytes_per_chunk / 2**20:.0f} MiB"
         )
     print(f"{len(planned)} lanes, about {total:.0f} s besides compiling")
@@ -142,11 +176,16 @@ def _write_outcome(folder: RunFolder, outcome: lanes.Outcome, config: Settings) 
             np.savez_compressed(stream, image=outcome.image, code=outcome.code)
 
 
-def _line(number: int, total: int, outcome: lanes.Outcome) -> str:
+def _line(number: int, total: int, outcome: lanes.Outcome, elapsed: float) -> str:
     lane, record = outcome.lane, outcome.record
     error = record["relative_error"]
     result = "failed" if error is None else f"relative error {error:.1%}"
+    passed, left = (
+        tqdm.format_interval(seconds)
+        for seconds in (elapsed, elapsed / number * (total - number))
+    )
     return (
-        f"[{number}/{total}] {lane.target.name} {lane.group.name} tv "
-        f"{lane.tv_weight:g} start {lane.start}: {result}, {record['seconds']:.1f} s"
+        f"[{number}/{total}, {passed} passed, {left} left] {lane.target.name} "
+        f"{lane.group.name} tv {lane.tv_weight:g} start {lane.start}: {result}, "
+        f"{record['seconds']:.1f} s"
     )

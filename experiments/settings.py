@@ -46,7 +46,10 @@ _NUM_STEPS = flags.DEFINE_integer(
     "num_steps", None, "Steps (default: the preset's).", lower_bound=1
 )
 _NUM_STARTS = flags.DEFINE_integer(
-    "num_starts", 1, "Random starts per code.", lower_bound=1
+    "num_starts",
+    None,
+    "Random starts per code (default: 1, or a study's).",
+    lower_bound=1,
 )
 _TV_WEIGHT = flags.DEFINE_list(
     "tv_weight", None, "lambda_V, or several (default: the preset's, by depth)."
@@ -121,12 +124,15 @@ class Request:
     overwrite: bool
 
 
-def from_flags(*, images: str, representations: tuple[str, ...]) -> Request:
+def from_flags(
+    *, images: str, representations: tuple[str, ...], num_starts: int = 1
+) -> Request:
     """The parsed flags as a frozen record.
 
     Args:
       images: the binary's default of --images.
       representations: the binary's default of --representations.
+      num_starts: the binary's default of --num_starts.
 
     Raises:
       Refusal: flags that contradict each other or are no numbers.
@@ -154,7 +160,7 @@ def from_flags(*, images: str, representations: tuple[str, ...]) -> Request:
         representations=names,
         preset=_PRESET.value,
         num_steps=_NUM_STEPS.value,
-        num_starts=_NUM_STARTS.value,
+        num_starts=_NUM_STARTS.value or num_starts,
         tv_weight=_weights(_TV_WEIGHT.value),
         alpha_weight=_ALPHA_WEIGHT.value,
         image_size=_IMAGE_SIZE.value,

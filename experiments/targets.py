@@ -2,6 +2,7 @@
 
 import pathlib
 import zipfile
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,23 +32,36 @@ class Target(NamedTuple):
     image_shape: tuple[int, int, int]
 
 
-def load_images(settings: Settings) -> dict[str, np.ndarray]:
-    """Name -> photograph, float32 [h, w, 3] in [0, 1], of --images.
+Prepared = dict[tuple[str, int | None], dict[str, np.ndarray]]
+"""What `prepare` makes of all images, by what it goes by; then name -> image."""
+
+
+def load_images(phis: Sequence[Representation], settings: Settings) -> Prepared:
+    """The images of --images as the representations want them.
+
+    Each is read once and dropped: a hundred photographs as cameras make them fill the
+    memory, a hundred squares do not. Representations that want the same share it.
 
     Raises:
       images.ImageError: one of them cannot be had.
     """
     assert settings.images is not None
-    return {source.name: images.load(source) for source in images.find(settings.images)}
+    wanted = {_preparation(phi, settings): phi for phi in phis}
+    found: Prepared = {preparation: {} for preparation in wanted}
+    for source in images.find(settings.images):
+        photograph = images.load(source)
+        for preparation, phi in wanted.items():
+            image = prepare(photograph, phi, settings)
+            found[preparation][source.name] = image
+    return found
 
 
 def from_images(
-    photographs: dict[str, np.ndarray], phi: Representation, settings: Settings
+    prepared: Prepared, phi: Representation, settings: Settings
 ) -> list[Target]:
-    """The codes of photographs, each prepared as `phi` wants it."""
+    """The codes of images from `load_images`."""
     targets = []
-    for name, photograph in photographs.items():
-        image = prepare(photograph, phi, settings)
+    for name, image in prepared[_preparation(phi, settings)].items():
         try:
             code = np.asarray(tracing.encode(phi, image))
         except ValueError as error:
@@ -90,15 +104,23 @@ def prepare(
     A network sees a square of its input size, a shallow representation grey levels at
     the native size; --image_size overrides the side, or the short side.
     """
-    size = settings.image_size
-    if isinstance(phi, shallow.Hog | shallow.Dsift):
+    kind, size = _preparation(phi, settings)
+    if kind == "grey":
         if size:
             photograph = images.fit_short_side(photograph, size)
         grey = images.quantise(images.to_grey(photograph))
         return grey.astype(np.float32) / np.float32(255)
-    size = size or _own_shape(phi)[0]
-    resize = images.stretch if settings.resize == "stretch" else images.centre_crop
+    assert size is not None
+    resize = images.stretch if kind == "stretch" else images.centre_crop
     return resize(photograph, size)
+
+
+def _preparation(phi: Representation, settings: Settings) -> tuple[str, int | None]:
+    """How `prepare` goes about it: "grey", "crop" or "stretch", and to which size."""
+    size = settings.image_size
+    if isinstance(phi, shallow.Hog | shallow.Dsift):
+        return "grey", size
+    return settings.resize, size or _own_shape(phi)[0]
 
 
 def _own_shape(phi: Representation) -> tuple[int, int, int]:
