@@ -26,6 +26,7 @@ _OURS = (
     "table.csv",
     "table.md",
     "figure.png",
+    "curves.png",
 )
 _PACKAGES = ("invjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 

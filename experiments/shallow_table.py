@@ -12,15 +12,15 @@ table.md and figure.png: originals, glyphs of their codes, and reconstructions.
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
 
-from experiments import binary, lanes, session, settings, tables
-from experiments.run_folder import RunFolder
+from experiments import binary, lanes, session, settings, studies, tables
 from experiments.settings import Request
-from invjax import files, images
+from invjax import images
 from invjax.report import contact_sheet
 from invjax.representations import glyphs, shallow
 
@@ -28,6 +28,7 @@ _PRESETS = ("fast", "cvpr2015")
 _REPRESENTATIONS = ("hog", "hogb", "dsift")
 _IMAGES = ",".join(f"sample:{name}" for name in images.SAMPLES)
 _SHORT_SIDE = 256
+_MOST_COLUMNS = 12
 # As the paper prints them, with deviations over its images (recalled, not checked).
 _PRINTED = {"hog": "28.1 ± 7.9", "hogb": "10.7 ± 5.2", "dsift": "10.9 ± 7.5"}
 _HEADER = (
@@ -61,7 +62,9 @@ def main() -> None:
     if request.dry_run:
         for preset in _PRESETS:
             print(f"{preset}:")
-            session.print_estimates(dataclasses.replace(config, preset=preset))
+            ours = dataclasses.replace(config, preset=preset)
+            planned = lanes.plan(studies.load_groups(ours), ours)
+            session.print_estimates(ours, planned=planned)
     else:
         run(request)
 
@@ -73,52 +76,57 @@ def run(request: Request) -> None:
       binary.Refusal and the package's own errors: bad input; nothing was written.
     """
     config = request.settings
-    groups = session.load_groups(config)
-    judge = session.load_judge(groups, config)
-    assert request.workdir is not None
-    folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
-    folder.write_config(config.as_json() | {"preset": list(_PRESETS)}, {})
-    finished: list[lanes.Outcome] = []
+    groups = studies.load_groups(config)
+    parts = []
     for preset in _PRESETS:
         ours = dataclasses.replace(config, preset=preset)
         planned = [
             lane._replace(path=f"{preset}/{lane.path}")
             for lane in lanes.plan(groups, ours)
         ]
-        if config.smoke:
-            planned = planned[:1]  # two lanes in all
-        finished += session.run(planned, ours, folder, judge)
-    rows = table_rows(finished)
-    tables.write(folder.path, _HEADER, rows)
-    sheet = contact_sheet.contact_sheet(figure_rows(groups, finished), cell_size=384)
-    with files.whole_file(folder.path / "figure.png") as stream:
-        sheet.save(stream, "PNG")
-    print(tables.markdown(_HEADER, rows))
-    print(f"look at {folder.path}/figure.png")
+        parts.append((ours, planned[:1] if config.smoke else planned))  # two in all
+    shown = studies.first_images(groups, _MOST_COLUMNS)
+    finished = studies.Finished(
+        lambda lane: lane.start == 0 and lane.target.name in shown
+    )
+
+    def write(folder: pathlib.Path) -> None:
+        rows = table_rows(finished.records)
+        tables.write(folder, _HEADER, rows)
+        figure = figure_rows(groups, finished.shown)
+        studies.write_figure(folder, figure, cell_size=384)
+        print(tables.markdown(_HEADER, rows))
+
+    studies.run(
+        request,
+        groups,
+        parts,
+        collect=finished.collect,
+        write=write,
+        judge=session.load_judge(groups, config),
+        recorded={"preset": list(_PRESETS)},
+    )
 
 
-def table_rows(finished: Sequence[lanes.Outcome]) -> list[list[str]]:
+def table_rows(records: Sequence[dict]) -> list[list[str]]:
     """A row per representation, preset and lambda: mean and deviation over lanes."""
-    groups: dict[tuple[str, str, float], list[dict]] = {}
-    for outcome in finished:
-        record = outcome.record
-        key = (record["representation"], record["preset"], record["tv_weight"])
-        groups.setdefault(key, []).append(record)
     rows = []
-    for (name, preset, tv_weight), records in groups.items():
-        done = [record for record in records if record["status"] != "failed"]
+    groups = studies.by(records, "representation", "preset", "tv_weight")
+    for (name, preset, tv_weight), some in groups.items():
+        errors = studies.finite(some, "relative_error")
+        normalised = studies.finite(some, "normalised_error")
         rows.append(
             [
                 name,
                 preset,
                 f"{tv_weight:g}",
-                str(max(record["num_steps"] for record in records)),
-                _mean(done, "energy", 1, 4, deviation=False),
-                _mean(done, "relative_error", 100, 1),
-                _mean(done, "normalised_error", 100, 1),
-                _PRINTED.get(name, "–"),
-                _mean(done, "ssim", 1, 2),
-                f"{len(records) - len(done)} of {len(records)}",
+                str(max(record["num_steps"] for record in some)),
+                studies.mean(studies.finite(some, "energy"), digits=4),
+                studies.mean_and_deviation(errors, scale=100),
+                studies.mean_and_deviation(normalised, scale=100),
+                _PRINTED.get(name, studies.NOTHING),
+                studies.mean_and_deviation(studies.finite(some, "ssim"), digits=2),
+                studies.failures(some),
             ]
         )
     return rows
@@ -137,12 +145,12 @@ def figure_rows(
         contact_sheet.Cell(target.original, target.name)
         for target in groups[0].targets
         if target.original is not None
-    ]
+    ][:_MOST_COLUMNS]
     rows = [contact_sheet.Row("originals, grey", originals)] if originals else []
     for group in groups:
         cells = [
             contact_sheet.Cell(_glyph(group.phi, target.code)[..., None], target.name)
-            for target in group.targets
+            for target in group.targets[:_MOST_COLUMNS]
         ]
         rows.append(contact_sheet.Row(f"{group.name}: the code", cells))
         reconstructions: dict[str, list[contact_sheet.Cell]] = {}
@@ -172,22 +180,6 @@ def _glyph(phi: object, code: np.ndarray) -> np.ndarray:
     if isinstance(phi, shallow.Hog):
         return glyphs.hog_glyph(code)
     return glyphs.dsift_glyph(code)
-
-
-def _mean(
-    records: Sequence[dict],
-    field: str,
-    scale: float,
-    digits: int,
-    *,
-    deviation: bool = True,
-) -> str:
-    values = [scale * r[field] for r in records if r[field] is not None]
-    values = [value for value in values if np.isfinite(value)]
-    if not values:
-        return "–"
-    mean = f"{np.mean(values):.{digits}f}"
-    return f"{mean} ± {np.std(values):.{digits}f}" if deviation else mean
 
 
 if __name__ == "__main__":
