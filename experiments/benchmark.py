@@ -44,6 +44,7 @@ from experiments.benchmarks import (
 )
 from experiments.benchmarks.report import Report
 from experiments.binary import Refusal
+from experiments.layer_flag import LAYERS
 from invjax import images
 from invjax.networks import pretrained
 from invjax.representations.cnn import CnnRepresentation
@@ -54,9 +55,6 @@ _FIRST = ("alexnet/relu1", "alexnet/relu3", "alexnet/pool5")
 CASES = ("shallow", "ops", "throughput", "time_to_energy", "compile", "samples")
 
 _CASES = flags.DEFINE_list("cases", None, f"Of {', '.join(CASES)} (default: all).")
-_LAYERS = flags.DEFINE_list(
-    "layers", None, "Comma-separated NETWORK/LAYER (default: by case and backend)."
-)
 _BATCHES = flags.DEFINE_list(
     "batches", None, "Comma-separated lanes or images (default: by case and backend)."
 )
@@ -138,8 +136,8 @@ def _plan(given: settings.Settings) -> _Plan:
     default_cases = ("ops", "throughput") if smoke else CASES
     default_precisions = ("float32",) if is_cpu else ("tf32", "bfloat16")
     layers = batches = None
-    if _LAYERS.value is not None:
-        layers = tuple(name.strip() for name in _LAYERS.value)
+    if LAYERS.value is not None:
+        layers = tuple(name.strip() for name in LAYERS.value)
         for name in layers:
             try:
                 networks.find(name)

@@ -1,0 +1,260 @@
+"""Figure 6 and Table 3 of CVPR 2015: every layer of a network, at three lambda_V.
+
+    python -m experiments.layer_progression --workdir=runs/layers
+
+inverts the four sample photographs at all layers of AlexNet whose weights are at hand
+(conv1 to pool5) with lambda_V 0.5, 5 and 50: about half an hour on two cores. The paper
+prints errors of 10 to 22 % over 100 other images at the lambda_V it uses, of a network
+much like AlexNet (CNN-A); there they grow with lambda_V, most in the first layers, and
+hardly with depth. See experiments/README.md for what comes out here.
+
+    python -m experiments.layer_progression --workdir=runs/mine --images=photos/ \
+        --network=vgg16 --layers=relu1_1,relu3_3,pool5
+
+Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md (in bold: the
+lambda_V that presets take), figure.png (the first image at all layers) and curves.png.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from experiments import (
+    binary,
+    curves,
+    lanes,
+    layer_flag,
+    session,
+    settings,
+    studies,
+    tables,
+)
+from experiments.settings import Request
+from invjax import images, presets
+from invjax.networks import NETWORKS, pretrained
+from invjax.report import contact_sheet
+
+_NETWORK = flags.DEFINE_string("network", "alexnet", "Whose layers are inverted.")
+
+_IMAGES = ",".join(f"sample:{name}" for name in images.SAMPLES)
+_MOST_COLUMNS = 7
+_LIKE_CNN_A = ("alexnet", "caffenet")
+# As the paper prints them, per lambda_V, with deviations over its images (recalled, not
+# checked).
+_PRINTED = {
+    "conv1": ("10.0 ± 5.0", "20.2 ± 9.3", "40.8 ± 17.0"),
+    "relu1": ("11.3 ± 5.5", "22.4 ± 10.3", "45.2 ± 18.7"),
+    "mpool1": ("21.9 ± 9.2", "30.3 ± 13.6", "54.1 ± 22.7"),
+    "norm1": ("20.3 ± 5.0", "28.2 ± 7.6", "48.1 ± 11.8"),
+    "conv2": ("12.4 ± 3.1", "20.0 ± 4.9", "39.7 ± 9.1"),
+    "relu2": ("13.1 ± 3.8", "17.4 ± 5.0", "32.8 ± 7.7"),
+    "mpool2": ("15.5 ± 4.7", "18.2 ± 5.5", "32.7 ± 8.0"),
+    "norm2": ("15.9 ± 4.6", "18.4 ± 5.0", "32.4 ± 7.0"),
+    "conv3": ("14.5 ± 4.7", "14.4 ± 3.6", "25.6 ± 5.6"),
+    "relu3": ("16.5 ± 5.3", "15.1 ± 3.3", "26.9 ± 5.2"),
+    "conv4": ("14.9 ± 3.8", "13.3 ± 2.6", "23.3 ± 4.1"),
+    "relu4": ("13.8 ± 3.8", "14.0 ± 2.8", "23.9 ± 4.6"),
+    "conv5": ("12.6 ± 2.8", "15.4 ± 2.7", "25.7 ± 4.3"),
+    "relu5": ("15.6 ± 5.1", "13.9 ± 3.2", "20.1 ± 4.3"),
+    "mpool5": ("16.6 ± 4.6", "15.5 ± 3.5", "19.0 ± 4.3"),
+    "fc6": ("12.4 ± 3.5", "14.2 ± 3.7", "18.6 ± 4.9"),
+    "relu6": ("15.8 ± 4.5", "13.7 ± 3.1", "18.7 ± 3.8"),
+    "fc7": ("12.8 ± 6.4", "15.4 ± 10.3", "17.1 ± 3.4"),
+    "relu7": ("10.5 ± 1.9", "10.8 ± 1.6", "15.5 ± 2.1"),
+    "fc8": ("5.3 ± 1.1", "5.9 ± 0.9", "8.5 ± 1.3"),
+}
+_HEADER = (
+    "representation",
+    "lambda_V",
+    "preset's lambda_V",
+    "steps",
+    "normalised error %",
+    "paper's normalised error %",
+    "relative error %",
+    "SSIM",
+    "failed",
+    "code zero",
+)
+
+
+def main() -> None:
+    if flags.FLAGS["representations"].present:
+        raise binary.Refusal("--representations: this study has --network and --layers")
+    names = representations(_NETWORK.value, layer_flag.LAYERS.value)
+    request = settings.from_flags(images=_IMAGES, representations=names)
+    config = request.settings
+    if config.tv_weight is None:
+        config = dataclasses.replace(config, tv_weight=studies.PAPER_TV_WEIGHTS)
+    request = dataclasses.replace(request, settings=config)
+    if request.dry_run:
+        planned = lanes.plan(studies.load_groups(config), config)
+        session.print_estimates(config, planned=planned)
+    else:
+        run(request)
+
+
+def representations(network: str, layers: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of layers of a network; by default of those whose weights are at hand.
+
+    Raises:
+      Refusal: there is no such network or layer.
+    """
+    if network not in NETWORKS:
+        raise binary.Refusal(
+            f"--network={network}: unknown; accepted: {', '.join(NETWORKS)}"
+        )
+    known = NETWORKS[network].layer_names
+    if layers is None:
+        at_hand = pretrained.available(
+            NETWORKS[network], weights_dir=binary.WEIGHTS_DIR.value
+        )
+        # Without any, loading the first one says where to get them.
+        chosen = [name for name in known if name in at_hand] or list(known)
+    else:
+        chosen = [name.strip() for name in layers]
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise binary.Refusal(f"--layers={','.join(layers)}: empty, or names repeat")
+        for name in chosen:
+            if name not in known:
+                raise binary.Refusal(
+                    f"--layers={name}: not of {network}, which has {', '.join(known)}"
+                )
+    return tuple(f"{network}/{name}" for name in chosen)
+
+
+def run(request: Request) -> None:
+    """Inverts all layers at all lambdas, and writes table, figure and curves.
+
+    Raises:
+      binary.Refusal and the package's own errors: bad input; nothing was written.
+    """
+    config = request.settings
+    groups = studies.load_groups(config)
+    first = studies.first_images(groups, 1)
+    finished = studies.Finished(
+        lambda lane: lane.start == 0 and lane.target.name in first
+    )
+
+    def write(folder: pathlib.Path) -> None:
+        rows = table_rows(groups, finished.records)
+        is_preset = [row[_HEADER.index("preset's lambda_V")] == "yes" for row in rows]
+        bold = [number for number, yes in enumerate(is_preset) if yes]
+        tables.write(folder, _HEADER, rows, bold=bold)
+        studies.write_figure(folder, figure_rows(finished.shown))
+        write_curves(folder / "curves.png", finished.records)
+        print(tables.markdown(_HEADER, rows, bold=bold))
+
+    studies.run(
+        request,
+        groups,
+        [(config, lanes.plan(groups, config))],
+        collect=finished.collect,
+        write=write,
+        judge=session.load_judge(groups, config),
+    )
+
+
+def printed(name: str, tv_weight: float) -> str | None:
+    """The paper's normalised error of a layer's counterpart in CNN-A, if it has one."""
+    network, _, layer = name.partition("/")
+    if layer.startswith("pool"):
+        layer = f"m{layer}"
+    if network not in _LIKE_CNN_A or layer not in _PRINTED:
+        return None
+    if tv_weight not in studies.PAPER_TV_WEIGHTS:
+        return None
+    return _PRINTED[layer][studies.PAPER_TV_WEIGHTS.index(tv_weight)]
+
+
+def table_rows(
+    groups: Sequence[lanes.Group], records: Sequence[dict]
+) -> list[list[str]]:
+    """A row per layer and lambda: mean and deviation over images and starts."""
+    group_of = {group.name: group for group in groups}
+    rows = []
+    for (name, tv_weight), some in studies.by(
+        records, "representation", "tv_weight"
+    ).items():
+        group = group_of[name]
+        errors = studies.finite(some, "relative_error")
+        normalised = studies.finite(some, "normalised_error")
+        rows.append(
+            [
+                name,
+                f"{tv_weight:g}",
+                "yes" if tv_weight == presets.tv_weight(group.phi) else "no",
+                str(max(record["num_steps"] for record in some)),
+                studies.mean_and_deviation(normalised, scale=100),
+                printed(name, tv_weight) or studies.NOTHING,
+                studies.mean_and_deviation(errors, scale=100),
+                studies.mean_and_deviation(studies.finite(some, "ssim"), digits=2),
+                studies.failures(some),
+                str(len(group.skipped)),
+            ]
+        )
+    return rows
+
+
+def figure_rows(shown: Sequence[lanes.Outcome]) -> list[contact_sheet.Row]:
+    """One image: a row per lambda and a column per layer, in blocks of columns."""
+    target = shown[0].lane.target
+    assert target.original is not None
+    rows = [
+        contact_sheet.Row(
+            "original (* marks the lambda_V that presets take)",
+            [contact_sheet.Cell(target.original, target.name)],
+        )
+    ]
+    names = list(dict.fromkeys(outcome.lane.group.name for outcome in shown))
+    weights = list(dict.fromkeys(outcome.lane.tv_weight for outcome in shown))
+    for block in range(0, len(names), _MOST_COLUMNS):
+        columns = names[block : block + _MOST_COLUMNS]
+        for weight in weights:
+            cells = [
+                _cell(outcome)
+                for outcome in shown
+                if outcome.lane.tv_weight == weight
+                and outcome.lane.group.name in columns
+            ]
+            rows.append(contact_sheet.Row(f"lambda_V {weight:g}", cells))
+    return rows
+
+
+def write_curves(path: pathlib.Path, records: Sequence[dict]) -> None:
+    """Normalised error by layer, a curve per lambda, the paper's dashed."""
+    layers = list(dict.fromkeys(record["representation"] for record in records))
+    found = studies.by(records, "representation", "tv_weight")
+    # One image has no spread of codes to normalise by.
+    field = "normalised_error"
+    if not studies.finite(records, field):
+        field = "relative_error"
+    drawn = []
+    weights = dict.fromkeys(record["tv_weight"] for record in records)
+    for number, weight in enumerate(weights):
+        values = [studies.finite(found.get((n, weight), []), field) for n in layers]
+        means, deviations = studies.means(values, scale=100)
+        label = f"lambda_V {weight:g}"
+        drawn.append(curves.Curve(label, means, deviations, number))
+        words = [printed(name, weight) for name in layers]
+        if any(words) and field == "normalised_error":
+            theirs = [float(w.split()[0]) if w else float("nan") for w in words]
+            label = f"lambda_V {weight:g}, the paper's"
+            drawn.append(curves.Curve(label, theirs, None, number, is_dashed=True))
+    places = [name.partition("/")[2] for name in layers]
+    ylabel = f"{field.replace('_', ' ')}, %"
+    curves.write(path, places, drawn, ylabel=ylabel)
+
+
+def _cell(outcome: lanes.Outcome) -> contact_sheet.Cell:
+    layer = outcome.lane.group.name.partition("/")[2]
+    error = outcome.record["relative_error"]
+    caption = f"{layer}: " + ("failed" if error is None else f"error {error:.1%}")
+    if outcome.lane.tv_weight == presets.tv_weight(outcome.lane.group.phi):
+        caption += " *"
+    return contact_sheet.Cell(studies.picture(outcome), caption)
+
+
+if __name__ == "__main__":
+    binary.run(main)

@@ -1,0 +1,265 @@
+"""The studies of networks run through in small, and their tables hold what they should.
+
+At 64 px and with a made-up judge of labels; real weights of AlexNet, whose first layers
+are cheap.
+"""
+
+import csv
+import importlib.util
+import itertools
+import json
+import pathlib
+import re
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from experiments import lanes, layer_progression, targets
+from experiments.binary import Refusal
+from invjax import agreement, images
+from invjax.networks import NETWORKS, conversion, layers, pretrained
+from invjax.representations import cnn
+
+needs_weights = pytest.mark.skipif(
+    not pretrained.available(NETWORKS["alexnet"]),
+    reason="no AlexNet weights; the pretrained extra has them",
+)
+STUDIES = (layer_progression,)
+CLASSIFIER = layers.Network(
+    name="classifier",
+    input_size=32,
+    layers=(
+        layers.Conv("conv1", 4, kernel=8, stride=8),
+        layers.Relu("relu1"),
+        layers.Dense("fc2", 1000),
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def _made_up_judge(monkeypatch: pytest.MonkeyPatch):
+    """EfficientNet-Lite0 is replaced by random weights; others are not at hand."""
+
+    def load(*, name: str, weights_dir: str | None) -> agreement.Judge:
+        if name != agreement.DEFAULT_JUDGE:
+            raise pretrained.MissingWeights(name)
+        generator = np.random.default_rng(0)
+        tensors = {
+            name: generator.normal(size=shape).astype(np.float32)
+            for name, shape in conversion.all_shapes(CLASSIFIER).items()
+        }
+        params = conversion.nest(tensors)
+        phi = cnn.from_network(
+            CLASSIFIER, "fc2", params, mean=(128.0,) * 3, std=(60.0,) * 3
+        )
+        return agreement.Judge(name, phi)
+
+    monkeypatch.setattr(agreement, "load", load)
+
+
+@pytest.fixture
+def photographs(tmp_path: pathlib.Path) -> pathlib.Path:
+    folder = tmp_path / "photographs"
+    generator = np.random.default_rng(0)
+    for name in ("one", "two", "three"):
+        coarse = generator.uniform(size=(8, 8, 3)).astype(np.float32)
+        photograph = np.kron(coarse, np.ones((8, 8, 1), np.float32))
+        images.write_png(folder / f"{name}.png", photograph)
+    return folder
+
+
+def _run(study: ModuleType, workdir: pathlib.Path, **values: object) -> None:
+    with flagsaver.flagsaver(workdir=str(workdir), image_size=64, **values):
+        study.main()
+
+
+def _layers_or_representations(study: ModuleType) -> dict[str, list[str]]:
+    if study is layer_progression:
+        return {"layers": ["conv1"]}
+    return {"representations": ["alexnet/conv1"]}
+
+
+def _table(workdir: pathlib.Path) -> list[dict[str, str]]:
+    with open(workdir / "table.csv") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _records(workdir: pathlib.Path) -> list[dict]:
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _spread(values: list[float], digits: int = 1) -> str:
+    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
+
+
+def _picture(path: pathlib.Path) -> bool:
+    return path.stat().st_size > 5_000
+
+
+@needs_weights
+def test_layer_progression(tmp_path, photographs, capsys):
+    workdir = tmp_path / "run"
+    _run(
+        layer_progression,
+        workdir,
+        images=str(photographs),
+        layers=["conv1", "pool1"],
+        num_steps=4,
+    )
+    records, rows = _records(workdir), _table(workdir)
+    assert len(records) == 2 * 3 * 3
+    names = ("alexnet/conv1", "alexnet/pool1")
+    assert [(row["representation"], row["lambda_V"]) for row in rows] == [
+        *itertools.product(names, ("0.5", "5", "50"))
+    ]
+    for row in rows:
+        mine = [
+            record
+            for record in records
+            if record["representation"] == row["representation"]
+            and f"{record['tv_weight']:g}" == row["lambda_V"]
+        ]
+        assert len(mine) == 3
+        for column in ("normalised error", "relative error"):
+            values = [100 * record[column.replace(" ", "_")] for record in mine]
+            assert row[f"{column} %"] == _spread(values)
+        assert row["failed"] == "0 of 3" and row["code zero"] == "0"
+        assert (row["preset's lambda_V"] == "yes") == (row["lambda_V"] == "0.5")
+    theirs = [row["paper's normalised error %"] for row in rows]
+    assert theirs[:2] == ["10.0 ± 5.0", "20.2 ± 9.3"]
+    assert theirs[3:] == ["21.9 ± 9.2", "30.3 ± 13.6", "54.1 ± 22.7"]
+    lines = (workdir / "table.md").read_text().splitlines()
+    assert [line.startswith("| **") for line in lines[2:]] == [True, False, False] * 2
+    assert _picture(workdir / "figure.png")
+    has_matplotlib = importlib.util.find_spec("matplotlib") is not None
+    assert (workdir / "curves.png").exists() == has_matplotlib
+    printed = capsys.readouterr().out
+    assert re.search(r"\[1/18, [\d:]+ passed, [\d:]+ left\] one alexnet/conv1", printed)
+    assert "00:00 left] two alexnet/pool1 tv 50 start 0" in printed
+
+
+@needs_weights
+def test_layers_of_the_progression(tmp_path: pathlib.Path):
+    names = layer_progression.representations("alexnet", None)
+    assert names[0] == "alexnet/conv1" and names[-1] == "alexnet/pool5"
+    assert len(names) == 13
+    assert layer_progression.printed("alexnet/pool5", 50.0) == "19.0 ± 4.3"
+    assert layer_progression.printed("caffenet/mpool5", 5.0) == "15.5 ± 3.5"
+    assert layer_progression.printed("vgg16/pool5", 50.0) is None
+    assert layer_progression.printed("alexnet/pool5", 1.0) is None
+    for values, word in (
+        ({"layers": ["relu9"]}, "--layers=relu9"),
+        ({"layers": ["relu1", "relu1"]}, "repeat"),
+        ({"network": "nothing"}, "--network=nothing"),
+        ({"layers": ["relu1"], "code": "x.npy"}, "--code"),
+    ):
+        with pytest.raises(Refusal, match=word):
+            _run(layer_progression, tmp_path / "run", **values)
+    with flagsaver.as_parsed(representations="alexnet/relu1"):
+        with pytest.raises(Refusal, match="--representations"):
+            _run(layer_progression, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@needs_weights
+@pytest.mark.parametrize("study", STUDIES)
+def test_failed_lanes_are_counted(tmp_path, photographs, study: ModuleType):
+    workdir = tmp_path / "run"
+    _run(
+        study,
+        workdir,
+        images=str(photographs / "one.png"),
+        preset="cvpr2015",
+        num_steps=20,
+        num_starts=2,
+        tv_weight=["5000"],
+        **_layers_or_representations(study),
+    )
+    records = _records(workdir)
+    assert [record["status"] for record in records] == ["failed"] * 2
+    assert all(record["relative_error"] is None for record in records)
+    assert all(record.get("judge_top1") is None for record in records)
+    assert all(record.get("naturalness") is None for record in records)
+    (row, *_) = _table(workdir)
+    assert row["failed"] == "2 of 2" and row["relative error %"] == "–"
+    assert (workdir / "figure.png").exists()
+
+
+@needs_weights
+@pytest.mark.parametrize("study", STUDIES)
+def test_codes_of_zero_are_left_out_and_counted(
+    tmp_path: pathlib.Path,
+    photographs: pathlib.Path,
+    study: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    whole = targets.from_images
+
+    def without_two(*given: Any) -> list[targets.Target]:
+        return [
+            target._replace(code=0 * target.code) if target.name == "two" else target
+            for target in whole(*given)
+        ]
+
+    monkeypatch.setattr(targets, "from_images", without_two)
+    values = _layers_or_representations(study) | {"num_steps": 1, "num_starts": 2}
+    _run(study, tmp_path / "run", images=str(photographs), **values)
+    names = {record["image"] for record in _records(tmp_path / "run")}
+    assert names == {"one", "three"}
+    assert _table(tmp_path / "run")[0]["code zero"] == "1"
+    printed = capsys.readouterr().out
+    assert "alexnet/conv1: 1 of 3 images left out, their code is zero" in printed
+    assert "everywhere: two\n" in printed
+    with pytest.raises(Refusal, match="two: its alexnet/conv1 code is zero"):
+        _run(study, tmp_path / "no", images=str(photographs / "two.png"), **values)
+    assert not (tmp_path / "no").exists()
+
+
+@needs_weights
+@pytest.mark.parametrize("study", STUDIES)
+def test_smoke_is_two_lanes_of_five_steps(tmp_path, photographs, study: ModuleType):
+    _run(
+        study,
+        tmp_path / "run",
+        images=str(photographs),
+        smoke=True,
+        **_layers_or_representations(study),
+    )
+    records = _records(tmp_path / "run")
+    assert [record["num_steps"] for record in records] == [5, 5]
+    assert _table(tmp_path / "run") and _picture(tmp_path / "run" / "figure.png")
+
+
+@needs_weights
+def test_an_interrupted_study_tabulates_what_it_has(
+    tmp_path: pathlib.Path,
+    photographs: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    whole, calls = lanes.invert, []
+
+    def interrupted(chunk, settings, judge):
+        calls.append(chunk)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return whole(chunk, settings, judge)
+
+    monkeypatch.setattr(lanes, "invert", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _run(
+            layer_progression,
+            tmp_path / "run",
+            images=str(photographs),
+            layers=["conv1"],
+            num_steps=1,
+        )
+    rows = _table(tmp_path / "run")
+    assert [(row["lambda_V"], row["failed"]) for row in rows] == [
+        ("0.5", "0 of 1"),
+        ("5", "0 of 1"),
+    ]
