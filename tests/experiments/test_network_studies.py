@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import lanes, layer_progression, targets
+from experiments import invariance, lanes, layer_progression, targets
 from experiments.binary import Refusal
 from invjax import agreement, images
 from invjax.networks import NETWORKS, conversion, layers, pretrained
@@ -27,7 +27,7 @@ needs_weights = pytest.mark.skipif(
     not pretrained.available(NETWORKS["alexnet"]),
     reason="no AlexNet weights; the pretrained extra has them",
 )
-STUDIES = (layer_progression,)
+STUDIES = (layer_progression, invariance)
 CLASSIFIER = layers.Network(
     name="classifier",
     input_size=32,
@@ -163,6 +163,69 @@ def test_layers_of_the_progression(tmp_path: pathlib.Path):
         with pytest.raises(Refusal, match="--representations"):
             _run(layer_progression, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@needs_weights
+def test_invariance(tmp_path: pathlib.Path, photographs: pathlib.Path):
+    workdir = tmp_path / "run"
+    _run(
+        invariance,
+        workdir,
+        images=str(photographs),
+        representations=["alexnet/conv1"],
+        num_starts=3,
+        num_steps=4,
+        save_arrays=True,
+    )
+    records, rows = _records(workdir), _table(workdir)
+    assert len(records) == 3 * 3
+    names = ["one", "three", "two"]
+    assert [row["image"] for row in rows] == [
+        *names,
+        "mean of 3 images",
+        "different images, reconstructed",
+        "different images",
+    ]
+
+    def reconstruction(name: str, start: int) -> np.ndarray:
+        path = workdir / "arrays" / name / "alexnet_conv1" / f"start_{start:03d}.npz"
+        return np.clip(np.load(path)["image"], 0, 1)
+
+    def distance(first: np.ndarray, second: np.ndarray) -> float:
+        return float(np.sqrt(np.mean((first - second) ** 2)))
+
+    def mean_distance(pictures: list[np.ndarray]) -> float:
+        return float(
+            np.mean([distance(*p) for p in itertools.combinations(pictures, 2)])
+        )
+
+    unit = mean_distance([reconstruction(name, 0) for name in names])
+    between = []
+    for name, row in zip(names, rows, strict=False):
+        mine = [record for record in records if record["image"] == name]
+        errors = [100 * record["relative_error"] for record in mine]
+        assert row["relative error %"] == _spread(errors)
+        between.append(
+            mean_distance([reconstruction(name, start) for start in range(3)])
+        )
+        # Three digits are written, of float32 sums.
+        assert float(row["RMS"]) == pytest.approx(between[-1], abs=6e-4)
+        share = float(row["RMS, % of different images'"])
+        assert share == pytest.approx(100 * between[-1] / unit, abs=0.6)
+        tops = [record["judge_top1"] for record in mine]
+        share = float(row["top 1 as the original %"])
+        assert share == pytest.approx(100 * np.mean(tops), abs=0.51)
+        assert all(record["own_top1"] is None for record in mine)
+        assert row["own top 1 as the original %"] == "–"
+    assert float(rows[3]["RMS"]) == pytest.approx(np.mean(between), abs=6e-4)
+    assert rows[3]["starts"] == "9" and rows[3]["failed"] == "0 of 9"
+    assert float(rows[4]["RMS"]) == pytest.approx(unit, abs=6e-4)
+    assert rows[4]["RMS, % of different images'"] == "100"
+    originals = [images.read(photographs / f"{name}.png") for name in names]
+    assert float(rows[5]["RMS"]) == pytest.approx(mean_distance(originals), abs=6e-4)
+    assert _picture(workdir / "figure.png")
+    with pytest.raises(Refusal, match="--num_starts"):
+        _run(invariance, tmp_path / "one", num_starts=1)
 
 
 @needs_weights
