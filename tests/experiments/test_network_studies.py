@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import invariance, lanes, layer_progression, targets
+from experiments import invariance, lanes, layer_progression, naturalness, targets
 from experiments.binary import Refusal
 from invjax import agreement, images
+from invjax import naturalness as statistics
 from invjax.networks import NETWORKS, conversion, layers, pretrained
 from invjax.representations import cnn
 
@@ -27,7 +28,7 @@ needs_weights = pytest.mark.skipif(
     not pretrained.available(NETWORKS["alexnet"]),
     reason="no AlexNet weights; the pretrained extra has them",
 )
-STUDIES = (layer_progression, invariance)
+STUDIES = (layer_progression, invariance, naturalness)
 CLASSIFIER = layers.Network(
     name="classifier",
     input_size=32,
@@ -226,6 +227,52 @@ def test_invariance(tmp_path: pathlib.Path, photographs: pathlib.Path):
     assert _picture(workdir / "figure.png")
     with pytest.raises(Refusal, match="--num_starts"):
         _run(invariance, tmp_path / "one", num_starts=1)
+
+
+@needs_weights
+def test_naturalness(tmp_path: pathlib.Path, photographs: pathlib.Path):
+    workdir = tmp_path / "run"
+    _run(
+        naturalness,
+        workdir,
+        images=str(photographs),
+        representations=["alexnet/conv1"],
+        num_steps=4,
+    )
+    records, rows = _records(workdir), _table(workdir)
+    assert [row["lambda_V"] for row in rows] == [
+        *("none", "0.5", "5", "50", "different photographs")
+    ]
+    names = ("one", "three", "two")
+    originals = {name: images.read(photographs / f"{name}.png") for name in names}
+    pairs = itertools.combinations(originals.values(), 2)
+    chance = [statistics.naturalness(*pair) for pair in pairs]
+    assert rows[4]["naturalness"] == _spread(chance, 3)
+    for row in rows[:4]:
+        weight = 0.0 if row["lambda_V"] == "none" else float(row["lambda_V"])
+        mine = [record for record in records if record["tv_weight"] == weight]
+        assert len(mine) == 3
+        scores = [record["naturalness"] for record in mine]
+        assert row["naturalness"] == _spread(scores, 3)
+        above = np.mean(np.array(chance)[:, None] > np.array(scores))
+        assert row["pairs of photographs above %"] == f"{100 * above:.0f}"
+        for top in ("top1", "top5"):
+            values = [record[f"judge_{top}"] for record in mine]
+            share = float(row[f"{top[:3]} {top[3:]} %"])
+            assert share == pytest.approx(100 * np.mean(values), abs=0.51)
+    for record in records:
+        is_bare = record["tv_weight"] == 0
+        assert (record["alpha_weight"] == 0) == is_bare
+        assert (record.get("variant") == "no regulariser") == is_bare
+        if is_bare:
+            assert record["energy"] == pytest.approx(record["data_term"], rel=1e-6)
+        name = f"start_000_tv_{record['tv_weight']:g}.png"
+        folder = workdir / "reconstructions" / record["image"] / "alexnet_conv1"
+        picture = images.read(folder / name)
+        score = statistics.naturalness(picture, originals[record["image"]])
+        # The picture on disk is rounded to 8 bit.
+        assert record["naturalness"] == pytest.approx(score, abs=5e-3)
+    assert _picture(workdir / "figure.png")
 
 
 @needs_weights
