@@ -170,9 +170,7 @@ def _reconstruction(outcome: lanes.Outcome) -> contact_sheet.Cell:
     error = outcome.record["relative_error"]
     if error is None:
         return contact_sheet.Cell(None, "failed")
-    # Not from the darkest to the brightest pixel: single ones lie far out.
-    low, high = np.percentile(outcome.image, [0.5, 99.5])
-    stretched = (outcome.image - low) / max(high - low, 1e-6)
+    stretched = contact_sheet.stretched(outcome.image)
     return contact_sheet.Cell(stretched, f"error {error:.1%}")
 
 

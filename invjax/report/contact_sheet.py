@@ -110,6 +110,16 @@ def contact_sheet(rows: Sequence[Row], *, cell_size: int = 224) -> Image.Image:
     return sheet
 
 
+def stretched(picture: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w c"]:
+    """A picture with its contrast stretched, for display, as the papers' figures are.
+
+    Theirs go from the darkest to the brightest value; single pixels lie far out, so
+    that here half a percent at either end is cut off.
+    """
+    low, high = np.percentile(picture, [0.5, 99.5])
+    return (picture - low) / max(high - low, 1e-6)
+
+
 def _layout(cell_size: int) -> _Layout:
     label_size = min(24, max(13, round(cell_size / 14)))
     caption_size = min(20, max(11, round(cell_size / 17)))
