@@ -1,0 +1,159 @@
+"""Caricatures: the binary as a user runs it, and what its numbers say."""
+
+import csv
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from experiments import ascents, caricature
+from experiments.binary import Refusal
+from invjax import agreement, images
+from invjax.networks import NETWORKS, pretrained
+from tests.conftest import micro_representation
+
+needs_weights = pytest.mark.skipif(
+    not pretrained.available(NETWORKS["alexnet"]),
+    reason="no AlexNet weights; the pretrained extra has them",
+)
+
+
+@pytest.fixture
+def photographs(tmp_path: pathlib.Path) -> pathlib.Path:
+    folder = tmp_path / "photographs"
+    generator = np.random.default_rng(0)
+    for name in ("one", "two"):
+        coarse = generator.uniform(size=(9, 12, 3)).astype(np.float32)
+        photograph = np.kron(coarse, np.ones((30, 30, 1), np.float32))
+        images.write_png(folder / f"{name}.png", photograph)
+    return folder
+
+
+@pytest.fixture
+def no_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where EfficientNet-Lite0's weights are not at hand."""
+
+    def missing(**_: object) -> None:
+        raise pretrained.MissingWeights("none")
+
+    monkeypatch.setattr(agreement, "load", missing)
+
+
+@needs_weights
+def test_outputs_of_a_run(
+    tmp_path: pathlib.Path, photographs: pathlib.Path, no_judge: None
+):
+    workdir = tmp_path / "run"
+    with flagsaver.flagsaver(
+        workdir=str(workdir),
+        images=str(photographs),
+        representations=["alexnet/relu1", "hog"],
+        image_size=64,
+        num_steps=3,
+        save_arrays=True,
+    ):
+        caricature.main()
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [(r["representation"], r["image"]) for r in records] == [
+        (name, image) for name in ("alexnet/relu1", "hog") for image in ("one", "two")
+    ]
+    for record in records:
+        assert record["status"] == "budget" and record["num_steps"] == 3
+        assert record["preset"] == "ijcv2016"
+        assert record["growth"] > 0 and 0 < record["cosine"] <= 1
+        name = f"{record['image']}/{record['representation'].replace('/', '_')}"
+        array = np.load(workdir / "arrays" / f"{name}.npz")["image"]
+        picture = images.read(workdir / "reconstructions" / f"{name}.png")
+        np.testing.assert_allclose(
+            picture[..., : array.shape[-1]], np.clip(array, 0, 1), atol=0.5 / 255 + 1e-6
+        )
+        assert 0 < record["ssim"] < 1
+        assert record["label"] is record["is_label_kept"] is None
+    original = images.read(workdir / "originals" / "one.png")
+    array = np.load(workdir / "arrays" / "one" / "alexnet_relu1.npz")["image"]
+    change = 255 * np.sqrt(np.mean((np.clip(array, 0, 1) - original) ** 2))
+    assert records[0]["distance"] == pytest.approx(change, rel=1e-4)
+    with open(workdir / "table.csv") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["representation"] for row in rows] == ["alexnet/relu1", "hog"]
+    mean = np.mean([record["growth"] for record in records[:2]])
+    assert rows[0]["growth"].startswith(f"{mean:.2f} ±")
+    assert rows[0]["label kept"] == "–"
+    assert all(row["failed"] == "0 of 2" for row in rows)
+    assert (workdir / "figure.png").stat().st_size > 10_000
+    assert "| hog | 3 |" in (workdir / "table.md").read_text()
+
+
+def _ascent(code: np.ndarray, original: np.ndarray) -> ascents.Ascent:
+    return ascents.Ascent(
+        phi=micro_representation("relu2"),
+        code=code,
+        image_shape=(32, 32, 3),
+        initial=original,
+        start=0,
+        facts={"image": "one", "representation": "micro/relu2"},
+        path="one/micro_relu2",
+    )
+
+
+def test_measures_of_known_codes():
+    original = np.random.default_rng(0).uniform(0.2, 0.8, (32, 32, 3))
+    original = original.astype(np.float32)
+    code = np.array([3.0, -5.0, 4.0], np.float32)
+    same = caricature.measure({}, None, None, _ascent(code, original), original, code)
+    assert same["growth"] == pytest.approx(1)
+    # The part that is not to grow takes its share: 5 / sqrt(50).
+    assert same["cosine"] == pytest.approx(5 / np.sqrt(50), rel=1e-6)
+    assert same["distance"] == 0 and same["is_label_kept"] is None
+    grown = np.array([6.0, 0.0, 8.0], np.float32)
+    brighter = original + np.float32(0.1)
+    found = caricature.measure({}, None, None, _ascent(code, original), brighter, grown)
+    assert found["growth"] == pytest.approx(2)
+    assert found["cosine"] == pytest.approx(1)
+    assert found["distance"] == pytest.approx(25.5, rel=1e-4)
+
+
+def test_labels_are_compared_with_the_originals(monkeypatch: pytest.MonkeyPatch):
+    """By a made-up judge: class 0 for dark pictures and 1 for bright ones."""
+
+    def logits(judge: object, pictures: list[np.ndarray]) -> np.ndarray:
+        rows = np.zeros((len(pictures), 1000), np.float32)
+        for row, picture in zip(rows, pictures, strict=True):
+            row[int(np.mean(picture) > 0.5)] = 9
+        return rows
+
+    monkeypatch.setattr(agreement, "logits", logits)
+    judge = agreement.Judge("made up", micro_representation("fc3"))
+    dark = np.full((32, 32, 3), 0.3, np.float32)
+    code = np.array([3.0, 4.0], np.float32)
+    ascent = _ascent(code, dark)
+    names = caricature.names_of(judge, [ascent])
+    assert names == {"one": "tench"}
+    same = caricature.measure(names, judge, None, ascent, dark + 0.1, code)
+    assert (same["label"], same["is_label_kept"]) == ("tench", True)
+    other = caricature.measure(names, judge, None, ascent, dark + 0.4, code)
+    assert (other["label"], other["is_label_kept"]) == ("goldfish", False)
+    lines = [
+        {"representation": "a", "num_steps": 1, "status": "budget", **found}
+        for found in (same, other)
+    ]
+    assert caricature.table_rows(lines)[0][6] == "1 of 2"
+
+
+@needs_weights
+def test_bad_settings_are_refused(tmp_path: pathlib.Path, photographs: pathlib.Path):
+    workdir = str(tmp_path / "run")
+    shared = {"workdir": workdir, "images": str(photographs)}
+    for values, word in (
+        ({"preset": "adam"}, "ijcv2016 and fast"),
+        ({"num_starts": "2"}, "--num_starts"),
+        ({"representations": "alexnet/nothing"}, "nothing"),
+    ):
+        with flagsaver.as_parsed(**shared | values):
+            with pytest.raises(Refusal, match=word) as caught:
+                caricature.main()
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
