@@ -1,0 +1,147 @@
+"""What the papers print, from printed.toml, and what a run has beside it.
+
+Every number comes with its certainty, a word of the file's own table, and its source.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+_FILE = pathlib.Path(__file__).with_name("printed.toml")
+_LIKE_CNN_A = ("alexnet", "caffenet")
+_NOTHING = "–"
+
+Record = Mapping[str, Any]
+"""A line of metrics.jsonl."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """A mean of normalised errors and its deviation over images, in %."""
+
+    layer: str
+    tv_weight: float
+    mean: float
+    deviation: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A printed table.
+
+    Attributes:
+      name: paper and number.
+      about: what its values are.
+      study: which study has the same.
+      certainty: a word of `Printed.certainties`.
+      source: where it comes from.
+      numbers: in the paper's order.
+    """
+
+    name: str
+    about: str
+    study: str
+    certainty: str
+    source: str
+    numbers: tuple[Number, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A finding of the papers' text; `id` names its test in `trends`."""
+
+    id: str
+    study: str
+    text: str
+    certainty: str
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Printed:
+    """The whole file; `certainties` has a word's meaning."""
+
+    certainties: Mapping[str, str]
+    tables: tuple[Table, ...]
+    claims: tuple[Claim, ...]
+
+
+@functools.cache
+def load() -> Printed:
+    """The file, checked: every table and claim has a known certainty.
+
+    Raises:
+      ValueError: one has not; a mistake in the file.
+    """
+    content = tomllib.loads(_FILE.read_text(encoding="utf-8"))
+    printed = Printed(
+        content["certainty"],
+        tuple(
+            Table(
+                **row | {"numbers": tuple(Number(*cells) for cells in row["numbers"])}
+            )
+            for row in content["table"]
+        ),
+        tuple(Claim(**row) for row in content["claim"]),
+    )
+    for part in (*printed.tables, *printed.claims):
+        if part.certainty not in printed.certainties:
+            raise ValueError(f"{_FILE.name}: unknown certainty {part.certainty!r}")
+    return printed
+
+
+def layer_of(representation: str) -> str:
+    """A representation's name in the papers: "mpool1" for "alexnet/pool1", "hog".
+
+    AlexNet has no norm layers and CaffeNet has the papers' names already; layers of
+    other networks keep their whole names, which no paper has.
+    """
+    network, _, layer = representation.partition("/")
+    if network not in _LIKE_CNN_A:
+        return representation
+    return f"m{layer}" if layer.startswith("pool") else layer
+
+
+def beside(table: Table, records: Iterable[Record]) -> list[list[str]]:
+    """Rows of a printed table with ours beside it; see `HEADER`.
+
+    Ours are means and deviations over lanes, a column of the row's own for each preset
+    and number of steps. Printed rows without a counterpart are kept.
+    """
+    ours: dict[tuple[str, float], dict[str, list[float]]] = {}
+    for record in records:
+        error = record.get("normalised_error")
+        if error is None or "variant" in record:
+            continue
+        key = (layer_of(record["representation"]), float(record["tv_weight"]))
+        how = f"{record['representation']}, {record['preset']}, {record['num_steps']}"
+        ours.setdefault(key, {}).setdefault(how, []).append(100 * error)
+    rows = []
+    for number in table.numbers:
+        printed = f"{number.mean:.1f} ± {number.deviation:.1f}"
+        found = ours.get((number.layer, number.tv_weight), {})
+        for how, errors in found.items():
+            mean = f"{np.mean(errors):.1f} ± {np.std(errors):.1f}"
+            lanes = str(len(errors))
+            row = [number.layer, f"{number.tv_weight:g}", printed, mean, how, lanes]
+            rows.append(row)
+        if not found:
+            row = [number.layer, f"{number.tv_weight:g}", printed]
+            rows.append([*row, _NOTHING, _NOTHING, "0"])
+    return rows
+
+
+HEADER: Sequence[str] = (
+    "layer in the paper",
+    "lambda_V",
+    "printed %",
+    "ours %",
+    "representation, preset, steps",
+    "lanes",
+)
+"""Of `beside`."""

@@ -1,0 +1,384 @@
+"""The papers' studies, one after the other, and one report of all of them.
+
+    python -m experiments.reproduce --workdir=runs/reproduction
+
+runs every study at a size for two CPU cores, under 45 minutes, each as a process of its
+own with its own folder below --workdir; then writes report.md and report.html, with
+what the papers print beside ours, marked by how sure that is, and with the findings of
+their text tested on our numbers. --scale=smoke shows in minutes that all run, full has
+the studies' own sizes, hours. --studies=layer_progression,caricature runs some.
+
+A study that is done with the same settings is not run again: interrupt and start over
+at will. --overwrite runs all that are asked for. --dry_run prints their commands. A
+study that fails is named in the report, the others run all the same, and the exit code
+is 1.
+
+Below --workdir: <study>/ with config.json, metrics.jsonl, table.csv, table.md,
+figure.png; <study>.log; reproduction.json; pictures/; report.md; report.html, which
+needs no other file.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from experiments import binary, report, settings
+from experiments.binary import Refusal
+from invjax import files
+
+_STUDIES = flags.DEFINE_list(
+    "studies", None, "Comma-separated studies (default: all there are)."
+)
+_SCALE = flags.DEFINE_enum(
+    "scale", "small", ["smoke", "small", "full"], "How large the studies are."
+)
+
+_STATE = "reproduction.json"
+_OUTPUTS = ("config.json", "metrics.jsonl", "table.csv", "table.md", "figure.png")
+_ROOT = pathlib.Path(__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study and how large it is; the sizes are flags of its binary.
+
+    Attributes:
+      name: as --studies takes it; its folder.
+      about: what it shows, for a heading.
+      small: for minutes on two cores.
+      minutes: about how long that takes there.
+      full: as the studies' own documentation has it.
+      module: of the binary; by default experiments.<name>.
+    """
+
+    name: str
+    about: str
+    small: tuple[str, ...]
+    minutes: float
+    full: tuple[str, ...] = ()
+    module: str = ""
+
+    @property
+    def binary(self) -> str:
+        return self.module or f"experiments.{self.name}"
+
+    def arguments(self, scale: str) -> tuple[str, ...]:
+        if scale == "smoke":
+            return ("--smoke", *self.full)
+        return self.small if scale == "small" else self.full
+
+
+_TWO = "--images=sample:chelsea,sample:coffee"
+
+STUDIES = (
+    Study(
+        "shallow_table",
+        "HOG, HOGb and dense SIFT (CVPR 2015, Table 1 and Figure 3)",
+        (_TWO, "--num_steps=300"),
+        4,
+    ),
+    Study(
+        "layer_progression",
+        "Every layer of a network (CVPR 2015, Table 3 and Figure 6)",
+        (_TWO, "--num_steps=150"),
+        8,
+    ),
+    Study(
+        "regulariser_sweep",
+        "What the total variation does (CVPR 2015, Figures 2, 4 and 8)",
+        (
+            "--images=sample:chelsea",
+            "--representations=alexnet/pool1,alexnet/pool5",
+            "--num_steps=200",
+        ),
+        5,
+    ),
+    Study(
+        "invariance",
+        "What codes leave open (CVPR 2015, Figures 1, 7 and 11)",
+        (
+            "--images=sample:chelsea,sample:coffee,sample:abstract",
+            "--representations=alexnet/relu2,alexnet/pool5",
+            "--num_starts=3",
+            "--num_steps=150",
+        ),
+        3,
+    ),
+    Study(
+        "locality",
+        "What a patch of a code brings back (CVPR 2015, Figure 9)",
+        (
+            "--images=sample:chelsea,sample:rocket",
+            "--representations=alexnet/relu1,alexnet/relu2,alexnet/relu3,alexnet/relu5",
+            "--num_steps=150",
+        ),
+        4,
+    ),
+    Study(
+        "channel_groups",
+        "What two groups of channels know (CVPR 2015, Figure 10)",
+        ("--images=sample:chelsea,sample:abstract", "--num_steps=150"),
+        3,
+    ),
+    Study(
+        "naturalness",
+        "Whether reconstructions look like photographs (IJCV 2016)",
+        (
+            _TWO,
+            "--representations=alexnet/pool1,alexnet/relu3,alexnet/pool5",
+            "--num_steps=150",
+        ),
+        4,
+    ),
+    Study(
+        "sample",
+        "The set of images that have one code",
+        (),
+        5,
+    ),
+    Study(
+        "maximise",
+        "What excites a unit most (IJCV 2016)",
+        (
+            "--representations=alexnet/conv2,alexnet/conv3,alexnet/conv5",
+            "--units=0,1,2,3",
+            "--num_starts=1",
+        ),
+        3,
+    ),
+    Study(
+        "classes",
+        "What excites a class most (IJCV 2016)",
+        (
+            "--representations=efficientnet_lite0/logits",
+            "--units=black swan,tree frog,cheeseburger",
+            "--num_starts=1",
+        ),
+        4,
+        ("--representations=efficientnet_lite0/logits",),
+        module="experiments.maximise",
+    ),
+    Study(
+        "caricature",
+        "More of what a layer sees (IJCV 2016)",
+        (_TWO, "--num_steps=150"),
+        2,
+    ),
+)
+"""In the order of the report."""
+
+
+def main() -> None:
+    settings.refuse_others("workdir", "seed", "overwrite", "dry_run")
+    request = settings.from_flags(images="", representations=("none",))
+    chosen = choose(_STUDIES.value)
+    common = [f"--seed={request.settings.seed}"]
+    if binary.WEIGHTS_DIR.value:
+        common.append(f"--weights_dir={binary.WEIGHTS_DIR.value}")
+    if request.dry_run:
+        workdir = pathlib.Path(request.workdir or "WORKDIR")
+        for study in chosen:
+            print(shlex.join(command(study, workdir, _SCALE.value, common)[1:]))
+        if _SCALE.value == "small":
+            print(f"about {sum(study.minutes for study in chosen):g} minutes")
+        return
+    assert request.workdir is not None
+    workdir = claim(request.workdir)
+    run(chosen, workdir, _SCALE.value, common, overwrite=request.overwrite)
+
+
+def choose(names: Sequence[str] | None) -> list[Study]:
+    """The studies of --studies; by default those whose binaries there are.
+
+    Raises:
+      Refusal: one of the names is none, or its binary is missing.
+    """
+    known = {study.name: study for study in STUDIES}
+    if names is None:
+        chosen = [study for study in STUDIES if _exists(study)]
+        for study in STUDIES:
+            if study not in chosen:
+                print(f"{study.name}: left out, there is no {study.binary}")
+        return chosen
+    for name in names:
+        if name not in known:
+            raise Refusal(f"--studies={name}: unknown; {', '.join(known)} are accepted")
+        if not _exists(known[name]):
+            raise Refusal(f"--studies={name}: there is no {known[name].binary} to run")
+    if not names or len(set(names)) < len(names):
+        raise Refusal(f"--studies={','.join(names)}: empty, or names repeat")
+    return [study for study in STUDIES if study.name in names]
+
+
+def claim(workdir: str) -> pathlib.Path:
+    """A folder that is new, empty or of an earlier reproduction.
+
+    Raises:
+      Refusal: it is none of these.
+    """
+    path = pathlib.Path(workdir).expanduser()
+    if path.exists() and not path.is_dir():
+        raise Refusal(f"--workdir={workdir}: not a folder; name a new or empty one")
+    there = sorted(item.name for item in path.iterdir()) if path.is_dir() else []
+    if there and _STATE not in there:
+        raise Refusal(
+            f"--workdir={workdir}: holds {there[0]} but no reproduction; name a new or "
+            "empty folder"
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refusal(f"--workdir={workdir}: {error.strerror}") from None
+    return path
+
+
+def run(
+    chosen: Sequence[Study],
+    workdir: pathlib.Path,
+    scale: str,
+    common: Sequence[str],
+    *,
+    overwrite: bool,
+) -> None:
+    """Runs what is not done yet and writes the report, also when interrupted.
+
+    Args:
+      chosen: studies.
+      workdir: from `claim`.
+      scale: "smoke", "small" or "full".
+      common: flags that all studies get.
+      overwrite: whether to run what is done, too.
+
+    Raises:
+      Refusal: a study failed; after the others and the report.
+    """
+    state = _read_state(workdir)
+    _write_state(workdir, state)
+    failed = []
+    try:
+        for study in chosen:
+            arguments = [*study.arguments(scale), *common]
+            if not overwrite and is_done(study, workdir, arguments, state):
+                print(f"{study.name}: done already", flush=True)
+                continue
+            state.pop(study.name, None)
+            _write_state(workdir, state)
+            print(f"{study.name}: see {workdir}/{study.name}.log", flush=True)
+            began = time.perf_counter()
+            code = execute(study, workdir, scale, common)
+            seconds = time.perf_counter() - began
+            lacks = [n for n in _OUTPUTS if not (workdir / study.name / n).is_file()]
+            if code == 0 and not lacks:
+                state[study.name] = {"arguments": arguments, "seconds": seconds}
+                _write_state(workdir, state)
+            else:
+                reason = f"exit code {code}" if code else f"no {', '.join(lacks)}"
+                failed.append(f"{study.name} ({reason})")
+                print(f"{study.name}: failed, {reason}", flush=True)
+    finally:
+        # Also after Ctrl-C: what there is, is reported.
+        parts = [_part(study, workdir, scale, common, state) for study in chosen]
+        report.write(workdir, parts, scale=scale)
+        print(f"look at {workdir}/report.html and {workdir}/report.md")
+    if failed:
+        raise Refusal(
+            f"{len(failed)} of {len(chosen)} studies failed: {', '.join(failed)}"
+        )
+
+
+def is_done(
+    study: Study,
+    workdir: pathlib.Path,
+    arguments: Sequence[str],
+    state: dict[str, Any],
+) -> bool:
+    """Whether a study's folder holds a whole run with these arguments."""
+    known = state.get(study.name)
+    if known is None or known["arguments"] != list(arguments):
+        return False
+    return all((workdir / study.name / name).is_file() for name in _OUTPUTS)
+
+
+def command(
+    study: Study, workdir: pathlib.Path, scale: str, common: Sequence[str]
+) -> list[str]:
+    """The command line of a study; what its folder held is replaced."""
+    return [
+        *(sys.executable, "-m", study.binary),
+        f"--workdir={workdir / study.name}",
+        *study.arguments(scale),
+        *common,
+        "--overwrite",
+    ]
+
+
+def execute(
+    study: Study, workdir: pathlib.Path, scale: str, common: Sequence[str]
+) -> int:
+    """Runs a study as a process of its own; what it prints goes to <study>.log."""
+    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with open(workdir / f"{study.name}.log", "wb") as log:
+        done = subprocess.run(
+            command(study, workdir, scale, common),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    return done.returncode
+
+
+def _part(
+    study: Study,
+    workdir: pathlib.Path,
+    scale: str,
+    common: Sequence[str],
+    state: dict[str, Any],
+) -> report.Part:
+    line = shlex.join(["python", *command(study, workdir, scale, common)[1:-1]])
+    known = state.get(study.name)
+    if known is not None:
+        folder = workdir / study.name
+        return report.Part(study.name, study.about, line, folder, known["seconds"], "")
+    log = workdir / f"{study.name}.log"
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    said = [text for text in lines if text.strip()]
+    return report.Part(
+        study.name, study.about, line, None, None, said[-1] if said else ""
+    )
+
+
+def _exists(study: Study) -> bool:
+    try:
+        return importlib.util.find_spec(study.binary) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _read_state(workdir: pathlib.Path) -> dict[str, Any]:
+    path = workdir / _STATE
+    if not path.exists():
+        return {}
+    try:
+        state = json.loads(path.read_text())
+        return {name: dict(row) for name, row in state.items() if row["arguments"]}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise Refusal(f"{path}: damaged; delete it to run everything anew") from None
+
+
+def _write_state(workdir: pathlib.Path, state: dict[str, Any]) -> None:
+    files.write_whole(workdir / _STATE, json.dumps(state, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    binary.run(main)
