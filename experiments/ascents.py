@@ -127,7 +127,7 @@ def check_preset(name: str) -> None:
         )
 
 
-def paper_weights(preset: str, image_shape: tuple[int, int, int]) -> dict[str, float]:
+def paper_weights(preset: str, image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Keywords of `invert` that give a preset the weights of IJCV 2016.
 
     `ijcv2016` has them. The energy of the others is made equal to the paper's objective

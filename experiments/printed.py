@@ -89,9 +89,10 @@ def load() -> Printed:
         ),
         tuple(Claim(**row) for row in content["claim"]),
     )
-    for part in (*printed.tables, *printed.claims):
-        if part.certainty not in printed.certainties:
-            raise ValueError(f"{_FILE.name}: unknown certainty {part.certainty!r}")
+    used = {table.certainty for table in printed.tables}
+    used |= {claim.certainty for claim in printed.claims}
+    if unknown := used - printed.certainties.keys():
+        raise ValueError(f"{_FILE.name}: unknown certainty {', '.join(unknown)}")
     return printed
 
 

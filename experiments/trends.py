@@ -51,10 +51,10 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float:
     """Rank correlation, equal values sharing a rank; NaN for under three pairs."""
     if len(first) < 3:
         return math.nan
-    ranks = [_ranks(np.asarray(values)) for values in (first, second)]
-    if min(np.std(ranks[0]), np.std(ranks[1])) == 0:
+    one, two = _ranks(np.asarray(first)), _ranks(np.asarray(second))
+    if min(np.std(one), np.std(two)) == 0:
         return math.nan
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(one, two)[0, 1])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

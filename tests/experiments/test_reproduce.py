@@ -173,7 +173,8 @@ def test_every_claim_has_a_test_and_a_study():
     content = printed.load()
     assert {claim.id for claim in content.claims} == set(trends.TESTS)
     names = {study.name for study in reproduce.STUDIES}
-    assert {part.study for part in (*content.claims, *content.tables)} <= names
+    assert {claim.study for claim in content.claims} <= names
+    assert {table.study for table in content.tables} <= names
     assert len(names) == len(reproduce.STUDIES)
     first, second = content.tables
     assert (len(first.numbers), len(second.numbers)) == (3, 20 * 3)
