@@ -17,7 +17,15 @@ from experiments import lanes
 from experiments.binary import Refusal
 from experiments.run_folder import RunFolder
 from experiments.settings import Settings
-from invjax import agreement, engine, files, images, inversion, objective, presets
+from invjax import (
+    agreement,
+    files,
+    images,
+    inversion,
+    objective,
+    presets,
+    results,
+)
 from invjax.networks import pretrained
 from invjax.representations import tracing
 from invjax.types import DataTerm, Representation
@@ -168,7 +176,7 @@ def _climb(
 ) -> list[Outcome]:
     phi = chunk[0].phi
     began = time.perf_counter()
-    results = inversion.invert_batch(
+    batch = inversion.invert_batch(
         [
             inversion.lane_key(config.seed, images.code_id(one.code), one.start)
             for one in chunk
@@ -182,20 +190,20 @@ def _climb(
     seconds = (time.perf_counter() - began) / len(chunk)
     outcomes = []
     for number, ascent in enumerate(chunk):
-        result = jax.tree.map(lambda leaf, n=number: np.asarray(leaf[n]), results)
+        result = jax.tree.map(lambda leaf, n=number: np.asarray(leaf[n]), batch)
         code = np.asarray(tracing.encode(phi, result.image))
         measured = {
             "objective": float(result.objective),
             **measure(ascent, result.image, code),
         }
-        if result.status == engine.FAILED:
+        if result.status == results.FAILED:
             measured = dict.fromkeys(measured)
         record = {
             **ascent.facts,
             "start": ascent.start,
             "seed": config.seed,
             "preset": config.preset,
-            "status": engine.STATUS_WORDS[int(result.status)],
+            "status": results.STATUS_WORDS[int(result.status)],
             "num_steps": int(result.num_steps),
             **measured,
             "seconds": seconds,

@@ -149,10 +149,14 @@ def load(config: Settings, words: tuple[str, ...] | None) -> list[Layer]:
     Raises:
       Refusal and the package's own errors: bad input.
     """
-    photographs = targets.load_images(config)
+    phis = [
+        session.load_representation(name, config) for name in config.representations
+    ]
+    # At the network's own size whatever that of the pictures is.
+    whole = dataclasses.replace(config, image_size=None)
+    photographs: targets.Prepared | None = None
     layers = []
-    for name in config.representations:
-        phi = session.load_representation(name, config)
+    for name, phi in zip(config.representations, phis, strict=True):
         if not isinstance(phi, cnn.CnnRepresentation):
             raise Refusal(
                 f"--representations={name}: it has no units to maximise; layers of "
@@ -164,12 +168,9 @@ def load(config: Settings, words: tuple[str, ...] | None) -> list[Layer]:
             tracing.code_shape(phi, (side, side, 3))
         except ValueError as error:
             raise Refusal(f"--image_size={side}: {error}") from None
-        # At the network's own size whatever that of the pictures is.
-        whole = dataclasses.replace(config, image_size=None)
-        seen = {
-            image: targets.prepare(photograph, phi, whole)
-            for image, photograph in photographs.items()
-        }
+        if photographs is None:
+            photographs = targets.load_images(phis, whole)
+        seen = photographs[targets.preparation(phi, whole)]
         layers.append(Layer(phi, side, found, units.peaks(phi, seen)))
     return layers
 

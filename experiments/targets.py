@@ -46,13 +46,12 @@ def load_images(phis: Sequence[Representation], settings: Settings) -> Prepared:
       images.ImageError: one of them cannot be had.
     """
     assert settings.images is not None
-    wanted = {_preparation(phi, settings): phi for phi in phis}
-    found: Prepared = {preparation: {} for preparation in wanted}
+    wanted = {preparation(phi, settings): phi for phi in phis}
+    found: Prepared = {kind: {} for kind in wanted}
     for source in images.find(settings.images):
         photograph = images.load(source)
-        for preparation, phi in wanted.items():
-            image = prepare(photograph, phi, settings)
-            found[preparation][source.name] = image
+        for kind, phi in wanted.items():
+            found[kind][source.name] = prepare(photograph, phi, settings)
     return found
 
 
@@ -61,7 +60,7 @@ def from_images(
 ) -> list[Target]:
     """The codes of images from `load_images`."""
     targets = []
-    for name, image in prepared[_preparation(phi, settings)].items():
+    for name, image in prepared[preparation(phi, settings)].items():
         try:
             code = np.asarray(tracing.encode(phi, image))
         except ValueError as error:
@@ -104,7 +103,7 @@ def prepare(
     A network sees a square of its input size, a shallow representation grey levels at
     the native size; --image_size overrides the side, or the short side.
     """
-    kind, size = _preparation(phi, settings)
+    kind, size = preparation(phi, settings)
     if kind == "grey":
         if size:
             photograph = images.fit_short_side(photograph, size)
@@ -115,7 +114,7 @@ def prepare(
     return resize(photograph, size)
 
 
-def _preparation(phi: Representation, settings: Settings) -> tuple[str, int | None]:
+def preparation(phi: Representation, settings: Settings) -> tuple[str, int | None]:
     """How `prepare` goes about it: "grey", "crop" or "stretch", and to which size."""
     size = settings.image_size
     if isinstance(phi, shallow.Hog | shallow.Dsift):

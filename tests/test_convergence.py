@@ -123,9 +123,7 @@ def test_a_lane_in_refilled_slots_is_as_it_is_alone(phi, code, monkeypatch):
         alone = _batch(phi, code, [lane])
         assert int(alone.status[0]) == int(together.status[lane])
         assert abs(int(alone.num_steps[0]) - taken[lane]) <= 1
-        np.testing.assert_allclose(
-            alone.history[0], together.history[lane], rtol=1e-2
-        )
+        np.testing.assert_allclose(alone.history[0], together.history[lane], rtol=1e-2)
         np.testing.assert_allclose(alone.energy[0], together.energy[lane], rtol=1e-2)
     # The first slot is the one a lane alone has: equal bits beside any neighbours.
     for neighbours in ([0, 1, 2], [0, 3, 4], [0]):
