@@ -156,7 +156,7 @@ def load(config: Settings, words: tuple[str, ...] | None) -> list[Layer]:
     whole = dataclasses.replace(config, image_size=None)
     photographs: targets.Prepared | None = None
     layers = []
-    for name, phi in zip(names, phis, strict=True):
+    for name, phi in zip(config.representations, phis, strict=True):
         if not isinstance(phi, cnn.CnnRepresentation):
             raise Refusal(
                 f"--representations={name}: it has no units to maximise; layers of "
