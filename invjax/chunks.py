@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax import engine, refilling
+from invjax import engine, refilling, starting
 from invjax.engine import Execution, Result
 from invjax.planning import Plan
 from invjax.types import PRNGKeys
@@ -57,9 +57,7 @@ def run_chunk(keys: PRNGKeys, plan: Plan, *, history_every: int, scan: bool) -> 
     """
     phases, phi, problems = plan.phases, plan.phi, plan.problems
     is_watched = problems.tolerance is not None
-    states = engine.start(
-        phases[0].program, keys, plan.start_scale, plan.initial, is_watched=is_watched
-    )
+    states = starting.begin(keys, plan)
     # Numbers that steps return; waiting for them also lets an interrupt through.
     history = plan.empty_history(history_every)
     done = 0

@@ -70,7 +70,8 @@ class LaneState(NamedTuple):
 
     `last` is the newest iterate whose objective was finite; it and `best` are images,
     not canvases. `key` draws the jitter, together with `num_steps`; without jitter it
-    is None. So is `progress` without a tolerance.
+    is None. So is `progress` without a tolerance. `dead_start` and `num_revivals` are
+    those of `Result`.
     """
 
     solver: Any
@@ -81,6 +82,8 @@ class LaneState(NamedTuple):
     num_steps: Int[Array, ""]
     key: PRNGKey | None
     progress: Progress | None
+    dead_start: Bool[Array, ""]
+    num_revivals: Int[Array, ""]
 
 
 LANE_AXES: Any = cast(Any, objective.Problem)(
@@ -104,6 +107,7 @@ def start(
     scale: Scalar,
     initial: Float[Array, "l h w c"] | None = None,
     *,
+    attempt: Int[Array, ""] | None = None,
     is_watched: bool = False,
 ) -> LaneState:
     """States of lanes at noise, or at given images.
@@ -116,10 +120,14 @@ def start(
         quantile (of the values, not of their size) is `scale`: +-1.11 `scale`.
       initial: [l, h, w, c], grey levels minus the centre: used instead of noise, in
         the middle of a canvas of zeros.
+      attempt: number of another noise of the same lanes.
       is_watched: whether there is a tolerance to converge by.
     """
 
     def lane(key: PRNGKey, initial: Image | None) -> LaneState:
+        jitter_key = _jitter_key(program, key)
+        if attempt is not None:
+            key = jax.random.fold_in(jax.random.fold_in(key, 2), attempt)
         if initial is not None:
             z = priors.on_canvas(initial, jitter=program.jitter)
         elif program.start == "gaussian":
@@ -137,11 +145,36 @@ def start(
             best_objective=jnp.asarray(jnp.inf, jnp.float32),
             is_alive=jnp.asarray(True),
             num_steps=jnp.asarray(0, jnp.int32),
-            key=_jitter_key(program, key),
+            key=jitter_key,
             progress=_no_progress(jnp.asarray(0, jnp.int32)) if is_watched else None,
+            dead_start=jnp.asarray(False),
+            num_revivals=jnp.asarray(0, jnp.int32),
         )
 
     return jax.vmap(lane)(keys, initial)
+
+
+@functools.partial(jax.jit, static_argnames="program")
+def images(program: Program, states: LaneState) -> Float[Array, "l h w c"]:
+    """Where the lanes are, grey levels minus the centre, cut from their canvases."""
+
+    def lane(state: LaneState) -> Image:
+        z = program.solver.variable(state.solver, program.canvas_shape)
+        return priors.central_crop(z, program.image_shape)
+
+    return jax.vmap(lane)(states)
+
+
+@functools.partial(jax.jit, static_argnames="program")
+def are_dead(
+    program: Program, phi: Argument, problems: objective.Problem, states: LaneState
+) -> Bool[Array, " l"]:
+    """`objective.is_dead` of the lanes, by the exact derivative."""
+
+    def lane(problem: objective.Problem, z: Image) -> Bool[Array, ""]:
+        return objective.is_dead(z, phi, problem, data_term=program.data_term)
+
+    return jax.vmap(lane, in_axes=(LANE_AXES, 0))(problems, images(program, states))
 
 
 @functools.partial(jax.jit, static_argnames=("before", "program"))
@@ -202,8 +235,13 @@ def _step_lane(
 
     (value, _), gradient = jax.value_and_grad(value_at, has_aux=True)(z)
     is_finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
-    is_due = is_descending(state) if is_due is None else is_due & is_descending(state)
-    is_taken = is_due & is_finite
+    is_running = is_descending(state)
+    if is_due is not None:
+        is_running = is_running & is_due
+    is_taken = is_alive = is_running & is_finite
+    if state.progress is not None:
+        # A lane that stands still does not fail.
+        is_alive = state.is_alive & (is_taken | ~is_running)
     is_best = is_taken & (value < state.best_objective)
     rate = problem.learning_rate * share
     updated = program.solver.update(gradient, state.solver, rate)
@@ -217,7 +255,7 @@ def _step_lane(
         last=jnp.where(is_taken, image, state.last),
         best=jnp.where(is_best, image, state.best),
         best_objective=jnp.where(is_best, value, state.best_objective),
-        is_alive=state.is_alive & (is_taken | ~is_due),
+        is_alive=is_alive,
         num_steps=state.num_steps + is_taken,
         progress=_advanced(state.progress, problem.tolerance, value, is_taken),
     )
@@ -358,6 +396,8 @@ def finish(
             best_image=objective.to_image(best, problem.centre),
             best_energy=jnp.where(is_best, final, lowest),
             history=jnp.where(is_alive, minimised, jnp.nan),
+            dead_start=state.dead_start,
+            num_revivals=state.num_revivals,
         )
 
     return jax.vmap(lane, in_axes=(LANE_AXES, 0))(problems, states)

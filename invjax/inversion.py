@@ -117,6 +117,13 @@ def invert(
         It knows nothing of the schedule: a lane that makes no progress at a high rate,
         or that jitters, ends though lower rates might take it further. In a descent of
         several phases it ends the phase, and the next one begins.
+      dead_relu: what is done where noise has switched off every ReLU that could pass a
+        gradient, which `Result.dead_start` tells: "restart" draws noise anew, up to
+        `starting.MOST_RESTARTS` times, so that starts are noise on condition that it is
+        alive; "leaky" takes up to `starting.MOST_RELAXED_STEPS` steps more with the
+        relaxed derivative before the descent, so that starts are pulled towards the
+        target, and needs a representation that can be relaxed. `Result.num_revivals`
+        counts either. By default nothing is done.
       initial_image: [h, w, c] in [0, 1] to start from in place of noise.
       mask: M, broadcast against the code: zero where a feature is free.
       centre: grey levels (0 to 255) that the regularisers pull towards; by default
@@ -158,8 +165,8 @@ def invert_batch(
     Args:
       keys: [l], or a list of keys, as `lane_key` makes them.
       codes: [l, ...].
-      phi, image_shape, preset, num_steps, data_term, beta, jitter, mask, centre,
-        history_every: shared by the lanes, as in `invert`.
+      phi, image_shape, preset, num_steps, data_term, beta, jitter, dead_relu,
+        mask, centre, history_every: shared by the lanes, as in `invert`.
       learning_rate, tv_weight, alpha_weight, data_weight, range_bound, tolerance: a
         number, or one per lane [l].
       initial_image: [h, w, c], or one per lane [l, h, w, c].

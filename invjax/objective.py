@@ -22,9 +22,10 @@ maximisation and caricature (IJCV 2016), and any function
 import dataclasses
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from invjax import priors
 from invjax.priors import Canvas
@@ -124,6 +125,28 @@ def caricature(code: Code, target: Code, mask: Float[Array, "..."]) -> Scalar:
 
 LINEAR_TERMS = (activation_maximisation, caricature)
 """Data terms that are linear in the code: none of them has a target to reach."""
+
+
+def is_dead(
+    z: Image,
+    phi: Representation,
+    problem: Problem,
+    *,
+    data_term: DataTerm = squared_error,
+) -> Bool[Array, ""]:
+    """Whether the data term wants another code, but no pixel can change it.
+
+    So it is where all ReLUs between the image and the features that count are off: the
+    data term's gradient is then exactly zero, and only the regularisers move the image.
+
+    Args:
+      z: [h, w, c], grey levels minus the centre.
+      phi, problem, data_term: as in `energy`.
+    """
+    code, pull = jax.vjp(lambda z: _code(z, phi, problem), z)
+    wanted = jax.grad(data_term)(code, problem.target, problem.mask)
+    (gradient,) = pull(wanted)
+    return jnp.any(wanted != 0) & jnp.all(gradient == 0)
 
 
 def to_image(z: Image, centre: Float[Array, "..."]) -> Image:

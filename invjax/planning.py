@@ -12,7 +12,10 @@ from jaxtyping import Array
 from invjax import engine, objective, presets, programs
 from invjax.presets import Preset
 from invjax.representations import tracing
-from invjax.types import DataTerm, Representation
+from invjax.types import DataTerm, Relaxable, Representation
+
+DEAD_RELU = ("restart", "leaky")
+"""Ways out of a dead start; see `starting`."""
 
 
 class Settings(TypedDict, total=False):
@@ -30,6 +33,7 @@ class Settings(TypedDict, total=False):
     jitter: int | None
     range_bound: ArrayLike | None
     tolerance: ArrayLike | None
+    dead_relu: str | None
     initial_image: Any
     mask: Any
     centre: Any
@@ -44,6 +48,7 @@ class Plan(NamedTuple):
       problems: of all lanes.
       start_scale: of the noise to start from; see `engine.start`.
       initial: [l, h, w, c], grey levels minus the centre, if not from noise.
+      dead_relu: the way out of dead starts, if one is wanted.
     """
 
     phases: tuple[programs.Phase, ...]
@@ -51,6 +56,7 @@ class Plan(NamedTuple):
     problems: objective.Problem
     start_scale: Array
     initial: Array | None
+    dead_relu: str | None = None
 
     @property
     def num_steps(self) -> int:
@@ -92,6 +98,7 @@ def prepare(
     jitter: int | None = None,
     range_bound: ArrayLike | None = None,
     tolerance: ArrayLike | None = None,
+    dead_relu: str | None = None,
     initial_image: Any = None,
     mask: Any = None,
     centre: Any = None,
@@ -158,6 +165,7 @@ def prepare(
         problems=problems,
         start_scale=jnp.float32(chosen.start_scale(shape)),
         initial=_initial(initial_image, problems.centre, shape, num_lanes),
+        dead_relu=_dead_relu(dead_relu, phi, initial_image),
     )
 
 
@@ -189,6 +197,26 @@ def _check_data_term(data_term: DataTerm) -> None:
             f"data_term is {data_term!r:.80}, which has no hash; a function "
             "(code, target, mask) -> scalar without arrays of its own is accepted"
         ) from None
+
+
+def _dead_relu(
+    given: str | None, phi: Representation, initial_image: Any
+) -> str | None:
+    if given is not None and given not in DEAD_RELU:
+        raise ValueError(
+            f"dead_relu is {given!r}; restart, leaky and None are accepted"
+        )
+    if given == "restart" and initial_image is not None:
+        raise ValueError(
+            "dead_relu is restart, which draws noise anew, but initial_image is given; "
+            "leave out one of them"
+        )
+    if given == "leaky" and not isinstance(phi, Relaxable):
+        raise ValueError(
+            "dead_relu is leaky, but the representation has no method relaxed(amount); "
+            "restart or None is accepted"
+        )
+    return given
 
 
 def _beta(beta: float) -> float:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax import engine
+from invjax import engine, starting
 from invjax.engine import LaneState, Result
 from invjax.planning import Plan
 from invjax.types import PRNGKeys
@@ -146,16 +146,12 @@ def _begin(
     lanes: np.ndarray,
 ) -> LaneState:
     """States of these lanes at the beginning of a phase."""
-    program = plan.phases[number].program
     if number == 0:
-        initial = plan.of(lanes).initial
-        return engine.start(
-            program, keys[lanes], plan.start_scale, initial, is_watched=True
-        )
+        return starting.begin(keys[lanes], plan.of(lanes))
     rows = [reached[lane] for lane in lanes]
     states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
-    before = plan.phases[number - 1].program
-    return engine.proceed(before, program, states, keys[lanes])
+    before, now = plan.phases[number - 1], plan.phases[number]
+    return engine.proceed(before.program, now.program, states, keys[lanes])
 
 
 def _row(tree, slot):

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from invjax import objective
 from invjax.types import Image, Scalar
@@ -36,6 +36,10 @@ class Result(NamedTuple):
         and last of a failed one. It is the energy wherever that is what is minimised,
         without jitter; elsewhere the energy of every step would cost one more pass
         through the representation.
+      dead_start: whether the descent began where no ReLU between the image and the
+        features asked for was on; see `objective.is_dead`.
+      num_revivals: what `dead_relu` took to leave a dead start: noises drawn anew, or
+        relaxed steps; 0 where the first noise was alive, or nothing was asked for.
     """
 
     image: Image
@@ -47,3 +51,5 @@ class Result(NamedTuple):
     best_image: Image
     best_energy: Scalar
     history: Float[Array, " t"]
+    dead_start: Bool[Array, ""]
+    num_revivals: Int[Array, ""]
