@@ -15,6 +15,8 @@ from invjax import engine, inversion, lpips, metrics, presets, results
 from invjax.representations import tracing
 from invjax.types import Representation
 
+_WIDTHS_PER_CALL = 8
+
 
 class Group(NamedTuple):
     """Targets of one representation; each image shape is a program of its own.
@@ -86,11 +88,17 @@ def plan(groups: Sequence[Group], settings: Settings) -> list[Lane]:
 
 
 def chunks(lanes: Sequence[Lane], settings: Settings) -> Iterator[list[Lane]]:
-    """Lanes that run in one compiled call: of one group, up to the width."""
-    width = execution(settings).width
+    """Lanes that run in one call: of one group, up to the compiled width.
+
+    With a tolerance a compiled loop is given several times as many, so that lanes that
+    end early leave their slots to others.
+    """
+    most = execution(settings).width
+    if execution(settings).scan and settings.tolerance is not None:
+        most *= _WIDTHS_PER_CALL
     chunk: list[Lane] = []
     for lane in lanes:
-        if chunk and (len(chunk) == width or _program(lane) != _program(chunk[0])):
+        if chunk and (len(chunk) == most or _program(lane) != _program(chunk[0])):
             yield chunk
             chunk = []
         chunk.append(lane)
@@ -106,6 +114,21 @@ def execution(settings: Settings) -> engine.Execution:
     return default
 
 
+def keywords(
+    phi: Representation, target: Target, settings: Settings
+) -> dict[str, Any]:
+    """Of `inversion.invert_batch`: what the lanes of a call share."""
+    return {
+        "image_shape": target.image_shape,
+        "preset": settings.preset,
+        "num_steps": settings.steps(phi),
+        "alpha_weight": settings.alpha_weight,
+        "tolerance": settings.tolerance,
+        "dead_relu": settings.dead_relu,
+        "execution": execution(settings),
+    }
+
+
 def invert(
     chunk: Sequence[Lane], settings: Settings, judge: lpips.Parameters | None = None
 ) -> list[Outcome]:
@@ -117,18 +140,14 @@ def invert(
         for lane in chunk
     ]
     variant = chunk[0].variant
-    keywords: dict[str, Any] = {"alpha_weight": settings.alpha_weight}
-    keywords |= variant.keywords if variant else {}
+    shared = keywords(group.phi, chunk[0].target, settings)
+    shared |= variant.keywords if variant else {}
     batch = inversion.invert_batch(
         jnp.stack(keys),
         np.stack([lane.target.code for lane in chunk]),
         group.phi,
-        image_shape=chunk[0].target.image_shape,
-        preset=settings.preset,
-        num_steps=settings.steps(group.phi),
         tv_weight=np.array([lane.tv_weight for lane in chunk]),
-        execution=execution(settings),
-        **keywords,
+        **shared,
     )
     seconds = (time.perf_counter() - began) / len(chunk)
     outcomes = []
@@ -171,6 +190,8 @@ def _record(
         "alpha_weight": alpha_weight(settings, variant=lane.variant),
         "status": results.STATUS_WORDS[int(result.status)],
         "num_steps": int(result.num_steps),
+        "dead_start": bool(result.dead_start),
+        "num_revivals": int(result.num_revivals),
         "energy": float(result.energy),
         "objective": float(result.objective),
         "data_term": float(result.terms.data),

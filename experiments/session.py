@@ -16,7 +16,7 @@ from experiments.run_folder import RunFolder
 from experiments.settings import Settings
 from invjax import files, images, inversion, lpips, metrics
 from invjax.networks import pretrained
-from invjax.types import Representation
+from invjax.types import Relaxable, Representation
 
 
 def load_groups(config: Settings, *, refuse_zero: bool = True) -> list[lanes.Group]:
@@ -33,6 +33,11 @@ def load_groups(config: Settings, *, refuse_zero: bool = True) -> list[lanes.Gro
         prepared = targets.load_images(list(phis.values()), config)
     groups = []
     for name, phi in phis.items():
+        if config.dead_relu == "leaky" and not isinstance(phi, Relaxable):
+            raise Refusal(
+                f"--dead_relu=leaky: {name} has no relaxed derivative; restart is "
+                "accepted"
+            )
         if config.code is not None:
             found = [targets.from_code(config.code, name, phi, config)]
         else:
@@ -153,10 +158,7 @@ def print_estimates(
         estimate = inversion.estimate(
             target.code,
             phi,
-            execution=lanes.execution(config),
-            image_shape=target.image_shape,
-            preset=config.preset,
-            num_steps=steps,
+            **lanes.keywords(phi, target, config),
         )
         seconds = estimate.seconds_per_lane * len(mine)
         total += seconds

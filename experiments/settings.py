@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from experiments.binary import WEIGHTS_DIR, Refusal
-from invjax import presets
+from invjax import planning, presets
 from invjax.types import Representation
 
 _WORKDIR = flags.DEFINE_string(
@@ -57,6 +57,20 @@ _TV_WEIGHT = flags.DEFINE_list(
 _ALPHA_WEIGHT = flags.DEFINE_float(
     "alpha_weight", None, "lambda_alpha (default: the preset's).", lower_bound=0
 )
+_TOLERANCE = flags.DEFINE_float(
+    "tolerance",
+    None,
+    "End a lane once 25 steps have lowered what it minimises by less than this share "
+    "of it (default: never; the presets' methods have no such rule).",
+    lower_bound=0,
+)
+_DEAD_RELU = flags.DEFINE_enum(
+    "dead_relu",
+    None,
+    list(planning.DEAD_RELU),
+    "Where noise has switched off every ReLU below the code: draw it anew, or lead it "
+    "out with a leaky derivative. Both bias the starts (default: neither).",
+)
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
@@ -95,6 +109,8 @@ class Settings:
     num_starts: int
     tv_weight: tuple[float, ...] | None
     alpha_weight: float | None
+    tolerance: float | None
+    dead_relu: str | None
     image_size: int | None
     resize: str
     batch_size: int
@@ -146,6 +162,10 @@ def from_flags(
             f"--alpha_weight={_ALPHA_WEIGHT.value}: a finite number from 0 up is "
             "accepted"
         )
+    if _TOLERANCE.value is not None and not math.isfinite(_TOLERANCE.value):
+        raise Refusal(
+            f"--tolerance={_TOLERANCE.value}: a finite number from 0 up is accepted"
+        )
     given = _IMAGES.value
     if given is None and _CODE.value is None:
         given = images
@@ -163,6 +183,8 @@ def from_flags(
         num_starts=_NUM_STARTS.value or num_starts,
         tv_weight=_weights(_TV_WEIGHT.value),
         alpha_weight=_ALPHA_WEIGHT.value,
+        tolerance=_TOLERANCE.value,
+        dead_relu=_DEAD_RELU.value,
         image_size=_IMAGE_SIZE.value,
         resize=_RESIZE.value,
         batch_size=_BATCH_SIZE.value,

@@ -20,8 +20,8 @@ from invjax.networks import NETWORKS, pretrained
 ROOT = pathlib.Path(__file__).parents[2]
 FIELDS = (
     "image representation start seed preset tv_weight alpha_weight status num_steps "
-    "energy objective data_term alpha_term tv_term relative_error normalised_error "
-    "psnr ssim lpips seconds"
+    "dead_start num_revivals energy objective data_term alpha_term tv_term "
+    "relative_error normalised_error psnr ssim lpips seconds"
 ).split()
 
 needs_weights = pytest.mark.skipif(
@@ -204,6 +204,8 @@ def test_an_interrupt_keeps_the_finished_lanes(
         ({"tv_weight": ["-1"]}, "--tv_weight"),
         ({"tv_weight": ["0.12345671", "0.12345672"]}, "--tv_weight"),
         ({"alpha_weight": float("inf")}, "--alpha_weight"),
+        ({"tolerance": float("inf")}, "--tolerance"),
+        ({"representations": ["hog"], "dead_relu": "leaky"}, "--dead_relu=leaky: hog"),
         ({"weights_dir": __file__}, "--weights_dir"),
     ],
 )
