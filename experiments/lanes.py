@@ -114,9 +114,7 @@ def execution(settings: Settings) -> engine.Execution:
     return default
 
 
-def keywords(
-    phi: Representation, target: Target, settings: Settings
-) -> dict[str, Any]:
+def keywords(phi: Representation, target: Target, settings: Settings) -> dict[str, Any]:
     """Of `inversion.invert_batch`: what the lanes of a call share."""
     return {
         "image_shape": target.image_shape,
