@@ -1,0 +1,300 @@
+"""Images of one code that keep away from each other while they are optimised.
+
+Inversions from different starts may end alike because the code leaves no choice, or
+because descent prefers one choice. Here s images are optimised together, and each one's
+energy is
+
+    E(z_i) + w mean over j != i of exp(-d_ij^2 / (2 b^2)),
+
+that is, less w times a measure of distance that is bounded by 1: once two images are a
+few b apart nothing is gained by driving them further, and out of natural images. d_ij
+is the root mean square difference, in grey levels, of the images resized to a coarse
+grid. Pixels would not do: there the cheapest way to be far apart is noise, or a shift
+by a pixel, and neither is another image.
+
+This is the one mode in which samples depend on each other. The number of samples, and
+every key among them, are part of each result's identity, and so is rounding by the
+width of the compiled program, which holds all of them.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int
+
+from invjax import engine, inversion, objective
+from invjax.engine import Execution
+from invjax.representations.tracing import Argument
+from invjax.types import PRNGKey, PRNGKeys, Representation, Scalar
+
+_SCAN_STEPS = 50
+_LOG_EVERY = 10
+
+
+class Repelled(NamedTuple):
+    """A set of images of one code.
+
+    Attributes:
+      images: [s, h, w, c] in phi's range, not clipped.
+      energies: of each image by itself, without the repulsion.
+      terms: the summands of the energies, each [s].
+      relative_errors: |M (phi(x) - phi0)| / |M phi0|.
+      distances: d_ij, [s, s], grey levels on the coarse grid.
+      status: `engine.BUDGET`, or `engine.FAILED` of the whole set, which is then what
+        it was before the step that failed.
+      history: mean of E + repulsion over the set, every ten steps.
+    """
+
+    images: Float[Array, "s h w c"]
+    energies: Float[Array, " s"]
+    terms: objective.Terms
+    relative_errors: Float[Array, " s"]
+    distances: Float[Array, "s s"]
+    status: Int[Array, ""]
+    history: Float[np.ndarray, " t"]
+
+
+class _State(NamedTuple):
+    """Carry of the loop: the solver's states, and whether all is well."""
+
+    solver: Any
+    is_alive: Bool[Array, ""]
+
+
+class _Setting(NamedTuple):
+    """What a step is told besides the state; all traced."""
+
+    phi: Argument
+    problems: objective.Problem
+    weight: Scalar
+    bandwidth: Scalar
+
+
+def repel(
+    keys: PRNGKeys | Sequence[PRNGKey],
+    code: Any,
+    phi: Representation,
+    *,
+    weight: ArrayLike = 0.1,
+    bandwidth: ArrayLike = 30.0,
+    grid: int = 16,
+    fade_from: float = 0.5,
+    image_shape: Sequence[int] | None = None,
+    preset: str = "fast",
+    num_steps: int | None = None,
+    learning_rate: ArrayLike | None = None,
+    tv_weight: ArrayLike | None = None,
+    alpha_weight: ArrayLike | None = None,
+    mask: Any = None,
+    centre: Any = None,
+    execution: Execution | None = None,
+) -> Repelled:
+    """Inverts one code to images that are unlike each other.
+
+    With weight 0 these are the inversions `invert_batch` finds from the same keys, to
+    rounding. By default the repulsion fades to nothing over the second half of the
+    descent, so that what is returned settles into minima of the plain energy and is
+    compared with independent inversions at nearly equal error; with `fade_from` 1 the
+    images are a compromise, and their error is the price.
+
+    Args:
+      keys: [s], of the starts; two or more.
+      code: phi0.
+      phi: the representation.
+      weight: w, in units of the energy.
+      bandwidth: b, grey levels.
+      grid: rows and columns of the grid on which images are compared.
+      fade_from: share of the steps after which w falls linearly to zero at the end.
+      image_shape, preset, num_steps, learning_rate, tv_weight, alpha_weight, mask,
+        centre: as in `invert`.
+      execution: `scan` of it says whether the loop is compiled; the width is always s.
+
+    Raises:
+      ValueError: as `invert`, or a setting of the repulsion is out of range.
+    """
+    keys = jnp.stack(keys) if isinstance(keys, Sequence) else keys
+    _check(len(keys), weight, bandwidth, grid, fade_from)
+    plan = inversion.prepare(
+        jnp.stack([jnp.asarray(code)] * len(keys)),
+        phi,
+        len(keys),
+        image_shape=image_shape,
+        preset=preset,
+        num_steps=num_steps,
+        learning_rate=learning_rate,
+        tv_weight=tv_weight,
+        alpha_weight=alpha_weight,
+        mask=mask,
+        centre=centre,
+    )
+    setting = _Setting(
+        phi=plan.phi,
+        problems=plan.problems,
+        weight=jnp.float32(weight),
+        bandwidth=jnp.float32(bandwidth),
+    )
+    started = engine.start(plan.program, keys, plan.start_norm)
+    state = _State(started.solver, jnp.asarray(True))
+    shares = np.stack([plan.schedule, _fading(len(plan.schedule), fade_from)], axis=1)
+    execution = execution or engine.default_execution()
+    history: list[Any] = []
+    if execution.scan:
+        for first in range(0, len(shares), _SCAN_STEPS):
+            part = shares[first : first + _SCAN_STEPS]
+            state, totals = _scan(plan.program, grid, setting, state, part)
+            history.extend(np.asarray(totals))
+        history = history[::_LOG_EVERY]
+    else:
+        for number, share in enumerate(shares):
+            state, total = _step(plan.program, grid, setting, state, share)
+            if number % _LOG_EVERY == 0:
+                # Waiting here also lets an interrupt through.
+                history.append(np.asarray(total))
+    return _finish(plan.program, grid, setting, state)._replace(
+        history=np.asarray(history, np.float32)
+    )
+
+
+def coarse_distances(
+    images: Float[Array, "s h w c"], *, grid: int = 16
+) -> Float[Array, "s s"]:
+    """d_ij: root mean square differences on a coarse grid.
+
+    Args:
+      images: [s, h, w, c]; the distances are in their unit.
+      grid: rows and columns; images smaller than that are taken as they are.
+    """
+    return jnp.sqrt(_squared_distances(images, grid))
+
+
+def _squared_distances(
+    images: Float[Array, "s h w c"], grid: int
+) -> Float[Array, "s s"]:
+    num, height, width, channels = images.shape
+    shape = (num, min(grid, height), min(grid, width), channels)
+    coarse = jax.image.resize(images, shape, "linear", antialias=True)
+    differences = coarse[:, None] - coarse[None, :]
+    return jnp.mean(differences**2, axis=(2, 3, 4))
+
+
+def _step_all(
+    program: engine.Program,
+    grid: int,
+    setting: _Setting,
+    state: _State,
+    shares: Float[Array, "2"],
+) -> tuple[_State, Scalar]:
+    """One step of all samples, and the mean objective it started from."""
+    rate_share, weight_share = shares
+
+    def objective_of_set(images: Float[Array, "s h w c"]) -> Scalar:
+        energies, _ = _energies(program, setting, images)
+        return jnp.sum(energies) + weight_share * _repulsion(images, grid, setting)
+
+    images = _images(program, state)
+    total, gradients = jax.value_and_grad(objective_of_set)(images)
+    rates = setting.problems.learning_rate * rate_share
+    updated = jax.vmap(program.solver.update)(gradients, state.solver, rates)
+    is_finite = jnp.isfinite(total) & jnp.all(jnp.isfinite(gradients))
+    is_alive = state.is_alive & is_finite
+    solver = jax.tree.map(
+        lambda new, old: jnp.where(is_alive, new, old), updated, state.solver
+    )
+    return _State(solver, is_alive), total / len(images)
+
+
+_step = functools.partial(
+    jax.jit, static_argnames=("program", "grid"), donate_argnames="state"
+)(_step_all)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("program", "grid"), donate_argnames="state"
+)
+def _scan(
+    program: engine.Program,
+    grid: int,
+    setting: _Setting,
+    state: _State,
+    shares: Float[Array, "t 2"],
+) -> tuple[_State, Float[Array, " t"]]:
+    return jax.lax.scan(
+        lambda state, share: _step_all(program, grid, setting, state, share),
+        state,
+        shares,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("program", "grid"))
+def _finish(
+    program: engine.Program, grid: int, setting: _Setting, state: _State
+) -> Repelled:
+    """The set as it is, without a history."""
+    images = _images(program, state)
+    energies, terms = _energies(program, setting, images)
+    as_pictures = jax.vmap(
+        lambda problem, z: objective.to_image(z, problem.centre),
+        in_axes=(engine.LANE_AXES, 0),
+    )
+    return Repelled(
+        images=as_pictures(setting.problems, images),
+        energies=energies,
+        terms=terms,
+        relative_errors=jnp.sqrt(terms.data),
+        distances=coarse_distances(images, grid=grid),
+        status=jnp.where(state.is_alive, engine.BUDGET, engine.FAILED),
+        history=np.zeros(0, np.float32),
+    )
+
+
+def _images(program: engine.Program, state: _State) -> Float[Array, "s h w c"]:
+    """z of every sample."""
+    return jax.vmap(lambda one: program.solver.variable(one, program.image_shape))(
+        state.solver
+    )
+
+
+def _energies(
+    program: engine.Program, setting: _Setting, images: Float[Array, "s h w c"]
+) -> tuple[Float[Array, " s"], objective.Terms]:
+    return jax.vmap(
+        lambda problem, z: program.energy(z, setting.phi, problem),
+        in_axes=(engine.LANE_AXES, 0),
+    )(setting.problems, images)
+
+
+def _repulsion(images: Float[Array, "s h w c"], grid: int, setting: _Setting) -> Scalar:
+    """w times the sum over samples of their mean likeness to the others."""
+    squared = _squared_distances(images, grid)
+    likeness = jnp.exp(-squared / (2 * setting.bandwidth**2))
+    num = len(images)
+    # A sample is like itself, by exactly 1.
+    return setting.weight * (jnp.sum(likeness) - num) / (num - 1)
+
+
+def _fading(num_steps: int, fade_from: float) -> np.ndarray:
+    """Share of the weight at each step."""
+    progress = np.arange(num_steps) / num_steps
+    rest = max(1 - fade_from, 1 / num_steps)
+    return np.clip((1 - progress) / rest, 0, 1).astype(np.float32)
+
+
+def _check(
+    num: int, weight: ArrayLike, bandwidth: ArrayLike, grid: int, fade_from: float
+) -> None:
+    if num < 2:
+        raise ValueError(f"{num} keys; a set of two or more samples is accepted")
+    numbers = np.asarray(weight), np.asarray(bandwidth)
+    if not (numbers[0].shape == () and np.isfinite(weight) and numbers[0] >= 0):
+        raise ValueError(f"weight is {weight}; a number from 0 up is accepted")
+    if not (numbers[1].shape == () and np.isfinite(bandwidth) and numbers[1] > 0):
+        raise ValueError(f"bandwidth is {bandwidth}; a number above 0 is accepted")
+    if grid < 1:
+        raise ValueError(f"grid is {grid}; from 1 up is accepted")
+    if not 0 <= fade_from <= 1:
+        raise ValueError(f"fade_from is {fade_from}; 0 to 1 is accepted")
