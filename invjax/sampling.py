@@ -3,8 +3,7 @@
 E is the energy of inversion (`objective`), so an inversion is the mode and the
 temperature says how far from it images are taken as having the code. Chains start at
 inversions and move by a Metropolis-Hastings kernel of BlackJAX, in coordinates in which
-natural images are white (`spectrum.colour`): the image is start + colour(offset), the
-offset being small, so that float32 holds the differences the acceptance depends on.
+natural images are white (`spectrum.colour`).
 
 The warm-up adapts step size and, if asked for, temperature; both are then frozen, and
 from there on the chain is a proper one: its law is that of p, whatever the warm-up did.
@@ -12,7 +11,6 @@ A chain is a function of its own key, start and the settings. On CPU it has the 
 bits alone and in any batch; elsewhere `Execution.width` is part of its identity.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -20,25 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax import diagnostics as statistics
-from blackjax.adaptation import step_size as adaptation
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from invjax import engine, inversion, objective, spectrum
+from invjax import chains, engine, inversion, objective
 from invjax.engine import Execution
 from invjax.kernels import Kernel, Mala
-from invjax.representations.tracing import Argument
-from invjax.types import Image, PRNGKey, PRNGKeys, Representation, Scalar
-
-NUM_PROJECTIONS = 8
-"""Fixed directions whose coordinates are followed."""
-
-_FIRST_NOISE = 0.01
-"""Grey levels of noise per coordinate that the search for a step size starts from."""
-
-_BLOCK = 5
-_CALIBRATING = 0.75
-"""Steps of the warm-up between corrections of T, and the share of it that has them."""
+from invjax.types import PRNGKey, PRNGKeys, Representation
 
 
 class Diagnostics(NamedTuple):
@@ -64,7 +50,7 @@ class Samples(NamedTuple):
       images: [l, k, h, w, c] in phi's range, not clipped.
       energies: of the images.
       relative_errors: |M (phi(x) - phi0)| / |M phi0|.
-      projections: of the images on `projection_directions`.
+      projections: of the images on `chains.projection_directions`.
       acceptance: mean probability of acceptance after the warm-up.
       temperatures: T of each chain: as given, or as calibrated by it alone.
       rates: frozen step size: squared grey levels per unit of energy; see `kernels`.
@@ -84,35 +70,6 @@ class Samples(NamedTuple):
     rates: Float[np.ndarray, " l"]
     heating: Float[np.ndarray, " l"]
     diagnostics: Diagnostics
-
-
-class _Draw(NamedTuple):
-    """What is kept of a state."""
-
-    image: Image
-    energy: Scalar
-    relative_error: Scalar
-    projections: Float[Array, " p"]
-
-
-class _Chain(NamedTuple):
-    """Carry of a chain. `kernel` holds offset, log density and its gradient at T."""
-
-    key: PRNGKey
-    num_steps: Int[Array, ""]
-    kernel: Any
-    start: Image
-    start_energy: Scalar
-    temperature: Scalar
-    rate: Scalar
-    averaging: adaptation.DualAveragingAdaptationState
-
-
-class _Target(NamedTuple):
-    """The density up to its temperature; shared by the chains."""
-
-    phi: Argument
-    problem: objective.Problem
 
 
 def sample(
@@ -186,7 +143,7 @@ def sample(
             for leaf, axis in zip(plan.problems, engine.LANE_AXES, strict=True)
         )
     )
-    target = _Target(plan.phi, problem)
+    target = chains.Target(plan.phi, problem)
     goals = None
     if (temperature is None) == (target_error is None):
         raise ValueError("give either temperature or target_error, and not both")
@@ -200,30 +157,24 @@ def sample(
     execution = execution or engine.default_execution()
     if execution.width < 1:
         raise ValueError(f"execution.width is {execution.width}; it must be positive")
-    run = _Run(plan.program, kernel, execution.scan, num_warmup, num_samples, thin)
+    run = chains.Run(
+        plan.program, kernel, execution.scan, num_warmup, num_samples, thin
+    )
     parts = []
     for first in range(0, len(keys), execution.width):
         # The last chunk is filled up with copies of its first chain.
         numbers = np.arange(first, first + execution.width)
         lanes = np.where(numbers < len(keys), numbers, first)
-        chains = _start(
-            run.program, kernel, target, keys[lanes], starts[lanes], temperatures[lanes]
+        state = chains.start(
+            keys[lanes], run.program, kernel, target, starts[lanes], temperatures[lanes]
         )
-        if not np.all(np.isfinite(chains.start_energy)):
+        if not np.all(np.isfinite(state.start_energy)):
             raise ValueError("the energy of a start is not finite")
-        part = run.chunk(target, chains, None if goals is None else goals[lanes])
+        part = run.chunk(target, state, None if goals is None else goals[lanes])
         kept = min(execution.width, len(keys) - first)
         parts.append(jax.tree.map(lambda leaf, n=kept: np.asarray(leaf)[:n], part))
     fields = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     return Samples._make((*fields, diagnose(fields[1], fields[3])))
-
-
-def projection_directions(
-    image_shape: tuple[int, int, int],
-) -> Float[Array, "p h w c"]:
-    """Directions of unit norm and natural spectrum, the same in every run."""
-    keys = jax.random.split(jax.random.key(0), NUM_PROJECTIONS)
-    return jax.vmap(lambda key: spectrum.natural_direction(key, image_shape))(keys)
 
 
 def diagnose(
@@ -257,253 +208,6 @@ def diagnose(
 
 _effective_sample_size = jax.jit(statistics.effective_sample_size)
 _rhat = jax.jit(statistics.rhat)
-
-
-class _Run(NamedTuple):
-    """What stays the same over a chunk's steps."""
-
-    program: engine.Program
-    kernel: Kernel
-    scan: bool
-    num_warmup: int
-    num_samples: int
-    thin: int
-
-    def chunk(self, target: _Target, chains: _Chain, goals: Any) -> tuple[Any, ...]:
-        """Warm-up and draws of a chunk: the fields of `Samples` but the last."""
-        directions = projection_directions(self.program.image_shape)
-        num_blocks = -(-self.num_warmup // _BLOCK)
-        num_calibrating = int(_CALIBRATING * num_blocks)
-        logs = []
-        for number in range(num_calibrating):
-            chains, _ = self._advance(target, chains, _BLOCK, True)
-            if goals is None:
-                continue
-            errors = _measure(self.program, target, directions, chains).relative_error
-            chains = _calibrate(chains, errors, goals, jnp.float32(_gain(number)))
-            logs.append(np.log(chains.temperature))
-        if logs:
-            mean = np.mean(logs[len(logs) // 2 :], axis=0)
-            chains = _set_temperature(chains, jnp.exp(jnp.asarray(mean)))
-        chains = _restart_averaging(self.kernel, chains)
-        for _ in range(num_blocks - num_calibrating):
-            chains, _ = self._advance(target, chains, _BLOCK, True)
-        chains = _freeze(self.kernel, chains)
-        draws, acceptance = [], jnp.zeros_like(chains.rate)
-        for _ in range(self.num_samples):
-            chains, accepted = self._advance(target, chains, self.thin, False)
-            acceptance += accepted / (self.num_samples * self.thin)
-            draw = _measure(self.program, target, directions, chains)
-            # To the host: the device holds one draw.
-            draws.append(jax.tree.map(np.asarray, draw))
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *draws)
-        excess = stacked.energy.mean(axis=1) - chains.start_energy
-        heating = 2 * excess / (chains.start[0].size * chains.temperature)
-        return (*stacked, acceptance, chains.temperature, chains.rate, heating)
-
-    def _advance(
-        self, target: _Target, chains: _Chain, num_steps: int, adapt: bool
-    ) -> tuple[_Chain, Float[Array, " l"]]:
-        """Steps of every chain, and the sum of their acceptance probabilities."""
-        arguments = (self.program, self.kernel, target)
-        flag = jnp.asarray(adapt)
-        if self.scan:
-            return _scan(*arguments, chains, flag, num_steps)
-        total = jnp.zeros_like(chains.rate)
-        for _ in range(num_steps):
-            chains, accepted = _step(*arguments, chains, flag)
-            total += accepted
-        return chains, total
-
-
-def _gain(number: int) -> float:
-    """Share of the correction of log T: falls, but its sum does not converge."""
-    return 0.5 / (1 + number / 10) ** 0.75
-
-
-def _log_density(
-    program: engine.Program, target: _Target, chain: _Chain, offset: Image
-) -> Scalar:
-    """(E(start) - E(x)) / T; the constant keeps float32's digits for differences."""
-    z = chain.start + spectrum.colour(offset)
-    energy, _ = program.energy(z, *target)
-    return (chain.start_energy - energy) / chain.temperature
-
-
-@functools.partial(jax.jit, static_argnames=("program", "kernel"))
-def _start(
-    program: engine.Program,
-    kernel: Kernel,
-    target: _Target,
-    keys: PRNGKeys,
-    images: Float[Array, "l h w c"],
-    temperatures: Float[Array, " l"],
-) -> _Chain:
-    """Chains at their starts, with a step size that is neither useless nor refused."""
-
-    def lane(key: PRNGKey, image: Image, temperature: Scalar) -> _Chain:
-        z = objective.to_variable(image, target.problem.centre)
-        energy, _ = program.energy(z, *target)
-        search_key, key = jax.random.split(key)
-        rate = jnp.float32(_FIRST_NOISE**2 / 2) / temperature
-        chain = _Chain(
-            key=key,
-            num_steps=jnp.asarray(0, jnp.int32),
-            kernel=None,
-            start=z,
-            start_energy=energy,
-            temperature=temperature,
-            rate=rate,
-            averaging=_averaging(kernel, rate),
-        )
-        density = functools.partial(_log_density, program, target, chain)
-        state = kernel.init(jnp.zeros_like(z), density)
-
-        def at_rate(rate: Scalar) -> Any:
-            return lambda key, state: kernel.step(
-                key, state, density, temperature, rate
-            )
-
-        rate = adaptation.find_reasonable_step_size(
-            search_key, at_rate, state, rate, kernel.target_acceptance
-        )
-        return chain._replace(
-            kernel=state, rate=rate, averaging=_averaging(kernel, rate)
-        )
-
-    return jax.vmap(lane)(keys, images, temperatures)
-
-
-def _step_lanes(
-    program: engine.Program,
-    kernel: Kernel,
-    target: _Target,
-    chains: _Chain,
-    adapt: Array,
-) -> tuple[_Chain, Float[Array, " l"]]:
-    """One step of every chain, and its probability of acceptance."""
-    _, update, _ = adaptation.dual_averaging_adaptation(kernel.target_acceptance)
-
-    def lane(chain: _Chain) -> tuple[_Chain, Scalar]:
-        density = functools.partial(_log_density, program, target, chain)
-        state, info = kernel.step(
-            jax.random.fold_in(chain.key, chain.num_steps),
-            chain.kernel,
-            density,
-            chain.temperature,
-            chain.rate,
-        )
-        # A proposal of no finite energy is refused, with probability one.
-        acceptance = jnp.nan_to_num(info.acceptance_rate)
-        averaging = update(chain.averaging, acceptance)
-        rate = jnp.where(adapt, jnp.exp(averaging.log_step_size), chain.rate)
-        moved = chain._replace(
-            num_steps=chain.num_steps + 1, kernel=state, rate=rate, averaging=averaging
-        )
-        return moved, acceptance
-
-    return jax.vmap(lane)(chains)
-
-
-_step = functools.partial(
-    jax.jit, static_argnames=("program", "kernel"), donate_argnames="chains"
-)(_step_lanes)
-
-
-@functools.partial(
-    jax.jit,
-    static_argnames=("program", "kernel", "num_steps"),
-    donate_argnames="chains",
-)
-def _scan(
-    program: engine.Program,
-    kernel: Kernel,
-    target: _Target,
-    chains: _Chain,
-    adapt: Array,
-    num_steps: int,
-) -> tuple[_Chain, Float[Array, " l"]]:
-    chains, acceptance = jax.lax.scan(
-        lambda chains, _: _step_lanes(program, kernel, target, chains, adapt),
-        chains,
-        length=num_steps,
-    )
-    return chains, jnp.sum(acceptance, axis=0)
-
-
-@functools.partial(jax.jit, static_argnames="program")
-def _measure(
-    program: engine.Program,
-    target: _Target,
-    directions: Float[Array, "p h w c"],
-    chains: _Chain,
-) -> _Draw:
-    def lane(chain: _Chain) -> _Draw:
-        z = chain.start + spectrum.colour(chain.kernel.position)
-        energy, terms = program.energy(z, *target)
-        image = objective.to_image(z, target.problem.centre)
-        return _Draw(
-            image=image,
-            energy=energy,
-            relative_error=jnp.sqrt(terms.data),
-            projections=jnp.tensordot(directions, image, axes=3),
-        )
-
-    return jax.vmap(lane)(chains)
-
-
-@jax.jit
-def _set_temperature(chains: _Chain, temperatures: Float[Array, " l"]) -> _Chain:
-    def lane(chain: _Chain, temperature: Scalar) -> _Chain:
-        ratio = chain.temperature / temperature
-        state = chain.kernel._replace(
-            logdensity=chain.kernel.logdensity * ratio,
-            logdensity_grad=chain.kernel.logdensity_grad * ratio,
-        )
-        return chain._replace(kernel=state, temperature=temperature)
-
-    return jax.vmap(lane)(chains, temperatures)
-
-
-@jax.jit
-def _calibrate(
-    chains: _Chain,
-    errors: Float[Array, " l"],
-    goals: Float[Array, " l"],
-    gain: Scalar,
-) -> _Chain:
-    # Errors grow with the root of T.
-    corrections = jnp.clip(2 * jnp.log(goals / errors), -1, 1)
-    return _set_temperature(chains, chains.temperature * jnp.exp(gain * corrections))
-
-
-def _averaging(kernel: Kernel, rate: Scalar) -> adaptation.DualAveragingAdaptationState:
-    """A new dual averaging of log rate (Hoffman and Gelman 2014)."""
-    begin, _, _ = adaptation.dual_averaging_adaptation(kernel.target_acceptance)
-    state = begin(rate)
-    # Types as after an update, or the second step would be compiled anew.
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(
-            leaf, jnp.int32 if isinstance(leaf, int) else jnp.float32
-        ),
-        state,
-    )
-
-
-@functools.partial(jax.jit, static_argnames="kernel")
-def _restart_averaging(kernel: Kernel, chains: _Chain) -> _Chain:
-    """Forgets the way to the typical set, where smaller steps were needed."""
-
-    def lane(chain: _Chain) -> _Chain:
-        return chain._replace(averaging=_averaging(kernel, chain.rate))
-
-    return jax.vmap(lane)(chains)
-
-
-@functools.partial(jax.jit, static_argnames="kernel")
-def _freeze(kernel: Kernel, chains: _Chain) -> _Chain:
-    _, _, final = adaptation.dual_averaging_adaptation(kernel.target_acceptance)
-    return chains._replace(rate=jax.vmap(final)(chains.averaging))
 
 
 def _per_chain(name: str, value: Any, num_chains: int) -> Float[Array, " l"]:

@@ -65,7 +65,7 @@ def test_without_weight_it_is_the_independent_inversions(phi, code, independent)
 
 
 def test_samples_are_farther_apart_at_nearly_equal_error(phi, code, independent):
-    found = _repel(phi, code, weight=0.3)
+    found = _repel(phi, code, weight=0.3, bandwidth=30.0)
     alone = repulsion.coarse_distances(255 * independent.image)
     assert _mean_distance(found.distances) > 1.5 * _mean_distance(alone)
     errors = jnp.linalg.norm(
@@ -88,8 +88,8 @@ def test_what_is_returned_is_of_the_images(phi, code):
 
 
 def test_a_constant_repulsion_pushes_further_and_costs_more(phi, code):
-    fading = _repel(phi, code, weight=0.3)
-    constant = _repel(phi, code, weight=0.3, fade_from=1.0)
+    fading = _repel(phi, code, weight=0.3, bandwidth=30.0)
+    constant = _repel(phi, code, weight=0.3, bandwidth=30.0, fade_from=1.0)
     assert _mean_distance(constant.distances) > _mean_distance(fading.distances)
     assert float(jnp.mean(constant.energies)) > float(jnp.mean(fading.energies))
 

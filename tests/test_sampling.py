@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from invjax import geometry, kernels, sampling
+from invjax import chains, geometry, kernels, sampling
 from invjax.engine import Execution
 from invjax.inversion import lane_key
 from invjax.objective import SIGMA
@@ -260,7 +260,7 @@ def test_what_is_returned_is_of_the_images(key):
             assert found.relative_errors[chain, draw] == pytest.approx(
                 float(error), rel=1e-3
             )
-            directions = sampling.projection_directions((16, 16, 3))
+            directions = chains.projection_directions((16, 16, 3))
             expected = np.tensordot(directions, picture, axes=3)
             np.testing.assert_allclose(
                 found.projections[chain, draw], expected, rtol=1e-4, atol=1e-5
