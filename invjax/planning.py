@@ -169,6 +169,14 @@ def prepare(
     )
 
 
+def take(problems: objective.Problem, lanes: np.ndarray | int) -> objective.Problem:
+    """The problems of some lanes, or of one, without the axis of lanes."""
+    axes = engine.LANE_AXES._asdict()
+    counted = {name for name, axis in axes.items() if axis is not None}
+    parts = {name: getattr(problems, name) for name in counted}
+    return problems._replace(**jax.tree.map(lambda leaf: leaf[lanes], parts))
+
+
 def _phases(
     phi: Representation, preset: Preset, num_steps: int, jitter: int | None
 ) -> list[tuple[int, presets.Phase]]:

@@ -21,7 +21,7 @@ from blackjax import diagnostics as statistics
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from invjax import chains, engine, inversion, objective
+from invjax import chains, engine, planning
 from invjax.engine import Execution
 from invjax.kernels import Kernel, Mala
 from invjax.types import PRNGKey, PRNGKeys, Representation
@@ -127,7 +127,7 @@ def sample(
     keys = jnp.stack(keys) if isinstance(keys, Sequence) else keys
     starts = jnp.asarray(images, jnp.float32)
     _check(len(keys), starts.shape, num_samples, num_warmup, thin)
-    plan = inversion.prepare(
+    plan = planning.prepare(
         jnp.asarray(code)[None],
         phi,
         1,
@@ -137,29 +137,22 @@ def sample(
         mask=mask,
         centre=centre,
     )
-    problem = objective.Problem(
-        *(
-            leaf if axis is None else leaf[0]
-            for leaf, axis in zip(plan.problems, engine.LANE_AXES, strict=True)
-        )
-    )
-    target = chains.Target(plan.phi, problem)
+    program = plan.phases[0].program
+    target = chains.Target(plan.phi, planning.take(plan.problems, 0))
     goals = None
     if (temperature is None) == (target_error is None):
         raise ValueError("give either temperature or target_error, and not both")
     if target_error is not None:
         goals = _per_chain("target_error", target_error, len(keys))
         # Were every feature a free Gaussian, the data term would be that many T / 2.
-        num_terms = min(starts[0].size, problem.target.size)
+        num_terms = min(starts[0].size, target.problem.target.size)
         temperatures = 2 * goals**2 / num_terms
     else:
         temperatures = _per_chain("temperature", cast(Any, temperature), len(keys))
     execution = execution or engine.default_execution()
     if execution.width < 1:
         raise ValueError(f"execution.width is {execution.width}; it must be positive")
-    run = chains.Run(
-        plan.program, kernel, execution.scan, num_warmup, num_samples, thin
-    )
+    run = chains.Run(program, kernel, execution.scan, num_warmup, num_samples, thin)
     parts = []
     for first in range(0, len(keys), execution.width):
         # The last chunk is filled up with copies of its first chain.

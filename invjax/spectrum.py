@@ -5,9 +5,9 @@ coefficient has about the same size, and so a step of one size suits them all:
 
     z = irfft2(q weight),  weight ~ 1 / sqrt(fx^2 + fy^2 + (1 / max(h, w))^2),
 
-orthonormal, the weight scaled to unit mean square over the half plane. Solvers iterate
-on q. The half plane holds some numbers twice; samplers, whose noise must count every
-number once, use the image w of the same size with q = rfft2(w), `colour` and `whiten`.
+orthonormal, the weight scaled to unit mean square over the half plane. The half plane
+holds some numbers twice; samplers, whose noise must count every number once, use the
+image w of the same size with q = rfft2(w): `colour` and `whiten`.
 """
 
 import jax

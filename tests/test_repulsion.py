@@ -140,6 +140,8 @@ def test_a_set_that_turns_non_finite_is_kept_as_it_was(phi, code):
         ({"bandwidth": 0.0}, "bandwidth is 0.0"),
         ({"grid": 0}, "grid is 0"),
         ({"fade_from": 1.5}, "fade_from is 1.5"),
+        ({"preset": "ijcv2016"}, "other than ijcv2016"),
+        ({"jitter": 2}, "no jitter"),
     ],
 )
 def test_refuses_in_one_line(phi, code, settings, words):
