@@ -152,7 +152,7 @@ def invert(
     for number, lane in enumerate(chunk):
         result = jax.tree.map(lambda leaf, n=number: np.asarray(leaf[n]), batch)
         code = np.asarray(tracing.encode(group.phi, result.image))
-        record = _record(lane, result, code, settings, judge)
+        record = record_of(lane, result, code, settings, judge)
         record["seconds"] = seconds
         outcomes.append(Outcome(lane, record, result.image, code))
     return outcomes
@@ -171,13 +171,14 @@ def alpha_weight(settings: Settings, *, variant: Variant | None = None) -> float
     return settings.alpha_weight
 
 
-def _record(
+def record_of(
     lane: Lane,
     result: inversion.Result,
     code: np.ndarray,
     settings: Settings,
     judge: lpips.Parameters | None,
 ) -> dict[str, Any]:
+    """The line of a result, however it was found; `code` is of its image."""
     record: dict[str, Any] = {
         "image": lane.target.name,
         "representation": lane.group.name,

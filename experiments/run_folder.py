@@ -20,7 +20,16 @@ _OURS = (
     "metrics.jsonl",
     "originals",
     "reconstructions",
+    "samples",
+    "maps",
     "arrays",
+    "sets.jsonl",
+    "geometry.jsonl",
+    "invariances.jsonl",
+    "invariances.csv",
+    "invariances.md",
+    "geometry.csv",
+    "geometry.md",
     "grid.png",
     "index.html",
     "table.csv",
@@ -94,10 +103,14 @@ class RunFolder:
 
     def add_records(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Lines for metrics.jsonl, which is replaced whole; undefined becomes null."""
-        self._records += [strict(record) for record in records]
-        lines = (json.dumps(record, allow_nan=False) for record in self._records)
-        text = "".join(f"{line}\n" for line in lines)
-        files.write_whole(self.path / "metrics.jsonl", text)
+        self._records += records
+        write_lines(self.path / "metrics.jsonl", self._records)
+
+
+def write_lines(path: pathlib.Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Records as lines of strict JSON, all of them or none."""
+    lines = (json.dumps(strict(record), allow_nan=False) for record in records)
+    files.write_whole(path, "".join(f"{line}\n" for line in lines))
 
 
 def command() -> str:
@@ -114,6 +127,8 @@ def strict(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _strict(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_strict(item) for item in value]
     if isinstance(value, float):
         # Seven figures are what float32 holds.
         return float(f"{value:.7g}") if math.isfinite(value) else None

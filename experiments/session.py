@@ -104,6 +104,7 @@ def run(
     judge: lpips.Parameters | None,
     *,
     measure: Callable[[lanes.Outcome], Mapping[str, Any]] | None = None,
+    pictures: str = "reconstructions",
 ) -> Iterator[lanes.Outcome]:
     """Inverts lanes in turn; files are written before a lane is yielded.
 
@@ -116,6 +117,7 @@ def run(
       folder: of the run.
       judge: for LPIPS, or None.
       measure: further numbers for a lane's record, of the same names for every lane.
+      pictures: where in the folder pictures go.
     """
     bar = tqdm(total=len(planned), unit="lane", disable=not sys.stderr.isatty())
     began = time.monotonic()
@@ -127,7 +129,7 @@ def run(
             for outcome in outcomes:
                 if measure is not None:
                     outcome.record.update(measure(outcome))
-                _write_outcome(folder, outcome, config)
+                write_outcome(folder, outcome, config, pictures=pictures)
             folder.add_records([outcome.record for outcome in outcomes])
             for outcome in outcomes:
                 number += 1
@@ -169,10 +171,12 @@ def print_estimates(
     print(f"{len(planned)} lanes, about {total:.0f} s besides compiling")
 
 
-def _write_outcome(folder: RunFolder, outcome: lanes.Outcome, config: Settings) -> None:
+def write_outcome(
+    folder: RunFolder, outcome: lanes.Outcome, config: Settings, *, pictures: str
+) -> None:
     """The picture of a lane, and its arrays if asked for."""
     path = outcome.lane.path
-    images.write_png(folder.path / "reconstructions" / f"{path}.png", outcome.image)
+    images.write_png(folder.path / pictures / f"{path}.png", outcome.image)
     if config.save_arrays:
         with files.whole_file(folder.path / "arrays" / f"{path}.npz") as stream:
             np.savez_compressed(stream, image=outcome.image, code=outcome.code)

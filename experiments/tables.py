@@ -14,6 +14,7 @@ def write(
     rows: Sequence[Sequence[str]],
     *,
     bold: Collection[int] = (),
+    name: str = "table",
 ) -> None:
     """table.csv and table.md in `folder`, each whole or not at all.
 
@@ -21,14 +22,15 @@ def write(
       folder: of the run.
       header: names of the columns.
       rows: their cells.
-      bold: numbers of the rows that table.md sets in bold.
+      bold: numbers of the rows that the .md sets in bold.
+      name: of the files, without ending.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    files.write_whole(folder / "table.csv", stream.getvalue())
-    files.write_whole(folder / "table.md", markdown(header, rows, bold=bold))
+    files.write_whole(folder / f"{name}.csv", stream.getvalue())
+    files.write_whole(folder / f"{name}.md", markdown(header, rows, bold=bold))
 
 
 def markdown(

@@ -1,0 +1,1 @@
+"""What `experiments.sample` draws, measures and shows."""
