@@ -25,7 +25,7 @@ AMOUNTS: dict[str, tuple[float, ...]] = {
 }
 """How far each transformation goes; changes per unit are at the first."""
 
-STEPS = (0.01, 0.02, 0.05, 0.1)
+STEPS = (0.001, 0.005, 0.02, 0.05)
 """Root mean square changes of the image along a direction."""
 
 _CUTOFF = 0.01

@@ -12,7 +12,7 @@ from experiments.samples.methods import SampleSet
 from invjax import diversity, files, images
 from invjax.report import contact_sheet
 
-WHITE_DEVIATION = 0.25
+WHITE_DEVIATION = 0.15
 """Standard deviation, of a range of 1, that maps show as white, in every run."""
 
 _NUM_SHOWN = 4
@@ -55,7 +55,11 @@ def write_maps(
         mean, deviation = map(np.asarray, diversity.maps(found.images))
         maps = [
             ("mean", mean, "mean"),
-            ("deviation", deviation / WHITE_DEVIATION, "deviation"),
+            (
+                "deviation",
+                deviation / WHITE_DEVIATION,
+                f"deviation, white {WHITE_DEVIATION:g}",
+            ),
         ]
         count = min(measures.NUM_COMPONENTS, len(found.images) - 1)
         components = diversity.principal_components(found.images, count=count)

@@ -52,17 +52,19 @@ _CHAIN_COLUMNS = (
 def header(method: str) -> list[str]:
     """Of the table of `rows`."""
     titles = [column.title for column in _columns(method)]
-    return ["representation", "lambda_V", "selection", "samples", *titles, "failed"]
+    counts = ["images", "samples", "failed"]
+    return ["representation", "lambda_V", "selection", *counts, *titles]
 
 
 def rows(key: jax.Array, measured: Sequence[Measured], method: str) -> list[list[str]]:
     """A row per representation, lambda and selection, in the order they were drawn.
 
-    Numbers are means over images, with 95 % bootstrap intervals behind them. Where
-    every image has equally many samples, and samples are independent, samples are
-    drawn again as well as images. What is of pairs or whole sets is drawn by image
-    alone, and so is everything of chains and of images that keep apart, whose samples
-    depend on each other. A single image's numbers of those kinds have no interval.
+    The images counted have two samples or more. Numbers are means over images, with
+    95 % bootstrap intervals behind them. Where every image has equally many samples,
+    and samples are independent, samples are drawn again as well as images. What is of
+    pairs or whole sets is drawn by image alone, and so is everything of chains and of
+    images that keep apart, whose samples depend on each other. A single image's numbers
+    of those kinds have no interval.
 
     Args:
       key: of the intervals.
@@ -87,9 +89,10 @@ def rows(key: jax.Array, measured: Sequence[Measured], method: str) -> list[list
                 name,
                 tv_weight,
                 selection,
+                str(sum(record["num_samples"] > 1 for record in records)),
                 str(total),
-                *(_cell(key, items, column, method) for column in _columns(method)),
                 str(failed),
+                *(_cell(key, items, column, method) for column in _columns(method)),
             ]
         )
     return table
@@ -133,39 +136,36 @@ GEOMETRY_HEADER = (
     "ignored share of a natural direction",
     "gain: natural",
     "gain: ignored",
-    "code change % at RMS 0.05: natural",
-    "code change % at RMS 0.05: ignored",
+    "code change % at RMS 0.005: natural",
+    "ignored",
+    "at RMS 0.05: natural",
+    "ignored",
 )
 
 
 def geometry_rows(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Means over images, by representation and whether at the original or a sample."""
-    flat = []
-    for record in records:
-        place = record["steps"].index(0.05)
-        flat.append(
-            {
-                **record,
-                "largest": record["singular_values"][0],
-                "natural": record["code_change_natural"][place],
-                "ignored": record["code_change_ignored"][place],
-            }
-        )
-    return [
-        [
-            name,
-            at,
-            _mean(mine, "largest", 1, 2),
-            _mean(mine, "stable_rank", 1, 1),
-            _mean(mine, "participation_ratio", 1, 1),
-            _mean(mine, "ignored_share", 1, 3),
-            _mean(mine, "natural_gain", 1, 3),
-            _mean(mine, "ignored_gain", 1, 3),
-            _mean(mine, "natural", 100, 1),
-            _mean(mine, "ignored", 100, 1),
+    rows = []
+    for (name, at), mine in _grouped(records, lambda r: (r["representation"], r["at"])):
+        changes = [
+            f"{100 * np.mean([r[field][r['steps'].index(step)] for r in mine]):.1f}"
+            for step in (0.005, 0.05)
+            for field in ("code_change_natural", "code_change_ignored")
         ]
-        for (name, at), mine in _grouped(flat, lambda r: (r["representation"], r["at"]))
-    ]
+        rows.append(
+            [
+                name,
+                at,
+                f"{np.mean([r['singular_values'][0] for r in mine]):.2f}",
+                _mean(mine, "stable_rank", 1, 1),
+                _mean(mine, "participation_ratio", 1, 1),
+                _mean(mine, "ignored_share"),
+                _mean(mine, "natural_gain"),
+                _mean(mine, "ignored_gain"),
+                *changes,
+            ]
+        )
+    return rows
 
 
 def _columns(method: str) -> tuple[_Column, ...]:
