@@ -160,7 +160,7 @@ def test_standard_errors_are_of_the_size_of_the_spread(image):
 
 def test_participation_ratio_is_not_below_the_stable_rank(key):
     phi = micro_representation("relu2")
-    image = jax.random.uniform(key, (32, 32, 3))
+    image = jax.random.uniform(key, (16, 16, 3))
     found = geometry.effective_dimension(key, phi, image)
     assert 1 <= float(found.stable_rank.value) < float(found.participation_ratio.value)
 

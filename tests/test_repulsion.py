@@ -10,6 +10,7 @@ from invjax import engine, repulsion
 from tests.conftest import micro_representation
 
 SHAPE = (32, 32, 3)
+NUM_STEPS = 100
 KEYS = [invjax.lane_key(0, 3, start) for start in range(3)]
 
 
@@ -26,12 +27,18 @@ def code(phi):
 @pytest.fixture(scope="module")
 def independent(phi, code):
     return invjax.invert_batch(
-        KEYS, jnp.stack([code] * 3), phi, num_steps=200, tv_weight=0.01
+        KEYS, jnp.stack([code] * 3), phi, num_steps=NUM_STEPS, tv_weight=0.01
     )
 
 
 def _repel(phi, code, **settings):
-    return repulsion.repel(KEYS, code, phi, num_steps=200, tv_weight=0.01, **settings)
+    defaults = {"num_steps": NUM_STEPS, "tv_weight": 0.01}
+    return repulsion.repel(KEYS, code, phi, **(defaults | settings))
+
+
+@pytest.fixture(scope="module")
+def repelled(phi, code):
+    return _repel(phi, code)
 
 
 def _mean_distance(distances) -> float:
@@ -57,11 +64,11 @@ def test_distances_are_root_mean_squares_of_the_coarse_images():
 
 def test_without_weight_it_is_the_independent_inversions(phi, code, independent):
     found = _repel(phi, code, weight=0.0)
-    # Rounding by the width of the program grows over 200 steps.
+    # Rounding by the width of the program grows over the steps.
     np.testing.assert_allclose(found.energies, independent.energy, rtol=0.02)
     np.testing.assert_allclose(found.images, independent.image, atol=0.02)
     assert int(found.status) == engine.BUDGET
-    assert found.history.shape == (20,)
+    assert found.history.shape == (NUM_STEPS // 10,)
 
 
 def test_samples_are_farther_apart_at_nearly_equal_error(phi, code, independent):
@@ -74,8 +81,8 @@ def test_samples_are_farther_apart_at_nearly_equal_error(phi, code, independent)
     np.testing.assert_allclose(found.relative_errors, errors, atol=0.02)
 
 
-def test_what_is_returned_is_of_the_images(phi, code):
-    found = _repel(phi, code)
+def test_what_is_returned_is_of_the_images(phi, code, repelled):
+    found = repelled
     for image, error in zip(found.images, found.relative_errors, strict=True):
         direct = jnp.linalg.norm(phi(image) - code) / jnp.linalg.norm(code)
         assert float(error) == pytest.approx(float(direct), rel=1e-3)
@@ -94,8 +101,8 @@ def test_a_constant_repulsion_pushes_further_and_costs_more(phi, code):
     assert float(jnp.mean(constant.energies)) > float(jnp.mean(fading.energies))
 
 
-def test_host_loop_and_scan_agree(phi, code):
-    host = _repel(phi, code, execution=invjax.Execution(scan=False))
+def test_host_loop_and_scan_agree(phi, code, repelled):
+    host = repelled  # on CPU
     scan = _repel(phi, code, execution=invjax.Execution(scan=True))
     np.testing.assert_allclose(scan.energies, host.energies, rtol=0.02)
     np.testing.assert_allclose(scan.history, host.history, rtol=0.02)

@@ -15,6 +15,7 @@ SHAPE = (4, 4, 1)
 SIZE = 16
 TV_WEIGHT = 400.0
 TOGETHER = Execution(width=4, scan=True)
+TIMID = kernels.Mala(target_acceptance=1 - 1e-6)
 
 
 def _apply(matrix, image):
@@ -53,7 +54,7 @@ def _gaussian(matrix, image, temperature):
 
 def _draw(key, matrix, image, start=None, **settings):
     defaults = dict(
-        num_samples=600, num_warmup=600, thin=10, tv_weight=TV_WEIGHT, alpha_weight=0.0
+        num_samples=400, num_warmup=600, thin=10, tv_weight=TV_WEIGHT, alpha_weight=0.0
     )
     starts = jnp.stack([image if start is None else start] * 4)
     return sampling.sample(
@@ -81,9 +82,9 @@ def test_mean_and_covariance_of_a_gaussian(key, image, kernel):
     mean, covariance = _gaussian(matrix, image, temperature)
     found = _draw(key, matrix, image, temperature=temperature, kernel=kernel)
     draws = found.images.reshape(-1, SIZE).astype(np.float64)
-    # Fewer than the 2,400 draws, and enough for the tolerances below.
+    # Fewer than the 1,600 draws, and enough for the tolerances below.
     sizes = found.diagnostics.projection_ess
-    assert np.all(sizes > 400) and np.all(found.diagnostics.projection_rhat < 1.05)
+    assert np.all(sizes > 300) and np.all(found.diagnostics.projection_rhat < 1.05)
     errors = np.sqrt(np.diag(covariance) / sizes.min())
     assert np.all(np.abs(draws.mean(0) - mean) < 4 * errors)
     # In the coordinates in which the truth is the identity; the expected relative
@@ -101,18 +102,20 @@ def test_mean_and_covariance_of_a_gaussian(key, image, kernel):
 def test_variance_is_where_a_representation_does_not_look(key, image):
     # Phi sees 6 of 16 directions; the regulariser alone holds the other ten.
     generator = np.random.default_rng(3)
-    matrix = np.linalg.qr(generator.normal(size=(SIZE, 6)))[0].T
+    # Rows of zeros, so that it is the program of the other tests.
+    matrix = np.zeros((SIZE, SIZE))
+    matrix[:6] = np.linalg.qr(generator.normal(size=(SIZE, 6)))[0].T
     matrix[0] = 1 / 4  # the mean, which total variation does not see
     temperature = 1e-3
     mean, covariance = _gaussian(matrix, image, temperature)
-    found = _draw(key, matrix, image, temperature=temperature, num_samples=1200)
+    found = _draw(key, matrix, image, temperature=temperature, num_samples=800)
     draws = found.images.reshape(-1, SIZE).astype(np.float64)
     sizes = found.diagnostics.projection_ess
-    assert np.all(sizes > 300)
+    assert np.all(sizes > 200)
     expected = np.sort(np.linalg.eigvalsh(covariance))
     # Eigenvalues of a sample's covariance spread by about sqrt(16 / ess).
     np.testing.assert_allclose(
-        np.sort(np.linalg.eigvalsh(np.cov(draws.T))), expected, rtol=0.35
+        np.sort(np.linalg.eigvalsh(np.cov(draws.T))), expected, rtol=0.45
     )
     # What geometry calls ignored is what varies most: the leading directions of the
     # draws lie in the null space, and the analytic shares agree.
@@ -128,13 +131,12 @@ def test_variance_is_where_a_representation_does_not_look(key, image):
 
 
 def test_adaptation_reaches_the_target_and_is_then_frozen(key, image):
-    settings = dict(temperature=1e-3, num_samples=100, num_warmup=2000)
+    settings = dict(temperature=1e-3, num_samples=100, num_warmup=1000)
     found = _draw(key, np.eye(SIZE), image, **settings)
-    np.testing.assert_allclose(found.acceptance, 0.574, atol=0.08)
-    bold = kernels.Mala(target_acceptance=0.9)
-    bold = _draw(key, np.eye(SIZE), image, kernel=bold, **settings)
-    np.testing.assert_allclose(bold.acceptance, 0.9, atol=0.05)
-    assert np.all(bold.rates < found.rates)
+    np.testing.assert_allclose(found.acceptance, 0.574, atol=0.1)
+    timid = _draw(key, np.eye(SIZE), image, kernel=TIMID, **settings)
+    assert np.all(timid.acceptance > 0.98)
+    assert np.all(timid.rates < found.rates)
 
 
 def test_heating_tells_chains_at_their_temperature(key, image):
@@ -144,12 +146,11 @@ def test_heating_tells_chains_at_their_temperature(key, image):
     # Equipartition: E above the mode is T / 2 for each of the 16 numbers.
     warm = _draw(key, np.eye(SIZE), image, **settings)
     np.testing.assert_allclose(warm.heating, 1, atol=0.2)
-    timid = kernels.Mala(target_acceptance=1 - 1e-6)
     cold = _draw(
         key,
         np.eye(SIZE),
         image,
-        kernel=timid,
+        kernel=TIMID,
         num_warmup=40,
         num_samples=1,
         **settings,
@@ -205,18 +206,16 @@ def _network_draws(keys, starts, phi, code, **settings):
 
 
 def test_a_chain_is_the_same_alone_and_in_any_batch():
-    phi = micro_representation("relu2")
+    phi = micro_representation("relu1")
     starts = jax.random.uniform(jax.random.key(1), (3, 16, 16, 3))
     code = phi(starts[0])
     keys = [lane_key(0, 7, start) for start in range(3)]
     execution = Execution(width=1, scan=False)
     together = _network_draws(keys, starts, phi, code, execution=execution)
-    again = _network_draws(keys, starts, phi, code, execution=execution)
     reverse = _network_draws(keys[::-1], starts[::-1], phi, code, execution=execution)
     alone = _network_draws(keys[1:2], starts[1:2], phi, code, execution=execution)
     for field in ("images", "energies", "acceptance", "rates"):
         values = getattr(together, field)
-        np.testing.assert_array_equal(values, getattr(again, field))
         np.testing.assert_array_equal(values[::-1], getattr(reverse, field))
         np.testing.assert_array_equal(values[1:2], getattr(alone, field))
     assert len({image.tobytes() for image in together.images[:, -1]}) == 3
@@ -249,7 +248,7 @@ def test_a_padded_chunk_gives_every_chain_once(key, image):
 
 
 def test_what_is_returned_is_of_the_images(key):
-    phi = micro_representation("relu2")
+    phi = micro_representation("relu1")
     starts = jax.random.uniform(key, (2, 16, 16, 3))
     code = phi(starts[0])
     found = _network_draws(jax.random.split(key, 2), starts, phi, code)
@@ -308,4 +307,6 @@ def test_refuses_starts_that_do_not_fit(key, image):
         sampling.sample(keys, phi(image), phi, image[None], temperature=1.0)
     broken = jnp.stack([image, image * jnp.nan])
     with pytest.raises(ValueError, match="energy of a start"):
-        sampling.sample(keys, phi(image), phi, broken, temperature=1.0)
+        sampling.sample(
+            keys, phi(image), phi, broken, temperature=1.0, execution=TOGETHER
+        )
