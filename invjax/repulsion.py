@@ -27,7 +27,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from invjax import engine, objective, planning
+from invjax import engine, objective, planning, programs, results
 from invjax.engine import Execution
 from invjax.planning import Settings
 from invjax.representations.tracing import Argument
@@ -46,7 +46,7 @@ class Repelled(NamedTuple):
       terms: the summands of the energies, each [s].
       relative_errors: |M (phi(x) - phi0)| / |M phi0|.
       distances: d_ij, [s, s], grey levels on the coarse grid.
-      status: `engine.BUDGET`, or `engine.FAILED` of the whole set, which is then what
+      status: `results.BUDGET`, or `results.FAILED` of the whole set, which is then what
         it was before the step that failed.
       history: mean of E + repulsion over the set, every ten steps.
     """
@@ -180,7 +180,7 @@ def _squared_distances(
 
 
 def _step_all(
-    program: engine.Program,
+    program: programs.Program,
     grid: int,
     setting: _Setting,
     state: _State,
@@ -215,7 +215,7 @@ _step = functools.partial(
     jax.jit, static_argnames=("program", "grid"), donate_argnames="state"
 )
 def _scan(
-    program: engine.Program,
+    program: programs.Program,
     grid: int,
     setting: _Setting,
     state: _State,
@@ -230,7 +230,7 @@ def _scan(
 
 @functools.partial(jax.jit, static_argnames=("program", "grid"))
 def _finish(
-    program: engine.Program, grid: int, setting: _Setting, state: _State
+    program: programs.Program, grid: int, setting: _Setting, state: _State
 ) -> Repelled:
     """The set as it is, without a history."""
     images = _images(program, state)
@@ -245,12 +245,12 @@ def _finish(
         terms=terms,
         relative_errors=jnp.sqrt(terms.data),
         distances=coarse_distances(images, grid=grid),
-        status=jnp.where(state.is_alive, engine.BUDGET, engine.FAILED),
+        status=jnp.where(state.is_alive, results.BUDGET, results.FAILED),
         history=np.zeros(0, np.float32),
     )
 
 
-def _only_phase(plan: planning.Plan) -> tuple[engine.Program, engine.Phase]:
+def _only_phase(plan: planning.Plan) -> tuple[programs.Program, programs.Phase]:
     phase = plan.phases[0]
     program = phase.program
     is_plain = len(plan.phases) == 1 and program.jitter == 1
@@ -262,7 +262,7 @@ def _only_phase(plan: planning.Plan) -> tuple[engine.Program, engine.Phase]:
     return program, phase
 
 
-def _images(program: engine.Program, state: _State) -> Float[Array, "s h w c"]:
+def _images(program: programs.Program, state: _State) -> Float[Array, "s h w c"]:
     """z of every sample."""
     return jax.vmap(lambda one: program.solver.variable(one, program.image_shape))(
         state.solver
@@ -270,7 +270,7 @@ def _images(program: engine.Program, state: _State) -> Float[Array, "s h w c"]:
 
 
 def _energies(
-    program: engine.Program, setting: _Setting, images: Float[Array, "s h w c"]
+    program: programs.Program, setting: _Setting, images: Float[Array, "s h w c"]
 ) -> tuple[Float[Array, " s"], objective.Terms]:
     return jax.vmap(
         lambda problem, z: program.energy(z, setting.phi, problem),

@@ -293,6 +293,8 @@ def _result(
         best_image=pixels,
         best_energy=value,
         history=jnp.zeros(0),
+        dead_start=jnp.asarray(False),
+        num_revivals=jnp.asarray(0),
     )
 
 
