@@ -4,7 +4,8 @@ A patch of a code sees its receptive field; what can be recovered from it is les
 say, pixel by pixel, how far reconstructions from several starts are from the original,
 or from each other: 0 where all is recovered, about 1 where nothing is. From a map, the
 extent of the region around the patch's centre. It can be larger than the field: the
-prior carries colours on beyond it, and where they happen to fit they count.
+prior carries colours on beyond it, and where they happen to fit they count. Deep codes
+bring back what there is, but hardly where: for those `detail` says where there is any.
 
 Reconstructions are [s, h, w, c] in [0, 1], clipped first as a picture would be. Squares
 are averaged over channels, and over places with a Gaussian window that ends at the
@@ -29,6 +30,8 @@ Map = Float[Array, "h w"]
 # Where an image is flat there is nothing to recover: its local variance counts as at
 # least this share of the whole image's.
 _FLOOR = 0.1
+# Grain in flat places is no detail brought back, and large beside what is there.
+_DETAIL_FLOOR = 1.0
 
 
 class Extent(NamedTuple):
@@ -65,12 +68,7 @@ def unexplained(
     Raises:
       ValueError: samples and original are of different shapes.
     """
-    pictures = jnp.clip(jnp.asarray(samples), 0, 1)
-    if pictures.ndim != 4 or pictures.shape[1:] != original.shape:
-        raise ValueError(
-            f"samples of shape {pictures.shape} for an original of {original.shape}; "
-            "[starts, *original's] is accepted"
-        )
+    pictures = _pictures(samples, original)
     errors = jnp.mean((pictures - original[None]) ** 2, axis=(0, 3))
     contrast = original - jnp.mean(original, axis=(0, 1), keepdims=True)
     return _ratio(errors, jnp.mean(contrast**2, axis=2), sigma)
@@ -106,6 +104,32 @@ def disagreement(
     # The mean of s starts still has a part 1 / s of what they differ by.
     common = jnp.mean(contrast**2, axis=2) - between / len(pictures)
     return _ratio(between, between + common, sigma)
+
+
+@jax.jit
+def detail(
+    samples: Float[ArrayLike, "s _ _ _"], original: Image, *, sigma: ArrayLike = 4.0
+) -> Map:
+    """How much detail reconstructions have where the original has some.
+
+    Mean squared difference between neighbouring pixels over that of the original, each
+    averaged over the window. It need not be the right detail in the right place: deep
+    codes pool places, and `unexplained` calls all that they bring back missed. The
+    regularisers lower contrast everywhere, so that ratios within a map tell more than
+    its values.
+
+    Args:
+      samples: reconstructions of one code.
+      original: the image it is of; where its differences are under the whole image's
+        mean, they count as that.
+      sigma: of the window, pixels.
+
+    Raises:
+      ValueError: samples and original are of different shapes.
+    """
+    pictures = _pictures(samples, original)
+    energies = jnp.mean(jax.vmap(_differences)(pictures), axis=0)
+    return _ratio(energies, _differences(original), sigma, floor=_DETAIL_FLOOR)
 
 
 def extent(
@@ -160,9 +184,27 @@ def radial_profile(
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _ratio(part: Map, whole: Map, sigma: ArrayLike) -> Map:
+def _pictures(samples: ArrayLike, original: Image) -> Float[Array, "s h w c"]:
+    """Reconstructions of an original, clipped; refused where the shapes differ."""
+    pictures = jnp.clip(jnp.asarray(samples), 0, 1)
+    if pictures.ndim != 4 or pictures.shape[1:] != original.shape:
+        raise ValueError(
+            f"samples of shape {pictures.shape} for an original of {original.shape}; "
+            "[starts, *original's] is accepted"
+        )
+    return pictures
+
+
+def _differences(image: Image) -> Map:
+    """Squared differences to the right and lower neighbour, summed over channels."""
+    right = jnp.diff(image, axis=1, append=image[:, -1:])
+    lower = jnp.diff(image, axis=0, append=image[-1:])
+    return jnp.sum(right**2 + lower**2, axis=2)
+
+
+def _ratio(part: Map, whole: Map, sigma: ArrayLike, *, floor: float = _FLOOR) -> Map:
     local = _blur(whole, sigma)
-    floored = jnp.maximum(local, _FLOOR * jnp.mean(whole))
+    floored = jnp.maximum(local, floor * jnp.mean(whole))
     return _blur(part, sigma) / jnp.where(floored > 0, floored, 1)
 
 

@@ -116,3 +116,17 @@ def test_refusals(original):
         locality.disagreement(original[None])
     with pytest.raises(ValueError, match="not inside"):
         locality.extent(np.zeros((5, 5)), (5, 0))
+
+
+@pytest.mark.parametrize("contrast", [1.0, 0.3])
+def test_detail_has_the_extent_of_what_is_not_flat(original, contrast):
+    inside = _square(40)[None, ..., None]
+    # Other noise: detail, though not the original's.
+    others = contrast * (_noise(jax.random.key(1), 8) - 0.5) + 0.5
+    found = locality.detail(jnp.where(inside, others, 0.5), original, sigma=3.0)
+    assert jnp.mean(found[40:56, 40:56]) == pytest.approx(contrast**2, rel=0.1)
+    assert jnp.max(found[:10]) < 1e-4 * contrast**2
+    extent = locality.extent(1 - found / contrast**2, CENTRE)
+    assert extent.side == pytest.approx(40, abs=2)
+    with pytest.raises(ValueError, match="samples of shape"):
+        locality.detail(original[None, :9], original)
