@@ -171,6 +171,11 @@ def alpha_weight(settings: Settings, *, variant: Variant | None = None) -> float
     return settings.alpha_weight
 
 
+def mask_of(lane: Lane) -> np.ndarray | None:
+    """M of a lane's variant; None where the whole code counts."""
+    return None if lane.variant is None else lane.variant.keywords.get("mask")
+
+
 def record_of(
     lane: Lane,
     result: inversion.Result,
@@ -206,10 +211,17 @@ def record_of(
         record["variant"] = lane.variant.name
     if result.status == results.FAILED:
         return record
-    record["relative_error"] = metrics.relative_error(code, lane.target.code)
-    record["normalised_error"] = metrics.normalised_error(
-        code, lane.target.code, lane.group.spread
-    )
+    mask = mask_of(lane)
+    if mask is None:
+        record["relative_error"] = metrics.relative_error(code, lane.target.code)
+        record["normalised_error"] = metrics.normalised_error(
+            code, lane.target.code, lane.group.spread
+        )
+    else:
+        # Of what was asked for alone; the set's spread is of whole codes.
+        record["relative_error"] = metrics.relative_error(
+            mask * code, mask * lane.target.code
+        )
     if lane.target.original is not None:
         record["psnr"] = metrics.psnr(result.image, lane.target.original)
         record["ssim"] = metrics.ssim(result.image, lane.target.original)

@@ -190,8 +190,9 @@ def _line(number: int, total: int, outcome: lanes.Outcome, elapsed: float) -> st
         tqdm.format_interval(seconds)
         for seconds in (elapsed, elapsed / number * (total - number))
     )
+    variant = f"{lane.variant.name} " if lane.variant else ""
     return (
         f"[{number}/{total}, {passed} passed, {left} left] {lane.target.name} "
-        f"{lane.group.name} tv {lane.tv_weight:g} start {lane.start}: {result}, "
-        f"{record['seconds']:.1f} s"
+        f"{lane.group.name} {variant}tv {lane.tv_weight:g} start {lane.start}: "
+        f"{result}, {record['seconds']:.1f} s"
     )
