@@ -1,0 +1,186 @@
+"""Groups of channels: which they are, what is left out, what the table says."""
+
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from experiments import (
+    channel_groups,
+    lanes,
+    session,
+    settings,
+    targets,
+    variants,
+)
+from experiments.binary import Refusal
+from invjax import images, naturalness
+from invjax.networks import NETWORKS, pretrained
+from invjax.representations import streams
+from tests import conftest
+from tests.experiments import outputs
+
+needs_weights = pytest.mark.skipif(
+    not pretrained.available(NETWORKS["alexnet"]),
+    reason="no AlexNet weights; the pretrained extra has them",
+)
+
+
+@needs_weights
+def test_the_table_is_of_the_lanes(tmp_path: pathlib.Path):
+    outputs.write_photographs(tmp_path / "mine")
+    workdir = tmp_path / "run"
+    with flagsaver.flagsaver(
+        workdir=str(workdir),
+        images=f"{tmp_path / 'mine'},sample:chelsea",
+        representations=["alexnet/conv1"],
+        num_steps=12,
+        save_arrays=True,
+    ):
+        channel_groups.main()
+    records = outputs.records(workdir)
+    assert len(records) == 3 * 3
+    for record in records:
+        name = f"start_000_{record['variant']}.npz"
+        folder = workdir / "arrays" / record["image"] / "alexnet_conv1"
+        image = np.load(folder / name)["image"]
+        chroma = float(naturalness.chroma_share(image))
+        assert record["chroma_share"] == pytest.approx(chroma, rel=1e-5)
+        high = float(naturalness.high_frequency_share(image, 0.125))
+        assert record["high_frequency_share"] == pytest.approx(high, rel=1e-5)
+        assert record["relative_error"] < 0.8
+    rows = outputs.table(workdir)
+    assert [(row["group"], row["channels"]) for row in rows] == [
+        ("original", "–"),
+        ("all", "64"),
+        ("form", "32"),
+        ("colour", "32"),
+    ]
+    by_group = {
+        row["group"]: [r for r in records if r["variant"] == row["group"]]
+        for row in rows[1:]
+    }
+    for row in rows[1:]:
+        mine = by_group[row["group"]]
+        assert row["relative error %"] == outputs.mean(mine, "relative_error", 100, 1)
+        assert row["chroma %"] == outputs.mean(mine, "chroma_share", 100, 1)
+        high_share = outputs.mean(mine, "high_frequency_share", 100, 1)
+        assert row["high-frequency %"] == high_share
+    more = sum(
+        colour["chroma_share"] > form["chroma_share"]
+        for form, colour in zip(by_group["form"], by_group["colour"], strict=True)
+    )
+    assert rows[3]["more chroma"] == f"{more} of 3"
+    assert rows[2]["more chroma"] == f"{3 - more} of 3"
+    assert (workdir / "figure.png").stat().st_size > 10_000
+
+
+@needs_weights
+def test_a_photograph_does_not_split_its_own_channels():
+    config = _settings(["alexnet/conv1"])
+    (group,) = session.load_groups(config)
+    split = channel_groups.splitter(config, "auto")
+    found = {target.name: split(group, target) for target in group.targets}
+    assert [variant.name for variant in found["chelsea"]] == ["all", "form", "colour"]
+    samples = {
+        name: targets.prepare(images.sample(name), group.phi, config)
+        for name in images.SAMPLES
+    }
+    expected = streams.find(
+        group.phi, [image for name, image in samples.items() if name != "chelsea"]
+    )
+    mask = found["chelsea"][2].keywords["mask"]
+    np.testing.assert_array_equal(np.flatnonzero(mask), expected.colour)
+    everything = streams.find(group.phi, list(samples.values()))
+    mask = found["abstract"][2].keywords["mask"]
+    np.testing.assert_array_equal(np.flatnonzero(mask), everything.colour)
+    assert split(group, group.targets[0])[1] is found["chelsea"][1]
+
+
+def test_dead_groups_are_left_out_and_counted(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    phi = conftest.micro_representation("relu1")
+    bias = jnp.asarray([-1e4] * 4 + [0.0] * 4)
+    phi.params["conv1"]["bias"] = bias
+    monkeypatch.setattr(session, "load_representation", lambda name, config: phi)
+    outputs.write_photographs(tmp_path / "mine")
+    with flagsaver.flagsaver(
+        workdir=str(tmp_path / "run"),
+        images=str(tmp_path / "mine"),
+        representations=["micro/relu1"],
+        channel_split="halves",
+        num_steps=2,
+    ):
+        channel_groups.main()
+    _, whole, first, second = outputs.table(tmp_path / "run")
+    assert (whole["failed"], whole["left out"]) == ("0 of 2", "0")
+    assert (first["group"], first["chroma %"], first["failed"]) == (
+        "first",
+        "–",
+        "0 of 0",
+    )
+    assert (first["left out"], second["left out"]) == ("2", "0")
+    assert "left out 2 of 6 lanes" in capsys.readouterr().out
+    phi.params["conv1"]["bias"] = bias - 1e4
+    with flagsaver.flagsaver(
+        workdir=str(tmp_path / "dead"),
+        images=str(tmp_path / "mine"),
+        representations=["micro/relu1"],
+        channel_split="halves",
+    ):
+        with pytest.raises(Refusal, match="zero everywhere"):
+            channel_groups.main()
+    assert not (tmp_path / "dead").exists()
+
+
+def test_nothing_to_invert_is_refused():
+    code = np.zeros((2, 2, 6), np.float32)
+    target = targets.Target("x", 1, None, code, (8, 8, 3))
+    phi = conftest.micro_representation("relu1")
+    group = lanes.Group("micro/relu1", phi, [target], 1.0)
+    (_, first, _) = channel_groups.halves(group)
+    lane = lanes.Lane(group, target, 0, 0.5, "x/micro_relu1/start_000", first)
+    with pytest.raises(Refusal, match="nothing to invert"):
+        variants.without_dead([lane])
+
+
+def test_grouped_networks_have_halves():
+    assert channel_groups.is_grouped("caffenet/conv1")
+    assert not channel_groups.is_grouped("alexnet/conv1")
+    assert not channel_groups.is_grouped("efficientnet_lite0/block3")
+    code = np.ones((2, 2, 6), np.float32)
+    target = targets.Target("x", 1, None, code, (8, 8, 3))
+    phi = conftest.micro_representation("relu1")
+    group = lanes.Group("caffenet/conv1", phi, [target], 1.0)
+    split = channel_groups.splitter(_settings(["hog"]), "auto")
+    whole, first, second = split(group, target)
+    assert whole.name == "all" and whole.keywords["mask"].ravel().tolist() == [1] * 6
+    assert first.keywords["mask"].ravel().tolist() == [1, 1, 1, 0, 0, 0]
+    assert second.keywords["mask"].ravel().tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_grey_representations_have_no_colour_to_split_by(tmp_path: pathlib.Path):
+    pytest.importorskip("skimage", reason="the pretrained extra has the photographs")
+    with flagsaver.flagsaver(
+        workdir=str(tmp_path / "run"),
+        images="sample:chelsea",
+        representations=["hog"],
+        image_size=64,
+    ):
+        with pytest.raises(Refusal, match="no colour"):
+            channel_groups.main()
+    assert not (tmp_path / "run").exists()
+
+
+def _settings(representations: list[str]) -> settings.Settings:
+    with flagsaver.flagsaver(
+        workdir="unused",
+        images="sample:chelsea,sample:abstract",
+        representations=representations,
+    ):
+        return settings.from_flags(images="", representations=("x",)).settings
