@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 import invjax
-from experiments import binary, lanes, targets
+from experiments import binary, capacity, lanes, targets
 from experiments.binary import Refusal
 from experiments.run_folder import RunFolder
 from experiments.settings import Settings
@@ -53,6 +53,7 @@ def load_groups(config: Settings, *, refuse_zero: bool = True) -> list[lanes.Gro
             )
         spread = metrics.mean_pairwise_distance([target.code for target in kept])
         groups.append(lanes.Group(name, phi, kept, spread, skipped))
+    capacity.check(groups, config)
     return groups
 
 

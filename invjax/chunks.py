@@ -1,18 +1,74 @@
 """Lanes in chunks, through phases and steps: the loop around the compiled programs."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from invjax import engine, refilling, starting
-from invjax.engine import Execution, Result
+from invjax.engine import Execution, LaneState
 from invjax.planning import Plan
+from invjax.results import Result
 from invjax.types import PRNGKeys
 
 SCAN_STEPS = 50
 
 _STEPS_BETWEEN_LOOKS = 5
 """At a lane's end; every look waits for the step, and the others do not."""
+
+
+class Steps(NamedTuple):
+    """The compiled steps of a chunk's first phase, for those who measure them.
+
+    Attributes:
+      call: (phi, problems, states, *pace) -> (states, values); takes the states over.
+      pace: of the first steps.
+      num_steps: that a call takes.
+    """
+
+    call: jax.stages.Compiled
+    pace: tuple[Any, ...]
+    num_steps: int
+
+
+def compile_steps(plan: Plan, states: LaneState, *, scan: bool) -> Steps:
+    """What `run` will call for such a chunk; it is not compiled again then.
+
+    Args:
+      plan: of the chunk's lanes.
+      states: at their beginning.
+      scan: whether the loop over steps is compiled.
+    """
+    phase = plan.phases[0]
+    inputs = (phase.program, plan.phi, plan.problems, states)
+    if not scan:
+        pace = phase.at(0)
+        return Steps(engine.step.lower(*inputs, *pace).compile(), pace, 1)
+    if plan.problems.tolerance is None:
+        pace = phase.at(slice(SCAN_STEPS))
+        compiled = engine.scan_steps.lower(*inputs, *pace).compile()
+        return Steps(compiled, pace, len(pace[0]))
+    pace = phase.at(slice(None))
+    num_steps = refilling.steps_at_once(phase)
+    lowered = engine.scan_at_own_pace.lower(*inputs, *pace, num_steps=num_steps)
+    return Steps(lowered.compile(), pace, num_steps)
+
+
+def num_bytes(compiled: jax.stages.Compiled) -> int:
+    """On the device while it runs: arguments, temporaries, results; shared ones once.
+
+    0 where the backend does not say.
+    """
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return 0
+    return (
+        memory.argument_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
 
 
 def run(

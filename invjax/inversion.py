@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax import chunks, engine
+from invjax import chunks, engine, starting
 from invjax.engine import Execution, Result
-from invjax.planning import Settings, prepare
+from invjax.planning import Plan, Settings, prepare
 from invjax.types import PRNGKey, PRNGKeys, Representation
 
 Function = TypeVar("Function", bound=Callable)
@@ -196,7 +196,9 @@ def estimate(
     execution: Execution | None = None,
     **settings: Unpack[Settings],
 ) -> Estimate:
-    """Predicts time and memory of an inversion, from three steps of its first phase.
+    """Predicts time and memory of an inversion, from steps of its first phase.
+
+    Three of them, or on the loop that is compiled as many as one call of it takes.
 
     Args:
       code: one target.
@@ -207,25 +209,49 @@ def estimate(
     Raises: as `invert`.
     """
     execution = execution or engine.default_execution()
-    codes = np.repeat(np.asarray(code)[None], execution.width, axis=0)
-    plan = prepare(codes, phi, execution.width, **settings)
-    keys = jax.random.split(jax.random.key(0), execution.width)
-    phase = plan.phases[0]
-    states = engine.start(phase.program, keys, plan.start_scale, plan.initial)
-    pace = phase.at(0)
-    lowered = engine.step.lower(phase.program, plan.phi, plan.problems, states, *pace)
-    step = lowered.compile()
-    memory = step.memory_analysis()
-    num_bytes = 0
-    if memory is not None:
-        num_bytes = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    num_timed = 3
+    plan, states = _chunk(code, phi, execution, settings)
+    steps = chunks.compile_steps(plan, states, scan=execution.scan)
+    num_timed = 1 if execution.scan else 3
     began = 0.0
     for number in range(num_timed + 1):
         if number == 1:
             began = time.perf_counter()
-        states, values = step(plan.phi, plan.problems, states, *pace)
+        states, values = steps.call(plan.phi, plan.problems, states, *steps.pace)
         jax.block_until_ready(values)
-    per_step = (time.perf_counter() - began) / num_timed
-    num_steps = sum(len(phase.schedule) for phase in plan.phases)
-    return Estimate(per_step * num_steps / execution.width, num_bytes)
+    per_step = (time.perf_counter() - began) / (num_timed * steps.num_steps)
+    return Estimate(
+        per_step * plan.num_steps / execution.width, chunks.num_bytes(steps.call)
+    )
+
+
+@_with_settings
+def chunk_bytes(
+    code: Any,
+    phi: Representation,
+    *,
+    execution: Execution | None = None,
+    **settings: Unpack[Settings],
+) -> int:
+    """Predicts the memory of an inversion without a step of it.
+
+    The program is compiled as the inversion will want it, and kept.
+
+    Args and raises: as `estimate`.
+    """
+    execution = execution or engine.default_execution()
+    plan, states = _chunk(code, phi, execution, settings)
+    return chunks.num_bytes(
+        chunks.compile_steps(plan, states, scan=execution.scan).call
+    )
+
+
+def _chunk(
+    code: Any, phi: Representation, execution: Execution, settings: Settings
+) -> tuple[Plan, engine.LaneState]:
+    """A chunk full of lanes of one code, before their first step."""
+    width = execution.width
+    plan = prepare(
+        np.repeat(np.asarray(code)[None], width, axis=0), phi, width, **settings
+    )
+    keys = jax.random.split(jax.random.key(0), width)
+    return plan, starting.start(keys, plan)

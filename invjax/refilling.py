@@ -22,9 +22,15 @@ import numpy as np
 from invjax import engine, starting
 from invjax.engine import LaneState, Result
 from invjax.planning import Plan
+from invjax.programs import Phase
 from invjax.types import PRNGKeys
 
 _STEPS_AT_ONCE = 25
+
+
+def steps_at_once(phase: Phase) -> int:
+    """Between two looks at the slots."""
+    return min(_STEPS_AT_ONCE, len(phase.schedule))
 
 
 def run(keys: PRNGKeys, plan: Plan, *, width: int, history_every: int) -> Result:
@@ -122,7 +128,7 @@ def _run_phase(
             problems,
             states,
             *phase.at(slice(None)),
-            num_steps=min(_STEPS_AT_ONCE, num_steps),
+            num_steps=steps_at_once(phase),
         )
         is_going = np.asarray(engine.is_descending(states))
         is_going = is_going & (np.asarray(engine.steps_in_phase(states)) < num_steps)

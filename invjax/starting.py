@@ -39,7 +39,7 @@ def begin(keys: PRNGKeys, plan: Plan) -> LaneState:
       plan: of these lanes.
     """
     program = plan.phases[0].program
-    states = _start(keys, plan)
+    states = start(keys, plan)
     are_dead = engine.are_dead(program, plan.phi, plan.problems, states)
     if plan.dead_relu == "restart":
         return _redraw(keys, plan, states, are_dead)
@@ -48,13 +48,21 @@ def begin(keys: PRNGKeys, plan: Plan) -> LaneState:
     return states._replace(dead_start=are_dead)
 
 
-def _start(
+def start(
     keys: PRNGKeys,
     plan: Plan,
     *,
     initial: jax.Array | None = None,
     attempt: jax.Array | None = None,
 ) -> LaneState:
+    """States of lanes at noise or at given images, dead or not.
+
+    Args:
+      keys: [l].
+      plan: of these lanes.
+      initial: [l, h, w, c] in place of the plan's.
+      attempt: as in `engine.start`.
+    """
     return engine.start(
         plan.phases[0].program,
         keys,
@@ -73,7 +81,7 @@ def _redraw(
     for attempt in range(1, MOST_RESTARTS + 1):
         if not np.any(are_dead):
             break
-        again = _start(keys, plan, attempt=jnp.asarray(attempt, jnp.int32))
+        again = start(keys, plan, attempt=jnp.asarray(attempt, jnp.int32))
         states = engine.replace_lanes(are_dead, again, states)
         num_restarts = num_restarts + are_dead
         are_dead = engine.are_dead(program, plan.phi, plan.problems, states)
@@ -98,6 +106,6 @@ def _revive(
         num_steps = num_steps + are_dead
         are_dead = are_dead & engine.are_dead(program, plan.phi, plan.problems, moved)
     if np.any(num_steps):
-        anew = _start(keys, plan, initial=engine.images(program, moved))
+        anew = start(keys, plan, initial=engine.images(program, moved))
         begun = engine.replace_lanes(num_steps > 0, anew, begun)
     return begun._replace(dead_start=are_dead, num_revivals=num_steps)

@@ -328,7 +328,12 @@ def test_settings_are_the_keywords_of_prepare():
     assert typing.get_type_hints(planning.Settings) == {
         name: typing.get_type_hints(planning.prepare)[name] for name in keywords
     }
-    for function in (invjax.invert, invjax.invert_batch, inversion.estimate):
+    for function in (
+        invjax.invert,
+        invjax.invert_batch,
+        inversion.estimate,
+        inversion.chunk_bytes,
+    ):
         shown = inspect.signature(function).parameters
         for name, parameter in keywords.items():
             assert shown[name] == parameter
@@ -358,6 +363,27 @@ def test_estimate_counts_steps_and_memory(phi, code):
     assert short.seconds_per_lane > 0
     # At least the image, the start, the best one and Adam's spectra: 8 x 12 kB.
     assert short.bytes_per_chunk > 8 * 32 * 32 * 3 * 4
+
+
+def test_memory_is_that_of_the_program_that_will_run(phi, code):
+    """Of the compiled loop where that runs; it is compiled once and grows by lanes."""
+    sizes = {}
+    for width in (2, 4):
+        execution = engine.Execution(width=width, scan=True)
+        for tolerance in (None, 0.0):
+            sizes[width, tolerance] = inversion.chunk_bytes(
+                code, phi, num_steps=10, tolerance=tolerance, execution=execution
+            )
+            run = inversion.estimate(
+                code, phi, num_steps=10, tolerance=tolerance, execution=execution
+            )
+            assert run.bytes_per_chunk == sizes[width, tolerance]
+    assert 1.5 < sizes[4, None] / sizes[2, None] < 2.1
+    assert sizes[2, 0.0] != sizes[2, None]
+    one_step = inversion.chunk_bytes(
+        code, phi, num_steps=10, execution=engine.Execution(width=2)
+    )
+    assert one_step != sizes[2, None]
 
 
 _BITS = """

@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.benchmarks import memory, networks, peers, precisions, stock
+from experiments.benchmarks import networks, peers, precisions, stock
 from experiments.benchmarks.report import Report, Subject, Unit
 from experiments.benchmarks.timing import Contestant
-from invjax import engine, planning
+from invjax import chunks, engine, planning
 from invjax.representations import tracing
 from invjax.representations.cnn import CnnRepresentation
 
@@ -87,7 +87,7 @@ def _ours(
                 phase.program, plan.phi, plan.problems, states[0], *paces[0]
             )
             compiled = lowered.compile()
-        notes["bytes_predicted"] = memory.predicted(compiled)
+        notes["bytes_predicted"] = chunks.num_bytes(compiled)
         return compiled
 
     def call() -> None:

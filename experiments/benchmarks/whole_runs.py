@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import jax
 
-from experiments.benchmarks import memory, networks, precisions
+from experiments.benchmarks import networks, precisions
 from experiments.benchmarks.report import SECONDS, Report, Subject, Unit
 from experiments.benchmarks.timing import Contestant, take_turns
-from invjax import chunks, engine, planning, programs
+from invjax import chunks, engine, planning, programs, starting
 
 RATE = Unit("inversions/s", lambda seconds, work: work / seconds)
 
@@ -88,13 +88,10 @@ def _chunk(
     return call
 
 
-def _bytes(plan: planning.Plan, width: int, precision: str) -> int | None:
-    is_scanned = engine.default_execution().scan
-    program = engine.scan_steps if is_scanned else engine.step
+def _bytes(plan: planning.Plan, width: int, precision: str) -> int:
     keys = jax.random.split(jax.random.key(0), width)
-    (phase,) = plan.phases
-    states = engine.start(phase.program, keys, plan.start_scale)
-    pace = phase.at(slice(None) if is_scanned else 0)
+    states = starting.start(keys, plan)
+    is_scanned = engine.default_execution().scan
     with precisions.in_jax(precision):
-        lowered = program.lower(phase.program, plan.phi, plan.problems, states, *pace)
-        return memory.predicted(lowered.compile())
+        steps = chunks.compile_steps(plan, states, scan=is_scanned)
+    return chunks.num_bytes(steps.call)
