@@ -42,7 +42,7 @@ def device_limit() -> int | None:
 
 def _needed(group: lanes.Group, target: lanes.Target, settings: Settings) -> int | None:
     """Bytes of a chunk; None where the compiler already finds that it cannot be."""
-    keywords = lanes.keywords(group, target, settings)
+    keywords = lanes.keywords(group.phi, target, settings)
     try:
         return inversion.chunk_bytes(target.code, group.phi, **keywords)
     except jax.errors.JaxRuntimeError as error:

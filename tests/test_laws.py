@@ -43,12 +43,13 @@ OPERATIONS: dict[str, Callable[[Array], Array]] = {
     "stock_strided_convolution": _strided(ops.stock_strided_convolution),
     "space_to_depth_convolution": _strided(ops.space_to_depth_convolution),
     "max_pool": lambda x: ops.max_pool(x, **POOL),
-    "mean_pool": lambda x: ops.mean_pool(x, **POOL),
     "local_response_norm": lambda x: ops.local_response_norm(x, **NORM),
     "clipped_relu": lambda x: ops.clipped_relu(x, 1.0),
     "relaxation.relu": lambda x: relaxation.relu(x, EXACT),
     "relaxation.relu clipped": lambda x: relaxation.relu(x, EXACT, ceiling=1.0),
-    "relaxation.max_pool": lambda x: relaxation.max_pool(x, EXACT, **POOL),
+    "spreading_max_pool": lambda x: ops.spreading_max_pool(
+        x, EXACT.pool_spread, **POOL
+    ),
     "pyramid": lambda x: pyramid.synthesise(pyramid.adjoint(x)),
 }
 
@@ -133,7 +134,7 @@ def test_an_operation_keeps_the_dtype(name: str, dtype: str):
     "operation",
     [
         lambda x, amount: relaxation.relu(x, relaxation.full(amount)),
-        lambda x, amount: relaxation.max_pool(x, relaxation.full(amount), **POOL),
+        lambda x, amount: ops.spreading_max_pool(x, amount, **POOL),
     ],
 )
 def test_a_relaxed_operation_is_traced_once_for_all_amounts(operation):
@@ -150,7 +151,7 @@ def test_a_relaxed_operation_is_traced_once_for_all_amounts(operation):
     assert np.any(found[0] != found[1]) and np.any(found[1] != found[2])
     exact = OPERATIONS["relaxation.relu"]
     if operation(x, jnp.float32(1.0)).shape != SHAPE:
-        exact = OPERATIONS["relaxation.max_pool"]
+        exact = OPERATIONS["max_pool"]
     np.testing.assert_array_equal(operation(x, jnp.float32(1.0)), exact(x))
 
 
