@@ -13,6 +13,7 @@ from experiments.settings import Settings
 from experiments.targets import Target
 from invjax import engine, inversion, lpips, metrics, presets, results
 from invjax.representations import tracing
+from invjax.representations.cnn import CnnRepresentation
 from invjax.types import Representation
 
 _WIDTHS_PER_CALL = 8
@@ -35,6 +36,17 @@ class Group(NamedTuple):
     targets: list[Target]
     spread: float
     skipped: tuple[str, ...] = ()
+
+
+def in_float32(phi: Representation) -> Representation:
+    """What makes targets and measures errors, whatever the descent's arithmetic is.
+
+    So runs under --compute_dtype=float32 and bfloat16 ask for the same codes, and their
+    errors can be compared.
+    """
+    if isinstance(phi, CnnRepresentation):
+        return dataclasses.replace(phi, compute_dtype="float32")
+    return phi
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,7 +163,7 @@ def invert(
     outcomes = []
     for number, lane in enumerate(chunk):
         result = jax.tree.map(lambda leaf, n=number: np.asarray(leaf[n]), batch)
-        code = np.asarray(tracing.encode(group.phi, result.image))
+        code = np.asarray(tracing.encode(in_float32(group.phi), result.image))
         record = record_of(lane, result, code, settings, judge)
         record["seconds"] = seconds
         outcomes.append(Outcome(lane, record, result.image, code))

@@ -41,7 +41,7 @@ def load_groups(config: Settings, *, refuse_zero: bool = True) -> list[lanes.Gro
         if config.code is not None:
             found = [targets.from_code(config.code, name, phi, config)]
         else:
-            found = targets.from_images(prepared, phi, config)
+            found = targets.from_images(prepared, lanes.in_float32(phi), config)
         # As the data term has it: tiny codes square to zero in float32.
         is_zero = [not np.sum(np.square(target.code)) > 0 for target in found]
         kept = [target for target, zero in zip(found, is_zero, strict=True) if not zero]

@@ -85,7 +85,10 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 16, "Lanes per compiled call on GPU and TPU.", lower_bound=1
 )
 _COMPUTE_DTYPE = flags.DEFINE_enum(
-    "compute_dtype", "float32", ["float32", "bfloat16"], "Of a network's arithmetic."
+    "compute_dtype",
+    "float32",
+    ["float32", "bfloat16"],
+    "Of a network's arithmetic in the descent; targets and errors are of float32.",
 )
 _SAVE_ARRAYS = flags.DEFINE_bool(
     "save_arrays", False, "Also write unclipped images and their codes as .npz."

@@ -66,7 +66,7 @@ class Problem(NamedTuple):
       learning_rate: of the solver, in its own units.
       ijcv: weights of the IJCV objective, where that is what is minimised.
       range_bound: largest norm of a colour vector of z, grey levels; None for none.
-      tolerance: see `engine.Result.status`; None for no end but that of the schedule.
+      tolerance: see `results.Result.status`; None for no end but that of the schedule.
     """
 
     target: Code

@@ -12,10 +12,12 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
+import invjax
 from experiments import invert, lanes, run_folder
 from experiments.binary import Refusal
 from invjax import checkpoints, images
 from invjax.networks import NETWORKS, pretrained
+from invjax.representations import tracing
 
 ROOT = pathlib.Path(__file__).parents[2]
 FIELDS = (
@@ -106,6 +108,34 @@ def test_outputs_of_a_run(tmp_path: pathlib.Path, photographs: pathlib.Path):
     assert record["image"] == "mine" and record["num_steps"] == 5
     assert record["relative_error"] is not None
     assert [record[name] for name in ("normalised_error", "psnr", "ssim")] == [None] * 3
+
+
+@needs_weights
+def test_errors_under_bfloat16_are_of_the_float32_network(
+    tmp_path: pathlib.Path, photographs: pathlib.Path
+):
+    phi = invjax.representation("alexnet/conv1")
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        workdir = tmp_path / dtype
+        _run(
+            workdir=str(workdir),
+            images=str(photographs / "one.png"),
+            representations=["alexnet/conv1"],
+            num_steps=2,
+            compute_dtype=dtype,
+            save_arrays=True,
+        )
+        (record,) = _records(workdir)
+        path = workdir / "arrays" / "one" / "alexnet_conv1" / "start_000.npz"
+        image = np.load(path)["image"]
+        target = tracing.encode(phi, images.read(workdir / "originals/one.png"))
+        error = np.linalg.norm(tracing.encode(phi, image) - target) / np.linalg.norm(
+            target
+        )
+        assert record["relative_error"] == pytest.approx(error, rel=1e-4)
+        found[dtype] = image
+    assert np.any(found["float32"] != found["bfloat16"])
 
 
 @needs_weights
