@@ -149,27 +149,26 @@ def load(config: Settings, words: tuple[str, ...] | None) -> list[Layer]:
     Raises:
       Refusal and the package's own errors: bad input.
     """
-    phis = [
-        session.load_representation(name, config) for name in config.representations
-    ]
-    # At the network's own size whatever that of the pictures is.
-    whole = dataclasses.replace(config, image_size=None)
-    photographs: targets.Prepared | None = None
-    layers = []
-    for name, phi in zip(config.representations, phis, strict=True):
+    phis = []
+    for name in config.representations:
+        phi = session.load_representation(name, config)
         if not isinstance(phi, cnn.CnnRepresentation):
             raise Refusal(
                 f"--representations={name}: it has no units to maximise; layers of "
                 "networks, NETWORK/LAYER, are accepted"
             )
+        phis.append(phi)
+    # At the network's own size whatever that of the pictures is.
+    whole = dataclasses.replace(config, image_size=None)
+    photographs = targets.load_images(phis, whole)
+    layers = []
+    for phi in phis:
         found = units.parse(words, phi)
         side = config.image_size or units.image_side(phi)
         try:
             tracing.code_shape(phi, (side, side, 3))
         except ValueError as error:
             raise Refusal(f"--image_size={side}: {error}") from None
-        if photographs is None:
-            photographs = targets.load_images(phis, whole)
         seen = photographs[targets.preparation(phi, whole)]
         layers.append(Layer(phi, side, found, units.peaks(phi, seen)))
     return layers
