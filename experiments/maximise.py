@@ -7,9 +7,12 @@ by the paper's method (300 steps, jitter, bounded range): TIME on two cores. Tex
 grow into parts of objects with depth. EXPECTED
 
     python -m experiments.maximise --workdir=runs/classes \
-        --representations=efficientnet_lite0/logits --units='black swan,tree frog'
+        --representations=efficientnet_lite0/logits --num_starts=1 \
+        --units='black swan,tree frog,cheeseburger'
 
-seeks pictures of classes; --units takes channels and, of a last layer, names.
+seeks pictures of classes, a minute each: faint, and in the figure's stretched contrast
+red beaks, toes at the border, a bun, all called by their names by the network itself.
+--units takes channels and, of a last layer, names.
 
 The direction w is one-hot at the central place, of the released code's size 10,000 /
 field^2 / (largest activation of the channel on photographs). Those are the ones of
