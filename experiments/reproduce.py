@@ -85,7 +85,7 @@ STUDIES = (
         "shallow_table",
         "HOG, HOGb and dense SIFT (CVPR 2015, Table 1 and Figure 3)",
         (_TWO, "--num_steps=300"),
-        4,
+        2,
     ),
     Study(
         "layer_progression",
@@ -122,13 +122,13 @@ STUDIES = (
             "--representations=alexnet/relu1,alexnet/relu2,alexnet/relu3,alexnet/relu5",
             "--num_steps=150",
         ),
-        4,
+        3,
     ),
     Study(
         "channel_groups",
         "What two groups of channels know (CVPR 2015, Figure 10)",
         ("--images=sample:chelsea,sample:abstract", "--num_steps=150"),
-        3,
+        2,
     ),
     Study(
         "naturalness",
