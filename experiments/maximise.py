@@ -3,8 +3,10 @@
     python -m experiments.maximise --workdir=runs/maximise
 
 seeks pictures for the first six channels of four layers of AlexNet, two starts each,
-by the paper's method (300 steps, jitter, bounded range): TIME on two cores. Textures
-grow into parts of objects with depth. EXPECTED
+by the paper's method (300 steps, jitter, bounded range): about five minutes on two
+cores. Edges and bars become textures, then parts of objects, such as a cat's face for
+conv5's channel 0. Activations are about 3 times the photographs' largest at conv1, 2 to
+10 times at conv2 and 9 to 50 times at conv5; two starts find much the same.
 
     python -m experiments.maximise --workdir=runs/classes \
         --representations=efficientnet_lite0/logits --num_starts=1 \
@@ -17,12 +19,11 @@ red beaks, toes at the border, a bun, all called by their names by the network i
 The direction w is one-hot at the central place, of the released code's size 10,000 /
 field^2 / (largest activation of the channel on photographs). Those are the ones of
 --images here, four by default; the paper has 1,281 of ImageNet's training set. A few
-photographs excite a channel less than many do, by a factor of one to three in most, so
-that the data term weighs that much more here and pictures are stronger in contrast.
-Where a layer has no places the largest of all its units is taken (`units.scale`). The
-released code puts 25 channels into one picture; here each has a picture of its own, of
-the size of a mosaic's cell. It reads the largest activation of another channel than
-that which it maximises; here it is the channel's own.
+photographs excite a channel less than many do, so that the data term weighs more here
+and pictures are stronger in contrast. Where a layer has no places the largest of all
+its units is taken (`units.scale`). The released code puts 25 channels into one picture;
+here each has a picture of its own, of the size of a mosaic's cell. It divides by the
+largest activation of another channel than the one it maximises; here it is the same.
 
 `--preset=fast` minimises the paper's objective by our solver; there R_alpha counts
 channels singly. The other presets are refused.
