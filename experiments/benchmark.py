@@ -11,7 +11,8 @@
     throughput      image-steps per second, beside stock JAX and PyTorch
     time_to_energy  seconds to the energy of preset `fast`, beside plain Adam in PyTorch
     compile         seconds and memory that a first inversion takes
-    samples         finished inversions per second
+    samples         finished inversions per second: samples of experiments.sample with
+                    --method=starts, but for measuring and writing them
 
 The sides of a case take turns, so that a busy machine slows all of them alike; a value
 is of the median round, and its spread what lies between the fastest and the slowest, of
