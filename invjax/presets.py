@@ -178,7 +178,7 @@ PRESETS: dict[str, Preset] = {
             stages=(Stage(1, 1.0), Stage(2, 0.1), Stage(1, 0.01)),
         ),
         Preset(
-            # Measured on AlexNet and VGG16; see "Solvers" in experiments/README.md.
+            # Measured on AlexNet and VGG16; see experiments/solvers.md.
             name="fast",
             solver=solvers.PyramidAdam(decay=0.93, squares_decay=0.9),
             learning_rate=4.0,

@@ -4,7 +4,7 @@ A ReLU that is off and a pixel that is not its window's maximum get no gradient,
 a deep code says nothing about most of an image that is still noise. A relaxed operation
 has the exact value and the derivative of a smoother one: of a leaky ReLU, of a pool
 that is in part an average. Descents that begin relaxed and end exact reach lower
-energies (see "Solvers" in experiments/README.md); what they minimise is unchanged.
+energies (see experiments/solvers.md); what they minimise is unchanged.
 """
 
 import functools
@@ -32,7 +32,7 @@ class Relaxation(NamedTuple):
 
 def full(amount: Scalar) -> Relaxation:
     """As far as `amount`, 0 to 1, of what served best on AlexNet and VGG16."""
-    return Relaxation(relu_leak=0.05 * amount, pool_spread=0.8 * amount)
+    return Relaxation(relu_leak=0.05 * amount, pool_spread=0.4 * amount)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
