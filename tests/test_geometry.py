@@ -8,6 +8,8 @@ import pytest
 from invjax import geometry, spectrum
 from tests.conftest import micro_representation
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (4, 5, 2)
 SIZE = 40
 

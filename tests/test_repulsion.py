@@ -9,6 +9,8 @@ import invjax
 from invjax import engine, repulsion
 from tests.conftest import micro_representation
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (32, 32, 3)
 NUM_STEPS = 100
 KEYS = [invjax.lane_key(0, 3, start) for start in range(3)]

@@ -11,6 +11,8 @@ from invjax.inversion import lane_key
 from invjax.objective import SIGMA
 from tests.conftest import micro_representation
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (4, 4, 1)
 SIZE = 16
 TV_WEIGHT = 400.0

@@ -10,6 +10,8 @@ from invjax import transformations
 from invjax.transformations import TRANSFORMATIONS
 from tests.conftest import micro_representation
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (9, 12, 3)
 
 

@@ -86,6 +86,7 @@ def test_sides_of_a_step(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
     assert "| micro/relu2 | 1 | float32 |" in (tmp_path / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_precisions_and_batches(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(networks.NETWORKS, "micro", MICRO)
     records = _run(
@@ -111,6 +112,7 @@ def test_sides_with_torch(tmp_path, monkeypatch):
     assert records[0]["speed_ratios"]["torch eager"] > 0
 
 
+@pytest.mark.slow
 def test_chunks_of_the_batch_where_steps_are_scanned(tmp_path, monkeypatch):
     """As on GPU: one program for all lanes, its loop compiled."""
     monkeypatch.setattr(
@@ -157,6 +159,7 @@ def test_ops(tmp_path: pathlib.Path):
     assert records[0]["speed_ratios"] == {"stock": 1.0}
 
 
+@pytest.mark.slow
 def test_whole_runs(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(networks.NETWORKS, "micro", MICRO)
     records = _run(tmp_path, cases=["compile", "samples"], layers=["micro/relu2"])
@@ -166,6 +169,7 @@ def test_whole_runs(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     assert whole["steps"] == 5 and whole["value"] > 0
 
 
+@pytest.mark.slow
 def test_shallow(tmp_path: pathlib.Path):
     pytest.importorskip("skimage", reason="the pretrained extra has the photographs")
     records = _run(tmp_path, cases=["shallow"])
@@ -304,6 +308,7 @@ def test_torch_descends_as_adam_does():
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_time_to_energy(tmp_path, monkeypatch):
     pytest.importorskip("skimage", reason="the pretrained extra has the photographs")
     pytest.importorskip("torch", reason="needs PyTorch")

@@ -14,6 +14,8 @@ from invjax import agreement, images
 from invjax.networks import NETWORKS, pretrained
 from tests.conftest import micro_representation
 
+pytestmark = pytest.mark.slow
+
 needs_weights = pytest.mark.skipif(
     not pretrained.available(NETWORKS["alexnet"]),
     reason="no AlexNet weights; the pretrained extra has them",

@@ -22,6 +22,8 @@ from invjax.representations import streams
 from tests import conftest
 from tests.experiments import outputs
 
+pytestmark = pytest.mark.slow
+
 needs_weights = pytest.mark.skipif(
     not pretrained.available(NETWORKS["alexnet"]),
     reason="no AlexNet weights; the pretrained extra has them",

@@ -14,6 +14,8 @@ from invjax.networks import NETWORKS, pretrained
 from invjax.networks.receptive_fields import ReceptiveField, Window
 from tests.experiments import outputs
 
+pytestmark = pytest.mark.slow
+
 needs_weights = pytest.mark.skipif(
     not pretrained.available(NETWORKS["alexnet"]),
     reason="no AlexNet weights; the pretrained extra has them",

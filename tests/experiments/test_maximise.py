@@ -15,6 +15,8 @@ from invjax.networks import NETWORKS, pretrained
 from invjax.representations import tracing
 from tests.conftest import micro_representation
 
+pytestmark = pytest.mark.slow
+
 needs_weights = pytest.mark.skipif(
     not pretrained.available(NETWORKS["alexnet"]),
     reason="no AlexNet weights; the pretrained extra has them",

@@ -24,6 +24,8 @@ from invjax import naturalness as statistics
 from invjax.networks import NETWORKS, conversion, layers, pretrained
 from invjax.representations import cnn
 
+pytestmark = pytest.mark.slow
+
 needs_weights = pytest.mark.skipif(
     not pretrained.available(NETWORKS["alexnet"]),
     reason="no AlexNet weights; the pretrained extra has them",

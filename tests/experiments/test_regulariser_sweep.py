@@ -14,6 +14,8 @@ from invjax.representations import shallow
 from tests import conftest
 from tests.experiments import outputs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _micro(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from experiments.targets import Target
 from invjax import diversity, images, kernels, sampling
 from tests.conftest import micro_representation
 
+pytestmark = pytest.mark.slow
+
 _FEW = ("shift", "brightness", "contrast")
 
 
