@@ -43,7 +43,7 @@ import dataclasses
 import numpy as np
 from absl import flags
 
-from experiments import binary, lanes, session, settings
+from experiments import binary, lanes, session, settings, studies
 from experiments.binary import Refusal
 from experiments.run_folder import RunFolder
 from experiments.samples import measures, methods
@@ -144,8 +144,14 @@ def options_from_flags(config: Settings) -> Options:
             f"--method={method} takes either --target_error, for which its temperature "
             "is sought, or --temperature, and not both"
         )
-    if method == "repulsion" and config.preset == "ijcv2016":
-        raise Refusal("--method=repulsion: presets other than ijcv2016 are accepted")
+    if method == "repulsion":
+        if config.preset == "ijcv2016":
+            raise Refusal(
+                "--method=repulsion: presets other than ijcv2016 are accepted"
+            )
+        for name in ("tolerance", "dead_relu"):
+            if getattr(config, name) is not None:
+                raise Refusal(f"--{name} means nothing with --method=repulsion")
     options = Options(
         method=method,
         num_samples=_NUM_SAMPLES.value,
@@ -183,7 +189,9 @@ def run(request: Request, options: Options) -> None:
       KeyboardInterrupt: after what was finished has been written.
     """
     config = request.settings
-    groups = session.load_groups(config)
+    # Of many photographs some may have nothing that a layer responds to.
+    load = session.load_groups if config.code else studies.load_groups
+    groups = load(config)
     judge = session.load_judge(groups, config)
     labels = measures.load_labels(config)
     planned = lanes.plan(groups, config)

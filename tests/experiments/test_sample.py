@@ -446,6 +446,7 @@ def test_samples_show_what_was_done_to_them():
         ({"method": "mala", "temperature": "1", "num_leaps": "3"}, "it is of hmc"),
         ({"method": "repulsion", "repulsion": "-1"}, "--repulsion=-1"),
         ({"method": "repulsion", "preset": "ijcv2016"}, "other than ijcv2016"),
+        ({"method": "repulsion", "tolerance": "0.1"}, "--tolerance means nothing"),
     ],
 )
 def test_refuses_in_one_line(tmp_path: pathlib.Path, values: dict, words: str):
