@@ -10,6 +10,8 @@ from invjax import engine, objective, starting
 from invjax.networks import layers
 from invjax.representations import cnn
 
+pytestmark = pytest.mark.slow
+
 SIDE = 12
 GREY = 128.0
 HALVES = layers.Network(
