@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax import geometry, spectrum
-from invjax.representations import tracing
+from invjax import dimension, geometry, spectrum
 from invjax.transformations import TRANSFORMATIONS, sensitivity
 from invjax.types import PRNGKey, Representation
 
@@ -64,8 +63,7 @@ def look(
     the random direction itself.
     """
     keys = jax.random.split(key, 3)
-    num_features = int(np.prod(tracing.code_shape(phi, image.shape)))
-    smaller = min(image.size, num_features)
+    smaller = min(image.size, geometry.num_features(phi, image))
     num_products = min(effort.num_products, smaller)
     leading = geometry.leading_directions(
         keys[0],
@@ -74,7 +72,7 @@ def look(
         num=min(effort.num_values, num_products),
         num_products=num_products,
     )
-    dimension = geometry.effective_dimension(
+    seen = dimension.effective_dimension(
         keys[1],
         phi,
         image,
@@ -97,12 +95,10 @@ def look(
     record = {
         "singular_values": np.asarray(leading.values).tolist(),
         "residuals": np.asarray(leading.residuals).tolist(),
-        "stable_rank": float(dimension.stable_rank.value),
-        "stable_rank_error": float(dimension.stable_rank.standard_error),
-        "participation_ratio": float(dimension.participation_ratio.value),
-        "participation_ratio_error": float(
-            dimension.participation_ratio.standard_error
-        ),
+        "stable_rank": float(seen.stable_rank.value),
+        "stable_rank_error": float(seen.stable_rank.standard_error),
+        "participation_ratio": float(seen.participation_ratio.value),
+        "participation_ratio_error": float(seen.participation_ratio.standard_error),
         "ignored_share": float(null.kept),
         "ignored_gain": float(null.gain),
         "natural_gain": float(null.first_gain),
