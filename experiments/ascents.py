@@ -75,12 +75,41 @@ def run(
     *,
     data_term: DataTerm,
     measure: Measure,
+    write: Callable[[Sequence[Outcome]], None],
+) -> None:
+    """Carries ascents out in turn, and writes what they found, also when interrupted.
+
+    Args:
+      planned: in order; each one's files are written as it ends.
+      config: of the run.
+      folder: of the run.
+      data_term: what is minimised.
+      measure: further numbers for an ascent's record.
+      write: is given all that was finished, once there is something.
+    """
+    finished: list[Outcome] = []
+    try:
+        for outcome in _carried_out(planned, config, folder, data_term, measure):
+            finished.append(outcome)
+    finally:
+        # Also after Ctrl-C: what was finished is tabulated and shown.
+        if finished:
+            write(finished)
+            print(f"look at {folder.path}/figure.png")
+
+
+def _carried_out(
+    planned: Sequence[Ascent],
+    config: Settings,
+    folder: RunFolder,
+    data_term: DataTerm,
+    measure: Measure,
 ) -> Iterator[Outcome]:
-    """Carries ascents out in turn; files are written before one is yielded."""
     bar = tqdm(total=len(planned), unit="image", disable=not sys.stderr.isatty())
     number = 0
     with bar:
-        for chunk in _chunks(planned, lanes.execution(config).width):
+        width = lanes.execution(config).width
+        for chunk in lanes.split(planned, width, program=_program):
             outcomes = _climb(chunk, config, data_term, measure)
             for outcome in outcomes:
                 _write(folder, outcome, config)
@@ -235,18 +264,6 @@ def _write(folder: RunFolder, outcome: Outcome, config: Settings) -> None:
     if config.save_arrays:
         with files.whole_file(folder.path / "arrays" / f"{path}.npz") as stream:
             np.savez_compressed(stream, image=outcome.image)
-
-
-def _chunks(planned: Sequence[Ascent], width: int) -> Iterator[list[Ascent]]:
-    """Ascents that one compiled program serves, up to `width`."""
-    chunk: list[Ascent] = []
-    for ascent in planned:
-        if chunk and (len(chunk) == width or _program(ascent) != _program(chunk[0])):
-            yield chunk
-            chunk = []
-        chunk.append(ascent)
-    if chunk:
-        yield chunk
 
 
 def _program(ascent: Ascent) -> tuple[str, tuple[int, int, int]]:

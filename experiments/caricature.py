@@ -25,19 +25,17 @@ figure.png, whose contrast is stretched but for the originals. In the table:
     label     whether EfficientNet-Lite0 calls the caricature what it calls the original
 """
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from absl import flags
 
-from experiments import ascents, binary, session, settings, tables
+from experiments import ascents, binary, session, settings, studies
 from experiments.lanes import Group
 from experiments.run_folder import RunFolder
 from experiments.settings import Request, Settings
-from invjax import agreement, files, images, lpips, metrics, objective
+from invjax import agreement, images, lpips, metrics, objective
 from invjax.report import contact_sheet
 
 _IMAGES = ",".join(f"sample:{name}" for name in images.SAMPLES)
@@ -60,11 +58,11 @@ def main() -> None:
         *("representations", "preset", "num_steps", "image_size", "resize"),
         *("batch_size", "compute_dtype", "save_arrays"),
     )
-    request = settings.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
-    config = request.settings
-    if not flags.FLAGS["preset"].present:
-        config = dataclasses.replace(config, preset="ijcv2016")
-    run(dataclasses.replace(request, settings=config))
+    run(
+        settings.from_flags(
+            images=_IMAGES, representations=_REPRESENTATIONS, preset="ijcv2016"
+        )
+    )
 
 
 def run(request: Request) -> None:
@@ -90,28 +88,19 @@ def run(request: Request) -> None:
         assert target.original is not None
         path = folder.path / "originals" / f"{target.name}.png"
         images.write_png(path, target.original)
-    finished: list[ascents.Outcome] = []
-    try:
-        for outcome in ascents.run(
-            planned,
-            config,
-            folder,
-            data_term=objective.caricature,
-            measure=functools.partial(
-                measure, names_of(judge, planned), judge, distance
-            ),
-        ):
-            finished.append(outcome)
-    finally:
-        # Also after Ctrl-C: what was finished is tabulated and shown.
-        if finished:
-            rows = table_rows([outcome.record for outcome in finished])
-            tables.write(folder.path, _HEADER, rows)
-            sheet = contact_sheet.contact_sheet(figure_rows(finished))
-            with files.whole_file(folder.path / "figure.png") as stream:
-                sheet.save(stream, "PNG")
-            print(tables.markdown(_HEADER, rows))
-            print(f"look at {folder.path}/figure.png")
+
+    def write(finished: Sequence[ascents.Outcome]) -> None:
+        rows = table_rows([outcome.record for outcome in finished])
+        studies.publish(folder.path, _HEADER, rows, figure_rows(finished))
+
+    ascents.run(
+        planned,
+        config,
+        folder,
+        data_term=objective.caricature,
+        measure=functools.partial(measure, names_of(judge, planned), judge, distance),
+        write=write,
+    )
 
 
 def check_positive(groups: Sequence[Group]) -> None:

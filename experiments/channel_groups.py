@@ -36,7 +36,6 @@ from experiments import (
     session,
     settings,
     studies,
-    tables,
     targets,
     variants,
 )
@@ -109,10 +108,8 @@ def run(request: Request, channel_split: str) -> None:
 
     def write(folder: pathlib.Path) -> None:
         rows = table_rows(groups, everything, finished.records, dead)
-        tables.write(folder, _HEADER, rows)
-        if finished.shown:
-            studies.write_figure(folder, figure_rows(names, finished.shown))
-        print(tables.markdown(_HEADER, rows))
+        figure = figure_rows(names, finished.shown) if finished.shown else []
+        studies.publish(folder, _HEADER, rows, figure)
 
     studies.run(
         request,
@@ -122,7 +119,7 @@ def run(request: Request, channel_split: str) -> None:
         write=write,
         judge=session.load_judge(groups, config),
         measure=measure,
-        recorded=config.as_json() | {"channel_split": channel_split},
+        recorded={"channel_split": channel_split},
     )
 
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import binary, lanes, session, settings, studies, tables
+from experiments import binary, lanes, session, settings, studies
 from experiments.judges import JUDGES, Judges
 from experiments.settings import Request
 from invjax import diversity, images, lpips
@@ -156,10 +156,8 @@ def run(request: Request) -> None:
     def write(folder: pathlib.Path) -> None:
         collector.finish()
         rows = table_rows(collector)
-        tables.write(folder, _HEADER, rows)
         figure = figure_rows(collector.shown, judges)
-        studies.write_figure(folder, figure, cell_size=192)
-        print(tables.markdown(_HEADER, rows))
+        studies.publish(folder, _HEADER, rows, figure, cell_size=192)
 
     studies.run(
         request,

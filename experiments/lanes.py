@@ -1,9 +1,10 @@
 """The lanes of a run: planned, inverted chunk by chunk, and turned into records."""
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,9 @@ from invjax.representations.cnn import CnnRepresentation
 from invjax.types import Representation
 
 _WIDTHS_PER_CALL = 8
+
+
+Item = TypeVar("Item")
 
 
 class Group(NamedTuple):
@@ -108,14 +112,16 @@ def chunks(lanes: Sequence[Lane], settings: Settings) -> Iterator[list[Lane]]:
     most = execution(settings).width
     if execution(settings).scan and settings.tolerance is not None:
         most *= _WIDTHS_PER_CALL
-    chunk: list[Lane] = []
-    for lane in lanes:
-        if chunk and (len(chunk) == most or _program(lane) != _program(chunk[0])):
+    return split(lanes, most, program=_program)
+
+
+def split(
+    items: Iterable[Item], most: int, *, program: Callable[[Item], Any]
+) -> Iterator[list[Item]]:
+    """Neighbours that one compiled program serves, up to `most` of them at a time."""
+    for _, group in itertools.groupby(items, program):
+        while chunk := list(itertools.islice(group, most)):
             yield chunk
-            chunk = []
-        chunk.append(lane)
-    if chunk:
-        yield chunk
 
 
 def execution(settings: Settings) -> engine.Execution:

@@ -29,7 +29,6 @@ from experiments import (
     session,
     settings,
     studies,
-    tables,
 )
 from experiments.settings import Request
 from invjax import images, presets
@@ -139,12 +138,9 @@ def run(request: Request) -> None:
 
     def write(folder: pathlib.Path) -> None:
         rows = table_rows(groups, finished.records)
-        is_preset = [row[_HEADER.index("preset's lambda_V")] == "yes" for row in rows]
-        bold = [number for number, yes in enumerate(is_preset) if yes]
-        tables.write(folder, _HEADER, rows, bold=bold)
-        studies.write_figure(folder, figure_rows(finished.shown))
+        bold = studies.bold_presets(_HEADER, rows)
+        studies.publish(folder, _HEADER, rows, figure_rows(finished.shown), bold=bold)
         write_curves(folder / "curves.png", finished.records)
-        print(tables.markdown(_HEADER, rows, bold=bold))
 
     studies.run(
         request,

@@ -42,7 +42,6 @@ from experiments import (
     session,
     settings,
     studies,
-    tables,
     targets,
     variants,
 )
@@ -138,9 +137,7 @@ def run(request: Request) -> None:
     def write(folder: pathlib.Path) -> None:
         patches.close()
         rows = table_rows(groups, patches.found, dead)
-        tables.write(folder, _HEADER, rows)
-        studies.write_figure(folder, figure_rows(patches.shown))
-        print(tables.markdown(_HEADER, rows))
+        studies.publish(folder, _HEADER, rows, figure_rows(patches.shown))
 
     studies.run(
         request,
@@ -150,7 +147,6 @@ def run(request: Request) -> None:
         write=write,
         judge=session.load_judge(groups, config),
         measure=measure,
-        recorded=config.as_json(),
     )
 
 

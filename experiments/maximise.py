@@ -41,11 +41,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments import ascents, binary, session, settings, tables, targets, units
+from experiments import ascents, binary, session, settings, studies, targets, units
 from experiments.binary import Refusal
 from experiments.run_folder import RunFolder
 from experiments.settings import Request, Settings
-from invjax import agreement, files, images, objective
+from invjax import agreement, images, objective
 from invjax.report import contact_sheet
 from invjax.representations import cnn, tracing
 
@@ -87,14 +87,13 @@ def main() -> None:
         *("representations", "preset", "num_steps", "num_starts", "image_size"),
         *("resize", "batch_size", "compute_dtype", "save_arrays"),
     )
-    request = settings.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
-    config = request.settings
-    if not flags.FLAGS["preset"].present:
-        config = dataclasses.replace(config, preset="ijcv2016")
-    if not flags.FLAGS["num_starts"].present:
-        config = dataclasses.replace(config, num_starts=_NUM_STARTS)
-    words = None if _UNITS.value is None else tuple(_UNITS.value)
-    run(dataclasses.replace(request, settings=config), words)
+    request = settings.from_flags(
+        images=_IMAGES,
+        representations=_REPRESENTATIONS,
+        num_starts=_NUM_STARTS,
+        preset="ijcv2016",
+    )
+    run(request, None if _UNITS.value is None else tuple(_UNITS.value))
 
 
 def run(request: Request, words: tuple[str, ...] | None = None) -> None:
@@ -125,26 +124,19 @@ def run(request: Request, words: tuple[str, ...] | None = None) -> None:
     }
     digests = {layer.phi.name: layer.phi.weights_digest for layer in layers}
     folder.write_config(config.as_json() | asked, digests)
-    finished: list[ascents.Outcome] = []
-    try:
-        for outcome in ascents.run(
-            planned,
-            config,
-            folder,
-            data_term=data_term,
-            measure=functools.partial(measure, judge),
-        ):
-            finished.append(outcome)
-    finally:
-        # Also after Ctrl-C: what was finished is tabulated and shown.
-        if finished:
-            rows = table_rows([outcome.record for outcome in finished])
-            tables.write(folder.path, _HEADER, rows)
-            sheet = contact_sheet.contact_sheet(figure_rows(layers, finished))
-            with files.whole_file(folder.path / "figure.png") as stream:
-                sheet.save(stream, "PNG")
-            print(tables.markdown(_HEADER, rows))
-            print(f"look at {folder.path}/figure.png")
+
+    def write(finished: Sequence[ascents.Outcome]) -> None:
+        rows = table_rows([outcome.record for outcome in finished])
+        studies.publish(folder.path, _HEADER, rows, figure_rows(layers, finished))
+
+    ascents.run(
+        planned,
+        config,
+        folder,
+        data_term=data_term,
+        measure=functools.partial(measure, judge),
+        write=write,
+    )
 
 
 def load(config: Settings, words: tuple[str, ...] | None) -> list[Layer]:

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import binary, curves, lanes, session, settings, studies, tables
+from experiments import binary, curves, lanes, session, settings, studies
 from experiments.judges import JUDGES, Judges
 from experiments.settings import Request, Settings
 from invjax import agreement, diversity, images, naturalness, presets
@@ -111,13 +111,10 @@ def run(request: Request) -> None:
 
     def write(folder: pathlib.Path) -> None:
         rows = table_rows(groups, finished.records, chances)
-        is_preset = [row[_HEADER.index("preset's lambda_V")] == "yes" for row in rows]
-        bold = [number for number, yes in enumerate(is_preset) if yes]
-        tables.write(folder, _HEADER, rows, bold=bold)
+        bold = studies.bold_presets(_HEADER, rows)
         figure = figure_rows(finished.shown, judges)
-        studies.write_figure(folder, figure, cell_size=192)
+        studies.publish(folder, _HEADER, rows, figure, bold=bold, cell_size=192)
         write_curves(folder / "curves.png", finished.records, chances)
-        print(tables.markdown(_HEADER, rows, bold=bold))
 
     studies.run(
         request,

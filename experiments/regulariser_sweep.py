@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import binary, lanes, session, settings, studies, tables, variants
+from experiments import binary, lanes, session, settings, studies, variants
 from experiments.settings import Request
 from invjax import naturalness, presets, priors
 from invjax.objective import SIGMA
@@ -98,9 +98,7 @@ def run(request: Request, betas: Sequence[float]) -> None:
 
     def write(folder: pathlib.Path) -> None:
         rows = table_rows(groups, finished.records)
-        tables.write(folder, _HEADER, rows)
-        studies.write_figure(folder, figure_rows(finished.shown))
-        print(tables.markdown(_HEADER, rows))
+        studies.publish(folder, _HEADER, rows, figure_rows(finished.shown))
 
     studies.run(
         request,
@@ -110,7 +108,7 @@ def run(request: Request, betas: Sequence[float]) -> None:
         write=write,
         judge=session.load_judge(groups, config),
         measure=measure,
-        recorded=config.as_json() | {"betas": list(betas)},
+        recorded={"betas": list(betas)},
     )
 
 

@@ -38,9 +38,10 @@ _REPRESENTATIONS = flags.DEFINE_list(
 )
 _PRESET = flags.DEFINE_enum(
     "preset",
-    "fast",
+    None,
     list(presets.PRESETS),
-    "Method and its settings: cvpr2015 and ijcv2016 are the papers', adam a reference.",
+    "Method and its settings: cvpr2015 and ijcv2016 are the papers', adam a reference "
+    "(default: fast; of maximisation and caricature: ijcv2016).",
 )
 _NUM_STEPS = flags.DEFINE_integer(
     "num_steps", None, "Steps (default: the preset's).", lower_bound=1
@@ -144,7 +145,11 @@ class Request:
 
 
 def from_flags(
-    *, images: str, representations: tuple[str, ...], num_starts: int = 1
+    *,
+    images: str,
+    representations: tuple[str, ...],
+    num_starts: int = 1,
+    preset: str = "fast",
 ) -> Request:
     """The parsed flags as a frozen record.
 
@@ -152,6 +157,7 @@ def from_flags(
       images: the binary's default of --images.
       representations: the binary's default of --representations.
       num_starts: the binary's default of --num_starts.
+      preset: the binary's default of --preset.
 
     Raises:
       Refusal: flags that contradict each other or are no numbers.
@@ -181,7 +187,7 @@ def from_flags(
         images=given,
         code=_CODE.value,
         representations=names,
-        preset=_PRESET.value,
+        preset=_PRESET.value or preset,
         num_steps=_NUM_STEPS.value,
         num_starts=_NUM_STARTS.value or num_starts,
         tv_weight=_weights(_TV_WEIGHT.value),

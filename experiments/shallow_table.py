@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from experiments import binary, lanes, session, settings, studies, tables
+from experiments import binary, lanes, session, settings, studies
 from experiments.settings import Request
 from invjax import images
 from invjax.report import contact_sheet
@@ -92,10 +92,8 @@ def run(request: Request) -> None:
 
     def write(folder: pathlib.Path) -> None:
         rows = table_rows(finished.records)
-        tables.write(folder, _HEADER, rows)
         figure = figure_rows(groups, finished.shown)
-        studies.write_figure(folder, figure, cell_size=384)
-        print(tables.markdown(_HEADER, rows))
+        studies.publish(folder, _HEADER, rows, figure, cell_size=384)
 
     studies.run(
         request,

@@ -1,12 +1,12 @@
 """What studies share: lanes run and collected, records averaged, figures written."""
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from experiments import lanes, session
+from experiments import lanes, session, tables
 from experiments.binary import Refusal
 from experiments.run_folder import RunFolder
 from experiments.settings import Request, Settings
@@ -149,6 +149,35 @@ def failures(records: Sequence[dict[str, Any]]) -> str:
     """Such as "0 of 4"."""
     failed = sum(record["status"] == "failed" for record in records)
     return f"{failed} of {len(records)}"
+
+
+def publish(
+    folder: pathlib.Path,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    figure: Sequence[contact_sheet.Row],
+    *,
+    bold: Collection[int] = (),
+    cell_size: int = 224,
+) -> None:
+    """A study's table, in files and on the screen, and figure.png if it has rows.
+
+    Args:
+      folder: of the run.
+      header, rows, bold: of the table, as of `tables.write`.
+      figure: rows of the figure.
+      cell_size: of the figure, in pixels.
+    """
+    tables.write(folder, header, rows, bold=bold)
+    if figure:
+        write_figure(folder, figure, cell_size=cell_size)
+    print(tables.markdown(header, rows, bold=bold))
+
+
+def bold_presets(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Numbers of the rows that say yes under "preset's lambda_V"."""
+    column = header.index("preset's lambda_V")
+    return [number for number, row in enumerate(rows) if row[column] == "yes"]
 
 
 def write_figure(
