@@ -1,7 +1,5 @@
 """Caricatures: the binary as a user runs it, and what its numbers say."""
 
-import csv
-import json
 import pathlib
 
 import numpy as np
@@ -11,26 +9,12 @@ from absl.testing import flagsaver
 from experiments import ascents, caricature
 from experiments.binary import Refusal
 from invjax import agreement, images
-from invjax.networks import NETWORKS, pretrained
+from invjax.networks import pretrained
 from tests.conftest import micro_representation
+from tests.experiments import outputs
+from tests.experiments.inputs import needs_weights
 
 pytestmark = pytest.mark.slow
-
-needs_weights = pytest.mark.skipif(
-    not pretrained.available(NETWORKS["alexnet"]),
-    reason="no AlexNet weights; the pretrained extra has them",
-)
-
-
-@pytest.fixture
-def photographs(tmp_path: pathlib.Path) -> pathlib.Path:
-    folder = tmp_path / "photographs"
-    generator = np.random.default_rng(0)
-    for name in ("one", "two"):
-        coarse = generator.uniform(size=(9, 12, 3)).astype(np.float32)
-        photograph = np.kron(coarse, np.ones((30, 30, 1), np.float32))
-        images.write_png(folder / f"{name}.png", photograph)
-    return folder
 
 
 @pytest.fixture
@@ -57,8 +41,7 @@ def test_outputs_of_a_run(
         save_arrays=True,
     ):
         caricature.main()
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
+    records = outputs.records(workdir)
     assert [(r["representation"], r["image"]) for r in records] == [
         (name, image) for name in ("alexnet/relu1", "hog") for image in ("one", "two")
     ]
@@ -78,8 +61,7 @@ def test_outputs_of_a_run(
     array = np.load(workdir / "arrays" / "one" / "alexnet_relu1.npz")["image"]
     change = 255 * np.sqrt(np.mean((np.clip(array, 0, 1) - original) ** 2))
     assert records[0]["distance"] == pytest.approx(change, rel=1e-4)
-    with open(workdir / "table.csv") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = outputs.table(workdir)
     assert [row["representation"] for row in rows] == ["alexnet/relu1", "hog"]
     mean = np.mean([record["growth"] for record in records[:2]])
     assert rows[0]["growth"].startswith(f"{mean:.2f} ±")

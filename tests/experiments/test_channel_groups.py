@@ -17,22 +17,17 @@ from experiments import (
 )
 from experiments.binary import Refusal
 from invjax import images, naturalness
-from invjax.networks import NETWORKS, pretrained
 from invjax.representations import streams
 from tests import conftest
-from tests.experiments import outputs
+from tests.experiments import inputs, outputs
+from tests.experiments.inputs import needs_weights
 
 pytestmark = pytest.mark.slow
-
-needs_weights = pytest.mark.skipif(
-    not pretrained.available(NETWORKS["alexnet"]),
-    reason="no AlexNet weights; the pretrained extra has them",
-)
 
 
 @needs_weights
 def test_the_table_is_of_the_lanes(tmp_path: pathlib.Path):
-    outputs.write_photographs(tmp_path / "mine")
+    inputs.write_photographs(tmp_path / "mine")
     workdir = tmp_path / "run"
     with flagsaver.flagsaver(
         workdir=str(workdir),
@@ -110,7 +105,7 @@ def test_dead_groups_are_left_out_and_counted(
     bias = jnp.asarray([-1e4] * 4 + [0.0] * 4)
     phi.params["conv1"]["bias"] = bias
     monkeypatch.setattr(session, "load_representation", lambda name, config: phi)
-    outputs.write_photographs(tmp_path / "mine")
+    inputs.write_photographs(tmp_path / "mine")
     with flagsaver.flagsaver(
         workdir=str(tmp_path / "run"),
         images=str(tmp_path / "mine"),

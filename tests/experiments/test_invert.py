@@ -16,8 +16,8 @@ import invjax
 from experiments import invert, lanes, run_folder
 from experiments.binary import Refusal
 from invjax import checkpoints, images
-from invjax.networks import NETWORKS, pretrained
 from invjax.representations import tracing
+from tests.experiments.inputs import needs_weights
 
 ROOT = pathlib.Path(__file__).parents[2]
 FIELDS = (
@@ -25,11 +25,6 @@ FIELDS = (
     "dead_start num_revivals energy objective data_term alpha_term tv_term "
     "relative_error normalised_error psnr ssim lpips seconds"
 ).split()
-
-needs_weights = pytest.mark.skipif(
-    not pretrained.available(NETWORKS["alexnet"]),
-    reason="no AlexNet weights; the pretrained extra has them",
-)
 
 
 def _run(**values: object) -> None:
@@ -44,17 +39,6 @@ def _records(workdir: pathlib.Path) -> list[dict]:
 
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line, parse_constant=refuse) for line in lines]
-
-
-@pytest.fixture
-def photographs(tmp_path: pathlib.Path) -> pathlib.Path:
-    folder = tmp_path / "photographs"
-    generator = np.random.default_rng(0)
-    for name in ("one", "two"):
-        coarse = generator.uniform(size=(9, 12, 3)).astype(np.float32)
-        photograph = np.kron(coarse, np.ones((30, 30, 1), np.float32))
-        images.write_png(folder / f"{name}.png", photograph)
-    return folder
 
 
 @needs_weights

@@ -10,21 +10,16 @@ from experiments import locality as study
 from experiments import settings
 from experiments.binary import Refusal
 from invjax import images, locality
-from invjax.networks import NETWORKS, pretrained
 from invjax.networks.receptive_fields import ReceptiveField, Window
-from tests.experiments import outputs
+from tests.experiments import inputs, outputs
+from tests.experiments.inputs import needs_weights
 
 pytestmark = pytest.mark.slow
-
-needs_weights = pytest.mark.skipif(
-    not pretrained.available(NETWORKS["alexnet"]),
-    reason="no AlexNet weights; the pretrained extra has them",
-)
 
 
 @needs_weights
 def test_the_table_is_of_the_lanes(tmp_path: pathlib.Path):
-    outputs.write_photographs(tmp_path / "mine")
+    inputs.write_photographs(tmp_path / "mine")
     workdir = tmp_path / "run"
     with flagsaver.flagsaver(
         workdir=str(workdir),
@@ -102,7 +97,7 @@ def test_a_network_stands_for_its_layers_with_places():
 )
 def test_what_has_no_patch_is_refused(tmp_path: pathlib.Path, values, word: str):
     if "code" not in values:
-        outputs.write_photographs(tmp_path / "mine")
+        inputs.write_photographs(tmp_path / "mine")
         values["images"] = str(tmp_path / "mine")
     with flagsaver.flagsaver(workdir=str(tmp_path / "run"), **values):
         with pytest.raises(Refusal, match=word):

@@ -1,6 +1,5 @@
 """Activation maximisation: units, weights, and the binary as a user runs it."""
 
-import csv
 import json
 import pathlib
 
@@ -11,37 +10,17 @@ from absl.testing import flagsaver
 from experiments import ascents, maximise, units
 from experiments.binary import Refusal
 from invjax import images, inversion, objective
-from invjax.networks import NETWORKS, pretrained
 from invjax.representations import tracing
 from tests.conftest import micro_representation
+from tests.experiments import outputs
+from tests.experiments.inputs import needs_weights
 
 pytestmark = pytest.mark.slow
-
-needs_weights = pytest.mark.skipif(
-    not pretrained.available(NETWORKS["alexnet"]),
-    reason="no AlexNet weights; the pretrained extra has them",
-)
 
 
 def _run(**values: object) -> None:
     with flagsaver.flagsaver(**values):
         maximise.main()
-
-
-def _records(workdir: pathlib.Path) -> list[dict]:
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-@pytest.fixture
-def photographs(tmp_path: pathlib.Path) -> pathlib.Path:
-    folder = tmp_path / "photographs"
-    generator = np.random.default_rng(0)
-    for name in ("one", "two"):
-        coarse = generator.uniform(size=(9, 12, 3)).astype(np.float32)
-        photograph = np.kron(coarse, np.ones((30, 30, 1), np.float32))
-        images.write_png(folder / f"{name}.png", photograph)
-    return folder
 
 
 @needs_weights
@@ -55,7 +34,7 @@ def test_outputs_of_a_run(tmp_path: pathlib.Path, photographs: pathlib.Path):
         num_steps=15,
         num_starts=2,
     )
-    records = _records(workdir)
+    records = outputs.records(workdir)
     assert [(r["representation"], r["channel"], r["start"]) for r in records] == [
         (f"alexnet/conv{layer}", channel, start)
         for layer in (1, 2)
@@ -79,8 +58,7 @@ def test_outputs_of_a_run(tmp_path: pathlib.Path, photographs: pathlib.Path):
     assert records[0]["activation"] != records[1]["activation"]
     # Blocks of random colour leave conv2 behind what fifteen steps find.
     assert all(record["relative_activation"] > 1 for record in records[4:])
-    with open(workdir / "table.csv") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = outputs.table(workdir)
     assert [(row["representation"], row["unit"]) for row in rows] == [
         (f"alexnet/conv{layer}", unit) for layer in (1, 2) for unit in ("3", "0")
     ]

@@ -21,15 +21,12 @@ from experiments import invariance, lanes, layer_progression, naturalness, targe
 from experiments.binary import Refusal
 from invjax import agreement, images
 from invjax import naturalness as statistics
-from invjax.networks import NETWORKS, conversion, layers, pretrained
+from invjax.networks import conversion, layers, pretrained
 from invjax.representations import cnn
+from tests.experiments.inputs import needs_weights
 
 pytestmark = pytest.mark.slow
 
-needs_weights = pytest.mark.skipif(
-    not pretrained.available(NETWORKS["alexnet"]),
-    reason="no AlexNet weights; the pretrained extra has them",
-)
 STUDIES = (layer_progression, invariance, naturalness)
 CLASSIFIER = layers.Network(
     name="classifier",

@@ -12,7 +12,7 @@ from invjax import naturalness
 from invjax.objective import SIGMA
 from invjax.representations import shallow
 from tests import conftest
-from tests.experiments import outputs
+from tests.experiments import inputs, outputs
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def _micro(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_is_of_the_lanes(tmp_path: pathlib.Path):
-    outputs.write_photographs(tmp_path / "mine")
+    inputs.write_photographs(tmp_path / "mine")
     workdir = tmp_path / "run"
     with flagsaver.flagsaver(
         workdir=str(workdir),
@@ -87,7 +87,7 @@ def test_the_table_is_of_the_lanes(tmp_path: pathlib.Path):
 
 
 def test_failed_lanes_are_counted(tmp_path: pathlib.Path):
-    outputs.write_photographs(tmp_path / "mine")
+    inputs.write_photographs(tmp_path / "mine")
     with flagsaver.flagsaver(
         workdir=str(tmp_path / "run"),
         images=str(tmp_path / "mine" / "one.png"),

@@ -1,0 +1,23 @@
+"""What the tests of the binaries give them."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from invjax import images
+from invjax.networks import NETWORKS, pretrained
+
+needs_weights = pytest.mark.skipif(
+    not pretrained.available(NETWORKS["alexnet"]),
+    reason="no AlexNet weights; the pretrained extra has them",
+)
+
+
+def write_photographs(folder: pathlib.Path) -> None:
+    """Two pictures of coloured tiles, a folder of a user's own."""
+    generator = np.random.default_rng(0)
+    for name in ("one", "two"):
+        coarse = generator.uniform(size=(9, 12, 3)).astype(np.float32)
+        photograph = np.kron(coarse, np.ones((30, 30, 1), np.float32))
+        images.write_png(folder / f"{name}.png", photograph)
