@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax import chunks, engine, starting
-from invjax.engine import Execution, Result
+from invjax.engine import Execution
 from invjax.planning import Plan, Settings, prepare
+from invjax.results import Result
 from invjax.types import PRNGKey, PRNGKeys, Representation
 
 Function = TypeVar("Function", bound=Callable)

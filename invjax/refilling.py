@@ -20,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax import engine, starting
-from invjax.engine import LaneState, Result
+from invjax.engine import LaneState
 from invjax.planning import Plan
 from invjax.programs import Phase
+from invjax.results import Result
 from invjax.types import PRNGKeys
 
 _STEPS_AT_ONCE = 25

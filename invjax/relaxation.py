@@ -31,7 +31,7 @@ class Relaxation(NamedTuple):
 
 
 def full(amount: Scalar) -> Relaxation:
-    """As far as `amount`, 0 to 1, of what served best on AlexNet and VGG16."""
+    """`amount`, 0 to 1, of what `fast` begins with (see experiments/solvers.md)."""
     return Relaxation(relu_leak=0.05 * amount, pool_spread=0.4 * amount)
 
 

@@ -14,7 +14,15 @@ from experiments import lanes, session
 from experiments.run_folder import RunFolder
 from experiments.samples.options import Options
 from experiments.settings import Settings
-from invjax import engine, inversion, kernels, lpips, objective, repulsion, sampling
+from invjax import (
+    inversion,
+    kernels,
+    lpips,
+    objective,
+    repulsion,
+    results,
+    sampling,
+)
 from invjax.representations import tracing
 
 FOLDER = "samples"
@@ -248,7 +256,7 @@ def _draws(
                 found.images[chain, number],
                 found.energies[chain, number],
                 objective.Terms(data, undefined, undefined),
-                engine.BUDGET,
+                results.BUDGET,
                 num_steps,
             )
             lane = start.lane._replace(path=f"{start.lane.path}_draw_{number:04d}")
