@@ -26,6 +26,7 @@ from experiments import (
     curves,
     lanes,
     layer_flag,
+    printed,
     session,
     settings,
     studies,
@@ -39,31 +40,6 @@ _NETWORK = flags.DEFINE_string("network", "alexnet", "Whose layers are inverted.
 
 _IMAGES = ",".join(f"sample:{name}" for name in images.SAMPLES)
 _MOST_COLUMNS = 7
-_LIKE_CNN_A = ("alexnet", "caffenet")
-# As the paper prints them, per lambda_V, with deviations over its images (recalled, not
-# checked).
-_PRINTED = {
-    "conv1": ("10.0 ± 5.0", "20.2 ± 9.3", "40.8 ± 17.0"),
-    "relu1": ("11.3 ± 5.5", "22.4 ± 10.3", "45.2 ± 18.7"),
-    "mpool1": ("21.9 ± 9.2", "30.3 ± 13.6", "54.1 ± 22.7"),
-    "norm1": ("20.3 ± 5.0", "28.2 ± 7.6", "48.1 ± 11.8"),
-    "conv2": ("12.4 ± 3.1", "20.0 ± 4.9", "39.7 ± 9.1"),
-    "relu2": ("13.1 ± 3.8", "17.4 ± 5.0", "32.8 ± 7.7"),
-    "mpool2": ("15.5 ± 4.7", "18.2 ± 5.5", "32.7 ± 8.0"),
-    "norm2": ("15.9 ± 4.6", "18.4 ± 5.0", "32.4 ± 7.0"),
-    "conv3": ("14.5 ± 4.7", "14.4 ± 3.6", "25.6 ± 5.6"),
-    "relu3": ("16.5 ± 5.3", "15.1 ± 3.3", "26.9 ± 5.2"),
-    "conv4": ("14.9 ± 3.8", "13.3 ± 2.6", "23.3 ± 4.1"),
-    "relu4": ("13.8 ± 3.8", "14.0 ± 2.8", "23.9 ± 4.6"),
-    "conv5": ("12.6 ± 2.8", "15.4 ± 2.7", "25.7 ± 4.3"),
-    "relu5": ("15.6 ± 5.1", "13.9 ± 3.2", "20.1 ± 4.3"),
-    "mpool5": ("16.6 ± 4.6", "15.5 ± 3.5", "19.0 ± 4.3"),
-    "fc6": ("12.4 ± 3.5", "14.2 ± 3.7", "18.6 ± 4.9"),
-    "relu6": ("15.8 ± 4.5", "13.7 ± 3.1", "18.7 ± 3.8"),
-    "fc7": ("12.8 ± 6.4", "15.4 ± 10.3", "17.1 ± 3.4"),
-    "relu7": ("10.5 ± 1.9", "10.8 ± 1.6", "15.5 ± 2.1"),
-    "fc8": ("5.3 ± 1.1", "5.9 ± 0.9", "8.5 ± 1.3"),
-}
 _HEADER = (
     "representation",
     "lambda_V",
@@ -152,18 +128,6 @@ def run(request: Request) -> None:
     )
 
 
-def printed(name: str, tv_weight: float) -> str | None:
-    """The paper's normalised error of a layer's counterpart in CNN-A, if it has one."""
-    network, _, layer = name.partition("/")
-    if layer.startswith("pool"):
-        layer = f"m{layer}"
-    if network not in _LIKE_CNN_A or layer not in _PRINTED:
-        return None
-    if tv_weight not in studies.PAPER_TV_WEIGHTS:
-        return None
-    return _PRINTED[layer][studies.PAPER_TV_WEIGHTS.index(tv_weight)]
-
-
 def table_rows(
     groups: Sequence[lanes.Group], records: Sequence[dict]
 ) -> list[list[str]]:
@@ -183,7 +147,7 @@ def table_rows(
                 "yes" if tv_weight == presets.tv_weight(group.phi) else "no",
                 str(max(record["num_steps"] for record in some)),
                 studies.mean_and_deviation(normalised, scale=100),
-                printed(name, tv_weight) or studies.NOTHING,
+                printed.text(name, tv_weight) or studies.NOTHING,
                 studies.mean_and_deviation(errors, scale=100),
                 studies.mean_and_deviation(studies.finite(some, "ssim"), digits=2),
                 studies.failures(some),
@@ -233,7 +197,7 @@ def write_curves(path: pathlib.Path, records: Sequence[dict]) -> None:
         means, deviations = studies.means(values, scale=100)
         label = f"lambda_V {weight:g}"
         drawn.append(curves.Curve(label, means, deviations, number))
-        words = [printed(name, weight) for name in layers]
+        words = [printed.text(name, weight) for name in layers]
         if any(words) and field == "normalised_error":
             theirs = [float(w.split()[0]) if w else float("nan") for w in words]
             label = f"lambda_V {weight:g}, the paper's"

@@ -29,6 +29,9 @@ class Number:
     mean: float
     deviation: float
 
+    def __str__(self) -> str:
+        return f"{self.mean:.1f} ± {self.deviation:.1f}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -108,11 +111,21 @@ def layer_of(representation: str) -> str:
     return f"m{layer}" if layer.startswith("pool") else layer
 
 
+def text(representation: str, tv_weight: float) -> str | None:
+    """What a paper prints for a representation, "10.0 ± 5.0"; None for nothing."""
+    wanted = (layer_of(representation), tv_weight)
+    for table in load().tables:
+        for number in table.numbers:
+            if (number.layer, number.tv_weight) == wanted:
+                return str(number)
+    return None
+
+
 def beside(table: Table, records: Iterable[Record]) -> list[list[str]]:
     """Rows of a printed table with ours beside it; see `HEADER`.
 
-    Ours are means and deviations over lanes, a column of the row's own for each preset
-    and number of steps. Printed rows without a counterpart are kept.
+    Ours are means and deviations over lanes, a row for each representation, preset and
+    number of steps. Printed rows without a counterpart are kept.
     """
     ours: dict[tuple[str, float], dict[str, list[float]]] = {}
     for record in records:
@@ -124,16 +137,13 @@ def beside(table: Table, records: Iterable[Record]) -> list[list[str]]:
         ours.setdefault(key, {}).setdefault(how, []).append(100 * error)
     rows = []
     for number in table.numbers:
-        printed = f"{number.mean:.1f} ± {number.deviation:.1f}"
+        place = [number.layer, f"{number.tv_weight:g}", str(number)]
         found = ours.get((number.layer, number.tv_weight), {})
         for how, errors in found.items():
             mean = f"{np.mean(errors):.1f} ± {np.std(errors):.1f}"
-            lanes = str(len(errors))
-            row = [number.layer, f"{number.tv_weight:g}", printed, mean, how, lanes]
-            rows.append(row)
+            rows.append([*place, mean, how, str(len(errors))])
         if not found:
-            row = [number.layer, f"{number.tv_weight:g}", printed]
-            rows.append([*row, _NOTHING, _NOTHING, "0"])
+            rows.append([*place, _NOTHING, _NOTHING, "0"])
     return rows
 
 

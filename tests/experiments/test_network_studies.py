@@ -17,7 +17,14 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import invariance, lanes, layer_progression, naturalness, targets
+from experiments import (
+    invariance,
+    lanes,
+    layer_progression,
+    naturalness,
+    printed,
+    targets,
+)
 from experiments.binary import Refusal
 from invjax import agreement, images
 from invjax import naturalness as statistics
@@ -147,10 +154,10 @@ def test_layers_of_the_progression(tmp_path: pathlib.Path):
     names = layer_progression.representations("alexnet", None)
     assert names[0] == "alexnet/conv1" and names[-1] == "alexnet/pool5"
     assert len(names) == 13
-    assert layer_progression.printed("alexnet/pool5", 50.0) == "19.0 ± 4.3"
-    assert layer_progression.printed("caffenet/mpool5", 5.0) == "15.5 ± 3.5"
-    assert layer_progression.printed("vgg16/pool5", 50.0) is None
-    assert layer_progression.printed("alexnet/pool5", 1.0) is None
+    assert printed.text("alexnet/pool5", 50.0) == "19.0 ± 4.3"
+    assert printed.text("caffenet/mpool5", 5.0) == "15.5 ± 3.5"
+    assert printed.text("vgg16/pool5", 50.0) is None
+    assert printed.text("alexnet/pool5", 1.0) is None
     for values, word in (
         ({"layers": ["relu9"]}, "--layers=relu9"),
         ({"layers": ["relu1", "relu1"]}, "repeat"),
