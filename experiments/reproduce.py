@@ -143,8 +143,14 @@ STUDIES = (
     Study(
         "sample",
         "The set of images that have one code",
-        (),
-        5,
+        (
+            _TWO,
+            "--representations=alexnet/relu1,alexnet/relu3,alexnet/pool5",
+            "--num_samples=6",
+            "--num_steps=150",
+        ),
+        4,
+        ("--num_samples=16", "--num_steps=200"),
     ),
     Study(
         "maximise",
@@ -188,7 +194,8 @@ def main() -> None:
     if request.dry_run:
         workdir = pathlib.Path(request.workdir or "WORKDIR")
         for study in chosen:
-            print(shlex.join(command(study, workdir, _SCALE.value, common)[1:]))
+            words = command(study, workdir, _SCALE.value, common)
+            print(shlex.join(["python", *words[1:]]))
         if _SCALE.value == "small":
             print(f"about {sum(study.minutes for study in chosen):g} minutes")
         return
