@@ -146,7 +146,7 @@ def print_estimates(
         total += seconds
         print(
             f"{_name(mine[0])}: {len(mine)} images, about {seconds:.0f} s, "
-            f"{estimate.bytes_per_chunk / 2**20:.0f} MiB"
+            f"{estimate.num_bytes / 2**20:.0f} MiB"
         )
     print(f"{len(planned)} images, about {total:.0f} s besides compiling")
 

@@ -104,12 +104,12 @@ def plan(groups: Sequence[Group], settings: Settings) -> list[Lane]:
 
 
 def chunks(lanes: Sequence[Lane], settings: Settings) -> Iterator[list[Lane]]:
-    """Lanes that run in one call: of one group, up to the compiled width.
+    """Lanes that run in one call: of one group, as many as run side by side.
 
     With a tolerance a compiled loop is given several times as many, so that lanes that
     end early leave their slots to others.
     """
-    most = execution(settings).width
+    most = execution(settings).width * execution(settings).num_threads
     if execution(settings).scan and settings.tolerance is not None:
         most *= _WIDTHS_PER_CALL
     return split(lanes, most, program=_program)
@@ -125,11 +125,12 @@ def split(
 
 
 def execution(settings: Settings) -> engine.Execution:
-    """How lanes run here: --batch_size counts on accelerators only."""
+    """How lanes run here: --batch_size of them side by side, on CPU a core each."""
     default = engine.default_execution()
     if default.scan:
         return dataclasses.replace(default, width=settings.batch_size)
-    return default
+    num_threads = min(default.num_threads, settings.batch_size)
+    return dataclasses.replace(default, num_threads=num_threads)
 
 
 def keywords(phi: Representation, target: Target, settings: Settings) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def print_estimates(
         total += seconds
         print(
             f"{name}: {len(mine)} lanes of {steps} steps, about "
-            f"{seconds:.0f} s, {estimate.bytes_per_chunk / 2**20:.0f} MiB"
+            f"{seconds:.0f} s, {estimate.num_bytes / 2**20:.0f} MiB"
         )
     print(f"{len(planned)} lanes, about {total:.0f} s besides compiling")
 

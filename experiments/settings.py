@@ -83,7 +83,11 @@ _RESIZE = flags.DEFINE_enum(
     "resize", "crop", ["crop", "stretch"], "How images become square for networks."
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 16, "Lanes per compiled call on GPU and TPU.", lower_bound=1
+    "batch_size",
+    16,
+    "Lanes side by side: of a compiled call on GPU and TPU; on CPU in threads, no more "
+    "than there are cores.",
+    lower_bound=1,
 )
 _COMPUTE_DTYPE = flags.DEFINE_enum(
     "compute_dtype",

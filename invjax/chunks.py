@@ -1,5 +1,16 @@
-"""Lanes in chunks, through phases and steps: the loop around the compiled programs."""
+"""Lanes in chunks, through phases and steps: the loop around the compiled programs.
 
+Chunks run side by side in host threads, as many as `Execution.num_threads`. What JAX is
+configured to do within a `with` block, such as a matmul precision, holds in the thread
+of that block alone: everything that computes with a representation is therefore
+compiled or called by the thread that asked for the run, and the others only repeat
+compiled steps.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +20,7 @@ import numpy as np
 from invjax import engine, refilling, starting
 from invjax.engine import Execution, LaneState
 from invjax.planning import Plan
+from invjax.programs import Phase
 from invjax.results import Result
 from invjax.types import PRNGKeys
 
@@ -41,17 +53,15 @@ def compile_steps(plan: Plan, states: LaneState, *, scan: bool) -> Steps:
       scan: whether the loop over steps is compiled.
     """
     phase = plan.phases[0]
-    inputs = (phase.program, plan.phi, plan.problems, states)
-    if not scan:
-        pace = phase.at(0)
-        return Steps(engine.step.lower(*inputs, *pace).compile(), pace, 1)
-    if plan.problems.tolerance is None:
-        pace = phase.at(slice(SCAN_STEPS))
-        compiled = engine.scan_steps.lower(*inputs, *pace).compile()
-        return Steps(compiled, pace, len(pace[0]))
+    if not scan or plan.problems.tolerance is None:
+        num_steps = min(_steps_at_once(scan), len(phase.schedule))
+        call = _compile(phase, plan, states, num_steps, scan=scan)
+        return Steps(call, _pace(phase, 0, scan=scan), num_steps)
     pace = phase.at(slice(None))
     num_steps = refilling.steps_at_once(phase)
-    lowered = engine.scan_at_own_pace.lower(*inputs, *pace, num_steps=num_steps)
+    lowered = engine.scan_at_own_pace.lower(
+        phase.program, plan.phi, plan.problems, states, *pace, num_steps=num_steps
+    )
     return Steps(lowered.compile(), pace, num_steps)
 
 
@@ -86,62 +96,143 @@ def run(
         return refilling.run(
             keys, plan, width=execution.width, history_every=history_every
         )
+    running: deque[tuple[int, Plan, Future[_Descent]]] = deque()
     results = []
-    for first in range(0, len(keys), execution.width):
-        # The last chunk is filled up with copies of its first lane.
-        numbers = np.arange(first, first + execution.width)
-        lanes = np.where(numbers < len(keys), numbers, first)
-        chunk = run_chunk(
-            keys[lanes],
-            plan.of(lanes),
-            history_every=history_every,
-            scan=execution.scan,
-        )
-        kept = len(keys) - first
-        results.append(jax.tree.map(lambda leaf, n=kept: np.asarray(leaf)[:n], chunk))
+
+    def end_oldest() -> None:
+        num_kept, part, descent = running.popleft()
+        # Waiting here also lets an interrupt through.
+        result = _finish(part, descent.result())
+        results.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:num_kept], result))
+
+    is_over = threading.Event()
+    with ThreadPoolExecutor(execution.num_threads) as pool:
+        try:
+            for first in range(0, len(keys), execution.width):
+                if len(running) == execution.num_threads:
+                    end_oldest()
+                # The last chunk is filled up with copies of its first lane.
+                numbers = np.arange(first, first + execution.width)
+                lanes = np.where(numbers < len(keys), numbers, first)
+                part = plan.of(lanes)
+                states = starting.begin(keys[lanes], part)
+                calls = _compile_phases(keys[lanes], part, states, scan=execution.scan)
+                descent = pool.submit(
+                    _descend,
+                    keys[lanes],
+                    part,
+                    calls,
+                    states,
+                    history_every=history_every,
+                    scan=execution.scan,
+                    is_over=is_over,
+                )
+                running.append((len(keys) - first, part, descent))
+            while running:
+                end_oldest()
+        finally:
+            # After an interrupt the other threads stop at their next step.
+            is_over.set()
     return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *results)
 
 
-def run_chunk(keys: PRNGKeys, plan: Plan, *, history_every: int, scan: bool) -> Result:
+_Calls = dict[int, Callable[..., tuple[LaneState, Any]]]
+"""The compiled steps of a phase, by how many a call takes; as `Steps.call`."""
+
+
+class _Descent(NamedTuple):
+    """Where a chunk of lanes ended, and the history but for its last column."""
+
+    states: LaneState
+    history: np.ndarray
+
+
+def _steps_at_once(scan: bool) -> int:
+    return SCAN_STEPS if scan else 1
+
+
+def _pace(phase: Phase, first: int, *, scan: bool) -> tuple[Any, Any]:
+    return phase.at(slice(first, first + SCAN_STEPS) if scan else first)
+
+
+def _compile(
+    phase: Phase, plan: Plan, states: LaneState, num_steps: int, *, scan: bool
+) -> jax.stages.Compiled:
+    step = engine.scan_steps if scan else engine.step
+    pace = _pace(phase, len(phase.schedule) - num_steps, scan=scan)
+    return step.lower(phase.program, plan.phi, plan.problems, states, *pace).compile()
+
+
+def _compile_phases(
+    keys: PRNGKeys, plan: Plan, states: LaneState, *, scan: bool
+) -> list[_Calls]:
+    """The steps of all phases; JAX keeps those of former chunks."""
+    phases: list[_Calls] = []
+    for number, phase in enumerate(plan.phases):
+        if number > 0:
+            before = plan.phases[number - 1].program
+            states = engine.proceed.eval_shape(before, phase.program, states, keys)
+        whole, rest = divmod(len(phase.schedule), _steps_at_once(scan))
+        sizes = [_steps_at_once(scan)] * (whole > 0) + [rest] * (rest > 0)
+        phases.append(
+            {size: _compile(phase, plan, states, size, scan=scan) for size in sizes}
+        )
+    return phases
+
+
+def _descend(
+    keys: PRNGKeys,
+    plan: Plan,
+    calls: list[_Calls],
+    states: LaneState,
+    *,
+    history_every: int,
+    scan: bool,
+    is_over: threading.Event,
+) -> _Descent:
     """All steps of a chunk of lanes; a phase ends early where all of them converge.
 
     Args:
       keys: [l].
       plan: of these lanes.
+      calls: for each phase.
+      states: at their beginning.
       history_every: k of `Result.history`.
       scan: whether the loop over steps is compiled.
+      is_over: tells that nobody waits for this any more.
     """
     phases, phi, problems = plan.phases, plan.phi, plan.problems
     is_watched = problems.tolerance is not None
-    states = starting.begin(keys, plan)
-    # Numbers that steps return; waiting for them also lets an interrupt through.
     history = plan.empty_history(history_every)
     done = 0
     for number, phase in enumerate(phases):
-        program, num_steps = phase.program, len(phase.schedule)
+        num_steps = len(phase.schedule)
         if number > 0:
-            states = engine.proceed(phases[number - 1].program, program, states, keys)
-        at_once = SCAN_STEPS if scan else 1
+            before = phases[number - 1].program
+            states = engine.proceed(before, phase.program, states, keys)
+        at_once = _steps_at_once(scan)
         for first in range(0, num_steps, at_once):
             is_look = is_watched and (scan or first % _STEPS_BETWEEN_LOOKS == 0)
-            if is_look and not np.any(engine.is_descending(states)):
+            if is_over.is_set() or (
+                is_look and not np.any(engine.is_descending(states))
+            ):
                 break
-            step = done + first
-            if scan:
-                pace = phase.at(slice(first, first + SCAN_STEPS))
-                states, values = engine.scan_steps(
-                    program, phi, problems, states, *pace
-                )
-                skipped = -step % history_every
-                rows = np.asarray(values)[skipped::history_every]
-                column = (step + skipped) // history_every
+            call = calls[number][min(at_once, num_steps - first)]
+            pace = _pace(phase, first, scan=scan)
+            states, values = call(phi, problems, states, *pace)
+            skipped = -(done + first) % history_every
+            if skipped < at_once:
+                # Reading waits for the steps, so the queue of the device stays short.
+                rows = np.asarray(values).reshape(-1, len(history))
+                rows = rows[skipped::history_every]
+                column = (done + first + skipped) // history_every
                 history[:, column : column + len(rows)] = rows.T
-            else:
-                pace = phase.at(first)
-                states, values = engine.step(program, phi, problems, states, *pace)
-                if step % history_every == 0:
-                    history[:, step // history_every] = np.asarray(values)
         done += num_steps
-    result = engine.finish(phases[-1].program, phi, problems, states)
-    history[:, -1] = np.asarray(result.history)
-    return result._replace(history=history)
+    return _Descent(jax.block_until_ready(states), history)
+
+
+def _finish(plan: Plan, descent: _Descent) -> Result:
+    program = plan.phases[-1].program
+    result = engine.finish(program, plan.phi, plan.problems, descent.states)
+    descent.history[:, -1] = np.asarray(result.history)
+    return result._replace(history=descent.history)

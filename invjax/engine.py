@@ -5,13 +5,15 @@ one's solver starts anew from the image found so far. `chunks` runs the loop.
 
 On CPU the compiled program is one step of one lane, called from a host loop: XLA does
 not parallelise convolutions inside its loops there, wider programs are no faster, and a
-lane has the same bits whatever else is asked for. On GPU and TPU lanes are vmapped in
-chunks of a fixed width, and the steps scanned; the width is part of a result's
-identity.
+lane has the same bits whatever else is asked for. Host threads run several lanes side
+by side, since one step keeps a core busy for part of the time only. On GPU and TPU
+lanes are vmapped in chunks of a fixed width, and the steps scanned; the width is part
+of a result's identity.
 """
 
 import dataclasses
 import functools
+import os
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -36,17 +38,36 @@ class Execution:
     Attributes:
       width: lanes per compiled call; shorter chunks are padded to it.
       scan: whether the loop over steps is compiled, or runs on the host.
+      num_threads: chunks that run side by side, each called from a host thread.
     """
 
     width: int = 1
     scan: bool = False
+    num_threads: int = 1
+
+    def __post_init__(self):
+        for name in ("width", "num_threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"execution.{name} is {getattr(self, name)}; it must be positive"
+                )
 
 
 def default_execution() -> Execution:
-    """One lane and a host loop on CPU; on other backends 16 lanes and a scan."""
+    """On CPU single lanes and a host loop, a thread per core and at most 16.
+
+    On other backends 16 lanes and a scan.
+    """
     if jax.default_backend() == "cpu":
-        return Execution()
+        return Execution(num_threads=min(_num_cores(), 16))
     return Execution(width=16, scan=True)
+
+
+def _num_cores() -> int:
+    """That this process may use, where the system tells them from all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Progress(NamedTuple):

@@ -5,9 +5,11 @@ lanes, and a lane's key comes from what it is (`lane_key`), not from its place i
 batch.
 """
 
+import functools
 import inspect
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar, Unpack
 
 import jax
@@ -24,10 +26,13 @@ Function = TypeVar("Function", bound=Callable)
 
 
 class Estimate(NamedTuple):
-    """What `estimate` predicts: seconds per lane, bytes of a chunk of lanes."""
+    """What `estimate` predicts: seconds per lane, and bytes while lanes run.
+
+    The bytes are of all chunks that run side by side, what they share counted in each.
+    """
 
     seconds_per_lane: float
-    bytes_per_chunk: int
+    num_bytes: int
 
 
 def lane_key(seed: int, image_id: int, start: int) -> PRNGKey:
@@ -184,8 +189,6 @@ def invert_batch(
     if history_every < 1:
         raise ValueError(f"history_every is {history_every}; it must be positive")
     execution = execution or engine.default_execution()
-    if execution.width < 1:
-        raise ValueError(f"execution.width is {execution.width}; it must be positive")
     return chunks.run(keys, plan, execution=execution, history_every=history_every)
 
 
@@ -199,7 +202,7 @@ def estimate(
 ) -> Estimate:
     """Predicts time and memory of an inversion, from steps of its first phase.
 
-    Three of them, or on the loop that is compiled as many as one call of it takes.
+    Three of them in each thread, or as many as one call of a compiled loop takes.
 
     Args:
       code: one target.
@@ -212,16 +215,25 @@ def estimate(
     execution = execution or engine.default_execution()
     plan, states = _chunk(code, phi, execution, settings)
     steps = chunks.compile_steps(plan, states, scan=execution.scan)
+
+    def take(num_calls: int, states: engine.LaneState) -> engine.LaneState:
+        for _ in range(num_calls):
+            states, _ = steps.call(plan.phi, plan.problems, states, *steps.pace)
+        return jax.block_until_ready(states)
+
     num_timed = 1 if execution.scan else 3
-    began = 0.0
-    for number in range(num_timed + 1):
-        if number == 1:
-            began = time.perf_counter()
-        states, values = steps.call(plan.phi, plan.problems, states, *steps.pace)
-        jax.block_until_ready(values)
-    per_step = (time.perf_counter() - began) / (num_timed * steps.num_steps)
+    side_by_side = execution.num_threads
+    # A step takes its argument over.
+    copies = [jax.tree.map(jnp.copy, states) for _ in range(side_by_side)]
+    with ThreadPoolExecutor(side_by_side) as pool:
+        begun = list(pool.map(functools.partial(take, 1), copies))
+        began = time.perf_counter()
+        list(pool.map(functools.partial(take, num_timed), begun))
+        seconds = time.perf_counter() - began
+    per_step = seconds / (num_timed * steps.num_steps)
     return Estimate(
-        per_step * plan.num_steps / execution.width, chunks.num_bytes(steps.call)
+        per_step * plan.num_steps / (execution.width * side_by_side),
+        chunks.num_bytes(steps.call) * side_by_side,
     )
 
 
@@ -233,7 +245,7 @@ def chunk_bytes(
     execution: Execution | None = None,
     **settings: Unpack[Settings],
 ) -> int:
-    """Predicts the memory of an inversion without a step of it.
+    """Predicts the memory of an inversion's chunk without a step of it.
 
     The program is compiled as the inversion will want it, and kept.
 

@@ -150,8 +150,6 @@ def sample(
     else:
         temperatures = _per_chain("temperature", cast(Any, temperature), len(keys))
     execution = execution or engine.default_execution()
-    if execution.width < 1:
-        raise ValueError(f"execution.width is {execution.width}; it must be positive")
     run = chains.Run(program, kernel, execution.scan, num_warmup, num_samples, thin)
     parts = []
     for first in range(0, len(keys), execution.width):

@@ -4,7 +4,9 @@ import inspect
 import subprocess
 import sys
 import textwrap
+import threading
 import typing
+from concurrent.futures import Future
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 import invjax
-from invjax import engine, inversion, objective, planning
+from invjax import chunks, engine, inversion, objective, planning
 from tests.conftest import micro_representation
 
 SHAPE = (32, 32, 3)
@@ -168,10 +170,72 @@ def test_vmapped_chunks_reach_the_same_energies(phi, code, preset):
         engine.Execution(width=2, scan=True),
         engine.Execution(width=8, scan=True),
         engine.Execution(width=5, scan=False),
+        engine.Execution(width=3, scan=True, num_threads=2),
     ):
         together = run(execution)
         np.testing.assert_allclose(together.energy, alone.energy, rtol=1e-2)
         np.testing.assert_allclose(together.history, alone.history, rtol=2e-2)
+
+
+@pytest.mark.parametrize("settings", [{}, {"preset": "ijcv2016"}, {"tolerance": 0.1}])
+def test_threads_change_no_bit(phi, code, settings):
+    keys = jax.random.split(jax.random.key(0), 7)
+    codes = jnp.stack([code * (1 + 0.1 * n) for n in range(7)])
+
+    def run(num_threads: int) -> invjax.Result:
+        execution = engine.Execution(num_threads=num_threads)
+        return invjax.invert_batch(
+            keys, codes, phi, num_steps=40, execution=execution, **settings
+        )
+
+    alone = run(1)
+    assert len(set(np.asarray(alone.energy).tolist())) == 7
+    for num_threads in (2, 3, 16):
+        jax.tree.map(np.testing.assert_array_equal, run(num_threads), alone)
+
+
+def test_threads_compute_as_the_caller_has_configured(code, key):
+    """JAX's configuration by `with` is of one thread; the others must not miss it."""
+    seen = []
+
+    def phi(image):
+        seen.append(jax.config.jax_default_matmul_precision)  # type: ignore[attr-defined]
+        return jnp.concatenate([image.ravel()[: code.size - 1], jnp.zeros(1)])
+
+    with jax.default_matmul_precision("float32"):
+        invjax.invert(
+            key, jnp.ones(code.size), phi, image_shape=(32, 32, 3), num_steps=3
+        )
+    assert seen and set(seen) == {"float32"}
+
+
+def test_an_interrupt_stops_the_threads(phi, code, monkeypatch):
+    began = threading.Event()
+    ended = []
+    descend = chunks._descend
+
+    def noting(*args, **options):
+        began.set()
+        descent = descend(*args, **options)
+        ended.append(int(descent.states.num_steps[0]))
+        return descent
+
+    def interrupt(*args):
+        assert began.wait(60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chunks, "_descend", noting)
+    monkeypatch.setattr(Future, "result", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        invjax.invert_batch(
+            jax.random.split(jax.random.key(0), 2),
+            np.stack([code] * 2),
+            phi,
+            num_steps=100_000,
+            history_every=1,
+            execution=engine.Execution(num_threads=2),
+        )
+    assert len(ended) == 2 and max(ended) < 100_000
 
 
 @pytest.mark.parametrize("scan", [False, True])
@@ -280,7 +344,6 @@ def test_lane_keys_differ_by_seed_image_and_start():
         ({"centre": np.nan}, "centre"),
         ({"code": np.full((7, 7, 12), 1e-30, np.float32)}, "zero"),
         ({"code": np.full((7, 7, 12), 1j)}, "complex"),
-        ({"execution": engine.Execution(width=0)}, "width"),
         ({"data_weight": 20.0}, "data_weight is of preset ijcv2016"),
         ({"preset": "ijcv2016", "data_weight": -1.0}, "data_weight"),
         ({"beta": 0.0}, "beta"),
@@ -362,7 +425,7 @@ def test_estimate_counts_steps_and_memory(phi, code):
     short = inversion.estimate(code, phi, num_steps=10)
     assert short.seconds_per_lane > 0
     # At least the image, the start, the best one and Adam's spectra: 8 x 12 kB.
-    assert short.bytes_per_chunk > 8 * 32 * 32 * 3 * 4
+    assert short.num_bytes > 8 * 32 * 32 * 3 * 4
 
 
 def test_memory_is_that_of_the_program_that_will_run(phi, code):
@@ -377,7 +440,7 @@ def test_memory_is_that_of_the_program_that_will_run(phi, code):
             run = inversion.estimate(
                 code, phi, num_steps=10, tolerance=tolerance, execution=execution
             )
-            assert run.bytes_per_chunk == sizes[width, tolerance]
+            assert run.num_bytes == sizes[width, tolerance]
     assert 1.5 < sizes[4, None] / sizes[2, None] < 2.1
     assert sizes[2, 0.0] != sizes[2, None]
     one_step = inversion.chunk_bytes(

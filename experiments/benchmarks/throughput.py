@@ -1,14 +1,15 @@
 """Whole steps of an inversion, in image-steps per second.
 
 A step is forward, backward to the image, both regularisers and the solver. Ours is the
-engine's own, on CPU one lane after the other from the host, elsewhere the vmapped chunk
-with its loop compiled; it also keeps each lane's best image and freezes lanes that turn
-non-finite. Preset `adam` has the baselines' solver, plain Adam on pixels; `fast` adds a
-pyramid and relaxed derivatives. Stock JAX runs `adam`.
+engine's own, on CPU lane by lane from the engine's host threads, elsewhere the vmapped
+chunk with its loop compiled; it also keeps each lane's best image and freezes lanes
+that turn non-finite. Preset `adam` has the baselines' solver, plain Adam on pixels;
+`fast` adds a pyramid and relaxed derivatives. Stock JAX runs `adam`.
 """
 
 import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -65,7 +66,8 @@ def _ours(
     side: str, plan: planning.Plan, keys: Any, precision: str, work: int
 ) -> Contestant:
     """Steps of as many chunks as the keys fill; all have the plan's problems."""
-    is_scanned = engine.default_execution().scan
+    execution = engine.default_execution()
+    is_scanned = execution.scan
     program = engine.scan_steps if is_scanned else engine.step
     (phase,) = plan.phases
     num_steps = len(phase.schedule)
@@ -90,13 +92,15 @@ def _ours(
         notes["bytes_predicted"] = chunks.num_bytes(compiled)
         return compiled
 
+    def descend(state: engine.LaneState) -> engine.LaneState:
+        for pace in paces:
+            state, _ = steps()(plan.phi, plan.problems, state, *pace)
+        return jax.block_until_ready(state)
+
     def call() -> None:
-        for number in range(len(states)):
-            for pace in paces:
-                states[number], energies = steps()(
-                    plan.phi, plan.problems, states[number], *pace
-                )
-            jax.block_until_ready(energies)
+        steps()
+        with ThreadPoolExecutor(execution.num_threads) as pool:
+            states[:] = pool.map(descend, states)
 
     return Contestant(side, call, work, notes=notes)
 

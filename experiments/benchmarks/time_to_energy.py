@@ -7,6 +7,7 @@ a quarter of our steps until it gets there, each a run of its own with a cosine 
 Then both runs are timed, whole, in turns.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
@@ -45,12 +46,11 @@ def run(
     plan = planning.prepare(code[None], phi, 1, num_steps=num_steps)
     key = inversion.lane_key(0, images.image_id(photograph), 0)
     keys = jax.numpy.stack([key])
+    execution = dataclasses.replace(engine.default_execution(), width=1)
 
     def ours() -> engine.Result:
         with precisions.in_jax(precision):
-            return chunks.run_chunk(
-                keys, plan, history_every=10, scan=engine.default_execution().scan
-            )
+            return chunks.run(keys, plan, execution=execution, history_every=10)
 
     def call() -> None:
         jax.block_until_ready(ours())

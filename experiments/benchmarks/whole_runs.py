@@ -1,8 +1,10 @@
 """Whole inversions: finished ones per second, and what the first one has to compile."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
+import numpy as np
 
 from experiments.benchmarks import networks, precisions
 from experiments.benchmarks.report import SECONDS, Report, Subject, Unit
@@ -21,7 +23,7 @@ def samples(
     num_steps: int | None,
     rounds: int,
 ) -> None:
-    """Times chunks of `width` lanes of preset `fast`, from noise to results.
+    """Times runs of `width` lanes of preset `fast`, from noise to results.
 
     Args:
       num_steps: the preset's where None.
@@ -39,7 +41,7 @@ def samples(
 
 
 def compiling(report: Report, *, name: str, width: int, precision: str) -> None:
-    """Seconds that a chunk of lanes takes longer in a process where it is the first.
+    """Seconds that a run of lanes takes longer in a process where it is the first.
 
     Two steps on the host, or one compiled loop of fifty; `bytes_predicted` is of the
     step's program. A persistent compilation cache, if the user has one, counts in.
@@ -80,18 +82,26 @@ def _chunk(
 
     def call() -> None:
         with precisions.in_jax(precision):
-            result = chunks.run_chunk(
-                keys, short, history_every=10, scan=engine.default_execution().scan
+            result = chunks.run(
+                keys, short, execution=_execution(width), history_every=10
             )
         jax.block_until_ready(result)
 
     return call
 
 
+def _execution(width: int) -> engine.Execution:
+    """One compiled loop of all lanes; on CPU the engine's threads, lane by lane."""
+    default = engine.default_execution()
+    return dataclasses.replace(default, width=width) if default.scan else default
+
+
 def _bytes(plan: planning.Plan, width: int, precision: str) -> int:
     keys = jax.random.split(jax.random.key(0), width)
-    states = starting.start(keys, plan)
-    is_scanned = engine.default_execution().scan
+    execution = _execution(width)
+    lanes = np.arange(execution.width)
+    part = plan.of(lanes)
+    states = starting.start(keys[lanes], part)
     with precisions.in_jax(precision):
-        steps = chunks.compile_steps(plan, states, scan=is_scanned)
+        steps = chunks.compile_steps(part, states, scan=execution.scan)
     return chunks.num_bytes(steps.call)

@@ -61,22 +61,21 @@ def test_what_fits_runs(
     limit, run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The prediction is of the program that then runs, compiled once."""
-    compiled: list[None] = []
+    compiled: list[object] = []
     scan = engine.scan_steps
 
-    class Counting:
+    class Noting:
         def lower(self, *args, **options):
-            compiled.append(None)
-            return scan.lower(*args, **options)
+            lowered = scan.lower(*args, **options)
+            compiled.append(lowered.compile().runtime_executable())
+            return lowered
 
-        def __call__(self, *args, **options):
-            return scan(*args, **options)
-
-    monkeypatch.setattr(engine, "scan_steps", Counting())
+    monkeypatch.setattr(engine, "scan_steps", Noting())
     monkeypatch.setattr(capacity, "device_limit", lambda: limit)
     run()
     assert (tmp_path / "run" / "metrics.jsonl").exists()
-    assert len(compiled) == (0 if limit is None else 1)
+    assert len(compiled) == (1 if limit is None else 2)
+    assert all(each is compiled[0] for each in compiled)
 
 
 def test_cpus_have_no_limit():
