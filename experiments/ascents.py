@@ -108,8 +108,8 @@ def _carried_out(
     bar = tqdm(total=len(planned), unit="image", disable=not sys.stderr.isatty())
     number = 0
     with bar:
-        width = lanes.execution(config).width
-        for chunk in lanes.split(planned, width, program=_program):
+        most = lanes.execution(config).lanes_at_once
+        for chunk in lanes.split(planned, most, program=_program):
             outcomes = _climb(chunk, config, data_term, measure)
             for outcome in outcomes:
                 _write(folder, outcome, config)

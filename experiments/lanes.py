@@ -109,7 +109,7 @@ def chunks(lanes: Sequence[Lane], settings: Settings) -> Iterator[list[Lane]]:
     With a tolerance a compiled loop is given several times as many, so that lanes that
     end early leave their slots to others.
     """
-    most = execution(settings).width * execution(settings).num_threads
+    most = execution(settings).lanes_at_once
     if execution(settings).scan and settings.tolerance is not None:
         most *= _WIDTHS_PER_CALL
     return split(lanes, most, program=_program)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax import engine, refilling, starting
+from invjax import engine, finishing, refilling, starting
 from invjax.engine import Execution, LaneState
 from invjax.planning import Plan
 from invjax.programs import Phase
@@ -233,6 +233,6 @@ def _descend(
 
 def _finish(plan: Plan, descent: _Descent) -> Result:
     program = plan.phases[-1].program
-    result = engine.finish(program, plan.phi, plan.problems, descent.states)
+    result = finishing.finish(program, plan.phi, plan.problems, descent.states)
     descent.history[:, -1] = np.asarray(result.history)
-    return result._replace(history=descent.history)
+    return result._replace(history=jnp.asarray(descent.history))

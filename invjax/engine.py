@@ -24,7 +24,6 @@ from invjax import objective, priors
 from invjax.priors import Canvas
 from invjax.programs import Program
 from invjax.representations.tracing import Argument
-from invjax.results import BUDGET, CONVERGED, FAILED, Result
 from invjax.types import Image, PRNGKey, PRNGKeys, Scalar
 
 PATIENCE = 25
@@ -51,6 +50,11 @@ class Execution:
                 raise ValueError(
                     f"execution.{name} is {getattr(self, name)}; it must be positive"
                 )
+
+    @property
+    def lanes_at_once(self) -> int:
+        """In all threads."""
+        return self.width * self.num_threads
 
 
 def default_execution() -> Execution:
@@ -188,14 +192,24 @@ def images(program: Program, states: LaneState) -> Float[Array, "l h w c"]:
 
 @functools.partial(jax.jit, static_argnames="program")
 def are_dead(
-    program: Program, phi: Argument, problems: objective.Problem, states: LaneState
+    program: Program,
+    phi: Argument,
+    problems: objective.Problem,
+    images: Float[Array, "l h w c"],
 ) -> Bool[Array, " l"]:
-    """`objective.is_dead` of the lanes, by the exact derivative."""
+    """`objective.is_dead` of lanes at such images, by the exact derivative.
+
+    Args:
+      program: of the lanes.
+      phi: their representation.
+      problems: of the lanes.
+      images: [l, h, w, c], grey levels minus the centre.
+    """
 
     def lane(problem: objective.Problem, z: Image) -> Bool[Array, ""]:
         return objective.is_dead(z, phi, problem, data_term=program.data_term)
 
-    return jax.vmap(lane, in_axes=(LANE_AXES, 0))(problems, images(program, states))
+    return jax.vmap(lane, in_axes=(LANE_AXES, 0))(problems, images)
 
 
 @functools.partial(jax.jit, static_argnames=("before", "program"))
@@ -384,44 +398,6 @@ def replace_lanes(
 ) -> LaneState:
     """The new states where `is_new`, the old ones elsewhere."""
     return jax.vmap(_select)(is_new, new, old)
-
-
-@functools.partial(jax.jit, static_argnames="program")
-def finish(
-    program: Program, phi: Argument, problems: objective.Problem, states: LaneState
-) -> Result:
-    """Results with the final objective as their history."""
-
-    def lane(problem: objective.Problem, state: LaneState) -> Result:
-        z = program.solver.variable(state.solver, program.canvas_shape)
-        z = priors.central_crop(z, program.image_shape)
-        energy, _ = program.energy(z, phi, problem)
-        is_alive = state.is_alive & jnp.isfinite(energy)
-        z = jnp.where(is_alive, z, state.last)
-        final, terms = program.energy(z, phi, problem)
-        minimised, lowest = final, state.best_objective
-        if program.form != "cvpr2015":
-            minimised, _ = program.minimised(z, phi, problem)
-        if not program.minimises_energy:
-            lowest, _ = program.energy(state.best, phi, problem)
-        is_best = is_alive & (final < lowest)
-        best = jnp.where(is_best, z, state.best)
-        ending = jnp.where(is_descending(state), BUDGET, CONVERGED)
-        return Result(
-            image=objective.to_image(z, problem.centre),
-            energy=final,
-            objective=minimised,
-            terms=terms,
-            status=jnp.where(is_alive, ending, FAILED).astype(jnp.int32),
-            num_steps=state.num_steps,
-            best_image=objective.to_image(best, problem.centre),
-            best_energy=jnp.where(is_best, final, lowest),
-            history=jnp.where(is_alive, minimised, jnp.nan),
-            dead_start=state.dead_start,
-            num_revivals=state.num_revivals,
-        )
-
-    return jax.vmap(lane, in_axes=(LANE_AXES, 0))(problems, states)
 
 
 def _select(condition: Bool[Array, ""], new: Any, old: Any) -> Any:

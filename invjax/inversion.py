@@ -232,7 +232,7 @@ def estimate(
         seconds = time.perf_counter() - began
     per_step = seconds / (num_timed * steps.num_steps)
     return Estimate(
-        per_step * plan.num_steps / (execution.width * side_by_side),
+        per_step * plan.num_steps / execution.lanes_at_once,
         chunks.num_bytes(steps.call) * side_by_side,
     )
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax import engine, starting
+from invjax import engine, finishing, starting
 from invjax.engine import LaneState
 from invjax.planning import Plan
 from invjax.programs import Phase
@@ -61,7 +61,7 @@ def run(keys: PRNGKeys, plan: Plan, *, width: int, history_every: int) -> Result
             if is_last and len(ended):
                 problems = plan.of(news.lanes).problems
                 chunk = jax.device_get(
-                    engine.finish(phase.program, plan.phi, problems, news.states)
+                    finishing.finish(phase.program, plan.phi, problems, news.states)
                 )
             for slot in ended:
                 lane = news.lanes[slot]

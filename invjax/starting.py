@@ -40,7 +40,7 @@ def begin(keys: PRNGKeys, plan: Plan) -> LaneState:
     """
     program = plan.phases[0].program
     states = start(keys, plan)
-    are_dead = engine.are_dead(program, plan.phi, plan.problems, states)
+    are_dead = engine.are_dead(program, plan.phi, plan.problems, states.last)
     if plan.dead_relu == "restart":
         return _redraw(keys, plan, states, are_dead)
     if plan.dead_relu == "leaky":
@@ -84,7 +84,7 @@ def _redraw(
         again = start(keys, plan, attempt=jnp.asarray(attempt, jnp.int32))
         states = engine.replace_lanes(are_dead, again, states)
         num_restarts = num_restarts + are_dead
-        are_dead = engine.are_dead(program, plan.phi, plan.problems, states)
+        are_dead = engine.are_dead(program, plan.phi, plan.problems, states.last)
     return states._replace(dead_start=are_dead, num_revivals=num_restarts)
 
 
@@ -104,7 +104,8 @@ def _revive(
         )
         moved = engine.replace_lanes(are_dead, stepped, moved)
         num_steps = num_steps + are_dead
-        are_dead = are_dead & engine.are_dead(program, plan.phi, plan.problems, moved)
+        there = engine.images(program, moved)
+        are_dead = are_dead & engine.are_dead(program, plan.phi, plan.problems, there)
     if np.any(num_steps):
         anew = start(keys, plan, initial=engine.images(program, moved))
         begun = engine.replace_lanes(num_steps > 0, anew, begun)

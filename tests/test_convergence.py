@@ -7,6 +7,7 @@ import pytest
 
 import invjax
 from invjax import chunks, engine
+from invjax.results import BUDGET, CONVERGED, FAILED, Result
 from tests.conftest import micro_representation
 
 SHAPE = (32, 32, 3)
@@ -24,14 +25,14 @@ def code(phi):
 
 
 def test_a_lane_that_makes_no_progress_ends(phi, code, key):
-    def run(tolerance: float | None) -> engine.Result:
+    def run(tolerance: float | None) -> Result:
         return invjax.invert(
             key, code, phi, num_steps=120, tolerance=tolerance, history_every=1
         )
 
     free, ended = run(None), run(1.0)
-    assert int(free.status) == engine.BUDGET
-    assert int(ended.status) == engine.CONVERGED
+    assert int(free.status) == BUDGET
+    assert int(ended.status) == CONVERGED
     steps = int(ended.num_steps)
     assert engine.PATIENCE <= steps < 100
     assert ended.history.shape == free.history.shape == (121,)
@@ -56,7 +57,7 @@ def test_no_tolerance_and_one_that_is_never_met_are_the_same_descent(phi, code, 
     """Bit for bit on the host's loop; numbers that stand still cost nothing there."""
     free = invjax.invert(key, code, phi, num_steps=40)
     bound = invjax.invert(key, code, phi, num_steps=40, tolerance=0.0)
-    assert int(bound.status) == engine.BUDGET
+    assert int(bound.status) == BUDGET
     jax.tree.map(np.testing.assert_array_equal, bound, free)
 
 
@@ -83,13 +84,13 @@ def test_the_host_stops_soon_after_the_last_lane(phi, code, monkeypatch):
         tolerance=np.array([4.0, 1.0]),
         execution=engine.Execution(width=2),
     )
-    assert result.status.tolist() == [engine.CONVERGED] * 2
+    assert result.status.tolist() == [CONVERGED] * 2
     most = int(jnp.max(result.num_steps))
     assert int(result.num_steps[0]) < most < 150
     assert most <= len(calls) <= most + 5
 
 
-def _batch(phi, code, lanes: list[int], **keywords) -> engine.Result:
+def _batch(phi, code, lanes: list[int], **keywords) -> Result:
     """Seven lanes that end at different times, or some of them."""
     keys = jax.random.split(jax.random.key(0), 7)
     tolerances = np.array([4.0, 0.3, 2.0, 0.0, 1.0, 0.5, 4.0])
@@ -119,7 +120,7 @@ def test_a_lane_in_refilled_slots_is_as_it_is_alone(phi, code, monkeypatch):
     monkeypatch.setattr(engine, "scan_at_own_pace", counting)
     together = _batch(phi, code, list(range(7)))
     executed = sum(slots)
-    assert set(together.status.tolist()) == {engine.CONVERGED, engine.BUDGET}
+    assert set(together.status.tolist()) == {CONVERGED, BUDGET}
     taken = np.asarray(together.num_steps)
     assert taken[3] == 110 and np.sum(taken < 75) >= 3
     # Chunks that wait for their slowest lane: three of them, 125 steps each.
@@ -144,7 +145,7 @@ def test_own_pace_is_the_common_pace(phi, code):
     codes = np.stack([code] * 4)
     for preset in ("fast", "ijcv2016"):
 
-        def run(tolerance: float | None, preset=preset) -> engine.Result:
+        def run(tolerance: float | None, preset=preset) -> Result:
             return invjax.invert_batch(
                 keys,
                 codes,
@@ -167,7 +168,7 @@ def test_a_converged_phase_gives_way_to_the_next(phi, code):
     """ijcv2016: the jittered phase ends early, and the 50 steps without follow."""
     keys = jax.random.split(jax.random.key(0), 2)
 
-    def run(execution: engine.Execution) -> engine.Result:
+    def run(execution: engine.Execution) -> Result:
         return invjax.invert_batch(
             keys,
             np.stack([code] * 2),
@@ -183,7 +184,7 @@ def test_a_converged_phase_gives_way_to_the_next(phi, code):
     for execution in (engine.Execution(), SCAN):
         result = run(execution)
         # 120 steps with jitter and 20 without, too few to converge.
-        assert result.status.tolist() == [engine.BUDGET] * 2
+        assert result.status.tolist() == [BUDGET] * 2
         for steps, history in zip(result.num_steps, result.history, strict=True):
             jittered = int(steps) - 20
             assert engine.PATIENCE <= jittered < 110
@@ -206,7 +207,7 @@ def test_a_failed_lane_gives_its_slot_away(phi, code):
         history_every=1,
         execution=SCAN,
     )
-    budget, failed = engine.BUDGET, engine.FAILED
+    budget, failed = BUDGET, FAILED
     assert result.status.tolist() == [budget, failed, failed, budget, budget]
     assert np.all(np.isfinite(result.image))
     steps = int(result.num_steps[1])

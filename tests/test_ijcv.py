@@ -7,6 +7,7 @@ import pytest
 
 import invjax
 from invjax import engine, inversion, objective, presets, priors
+from invjax.results import BUDGET, FAILED, Result
 from tests.conftest import micro_representation
 
 SHAPE = (32, 32, 3)
@@ -168,7 +169,7 @@ def test_jitter_is_of_the_lanes_key_alone(phi, code):
     keys = [inversion.lane_key(0, 7, start) for start in range(3)]
     image = np.full(SHAPE, 0.4, np.float32)
 
-    def run(numbers: list[int]) -> engine.Result:
+    def run(numbers: list[int]) -> Result:
         return invjax.invert_batch(
             [keys[number] for number in numbers],
             jnp.stack([code] * len(numbers)),
@@ -193,7 +194,7 @@ def test_vmapped_chunks_reach_the_same_objectives(phi, code):
     keys = jax.random.split(jax.random.key(0), 3)
     codes = jnp.stack([code * (1 + 0.1 * n) for n in range(3)])
 
-    def run(execution: engine.Execution) -> engine.Result:
+    def run(execution: engine.Execution) -> Result:
         return invjax.invert_batch(
             keys,
             codes,
@@ -221,7 +222,7 @@ def test_a_failed_lane_stays_failed_in_the_next_phase(phi, code):
     result = invjax.invert_batch(
         keys, codes, phi, preset="ijcv2016", num_steps=7, tv_weight=weights
     )
-    assert result.status.tolist() == [engine.BUDGET, engine.FAILED]
+    assert result.status.tolist() == [BUDGET, FAILED]
     assert result.num_steps.tolist() == [7, 0]
     assert np.all(np.isfinite(result.image))
     assert np.all(np.isnan(result.history[1]))
@@ -295,13 +296,13 @@ def test_the_range_bound_holds_under_every_preset(phi, code, key, preset):
     )
     norms = jnp.linalg.norm(objective.to_variable(result.image, phi.centre), axis=-1)
     assert 8.9 < float(jnp.max(norms)) < 9 * (1 + 1e-3)
-    assert int(result.status) == engine.BUDGET
+    assert int(result.status) == BUDGET
 
 
 def test_weights_relative_to_the_layers_own_scale_the_regularisers(phi, code, key):
     own = presets.tv_weight(phi)
 
-    def run(**settings) -> engine.Result:
+    def run(**settings) -> Result:
         return invjax.invert(key, code, phi, preset="ijcv2016", num_steps=7, **settings)
 
     np.testing.assert_array_equal(run().image, run(tv_weight=own).image)

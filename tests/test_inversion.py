@@ -15,6 +15,7 @@ import pytest
 
 import invjax
 from invjax import chunks, engine, inversion, objective, planning
+from invjax.results import BUDGET, FAILED, Result
 from tests.conftest import micro_representation
 
 SHAPE = (32, 32, 3)
@@ -44,7 +45,7 @@ def test_finds_an_image_with_the_code(phi, code, key):
     error = jnp.linalg.norm(phi(result.image) - code) / jnp.linalg.norm(code)
     assert float(error) < 0.2
     assert result.image.shape == SHAPE
-    assert int(result.status) == engine.BUDGET
+    assert int(result.status) == BUDGET
     assert int(result.num_steps) == 300
     assert result.history.shape == (31,)
     assert float(result.history[-1]) == float(result.energy)
@@ -153,7 +154,7 @@ def test_vmapped_chunks_reach_the_same_energies(phi, code, preset):
     # The published rate is made for 227 px: on 32 px it is cut to stay stable.
     rate = {"cvpr2015": 4e-6, "fast": 10.0}[preset]
 
-    def run(execution: engine.Execution) -> engine.Result:
+    def run(execution: engine.Execution) -> Result:
         return invjax.invert_batch(
             keys,
             codes,
@@ -165,7 +166,7 @@ def test_vmapped_chunks_reach_the_same_energies(phi, code, preset):
         )
 
     alone = run(engine.Execution(width=1, scan=False))
-    assert np.all(np.asarray(alone.status) == engine.BUDGET)
+    assert np.all(np.asarray(alone.status) == BUDGET)
     for execution in (
         engine.Execution(width=2, scan=True),
         engine.Execution(width=8, scan=True),
@@ -245,7 +246,7 @@ def test_a_lane_that_fails_is_frozen_alone(phi, code, scan):
     rates = np.array([4e-6, 1.0, 4e-6])
     execution = engine.Execution(width=3, scan=scan)
 
-    def run(rates: np.ndarray) -> engine.Result:
+    def run(rates: np.ndarray) -> Result:
         return invjax.invert_batch(
             keys,
             codes,
@@ -258,7 +259,7 @@ def test_a_lane_that_fails_is_frozen_alone(phi, code, scan):
         )
 
     result = run(rates)
-    assert result.status.tolist() == [engine.BUDGET, engine.FAILED, engine.BUDGET]
+    assert result.status.tolist() == [BUDGET, FAILED, BUDGET]
     assert int(result.num_steps[1]) < 20
     assert np.all(np.isfinite(result.image))
     assert np.isfinite(float(result.energy[1]))
@@ -418,7 +419,7 @@ def test_a_tiny_direction_is_a_direction(phi, code, key):
         num_steps=1,
         data_term=objective.activation_maximisation,
     )
-    assert int(result.status) == engine.BUDGET
+    assert int(result.status) == BUDGET
 
 
 def test_estimate_counts_steps_and_memory(phi, code):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import invjax
-from invjax import engine, repulsion
+from invjax import repulsion
+from invjax.results import BUDGET, FAILED
 from tests.conftest import micro_representation
 
 pytestmark = pytest.mark.slow
@@ -69,7 +70,7 @@ def test_without_weight_it_is_the_independent_inversions(phi, code, independent)
     # Rounding by the width of the program grows over the steps.
     np.testing.assert_allclose(found.energies, independent.energy, rtol=0.02)
     np.testing.assert_allclose(found.images, independent.image, atol=0.02)
-    assert int(found.status) == engine.BUDGET
+    assert int(found.status) == BUDGET
     assert found.history.shape == (NUM_STEPS // 10,)
 
 
@@ -138,7 +139,7 @@ def test_one_trace_for_many_weights_and_bandwidths(code):
 
 def test_a_set_that_turns_non_finite_is_kept_as_it_was(phi, code):
     found = _repel(phi, code, learning_rate=1e30)
-    assert int(found.status) == engine.FAILED
+    assert int(found.status) == FAILED
     assert found.images.shape == (3, *SHAPE)
 
 

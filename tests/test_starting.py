@@ -9,6 +9,7 @@ import invjax
 from invjax import engine, objective, starting
 from invjax.networks import layers
 from invjax.representations import cnn
+from invjax.results import Result
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +42,7 @@ def _halves(bias: float = 0.0) -> cnn.CnnRepresentation:
 
 def _invert(
     phi, numbers=range(256), *, execution=ALL, num_steps=1, **keywords
-) -> engine.Result:
+) -> Result:
     """Lanes by number, without regularisers; preset adam relaxes nothing."""
     keys = jax.random.split(jax.random.key(0), 256)[np.array(numbers)]
     return invjax.invert_batch(

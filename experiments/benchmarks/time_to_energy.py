@@ -20,6 +20,7 @@ from experiments.benchmarks.timing import Contestant, print_left_out
 from invjax import chunks, engine, images, inversion, planning, presets
 from invjax.representations import tracing
 from invjax.representations.cnn import CnnRepresentation
+from invjax.results import Result
 
 _PHOTOGRAPH = "chelsea"
 _MOST_TIMES = 64
@@ -48,7 +49,7 @@ def run(
     keys = jax.numpy.stack([key])
     execution = dataclasses.replace(engine.default_execution(), width=1)
 
-    def ours() -> engine.Result:
+    def ours() -> Result:
         with precisions.in_jax(precision):
             return chunks.run(keys, plan, execution=execution, history_every=10)
 
