@@ -5,8 +5,9 @@
 runs every study at a size for two CPU cores, under 45 minutes, each as a process of its
 own with its own folder below --workdir; then writes report.md and report.html, with
 what the papers print beside ours, marked by how sure that is, and with the findings of
-their text tested on our numbers. --scale=smoke shows in minutes that all run, full has
-the studies' own sizes, hours. --studies=layer_progression,caricature runs some.
+their text tested on our numbers. --scale=smoke shows in minutes that all run; full has
+the sizes of the results in experiments/results/, about two and a half hours.
+--studies=layer_progression,caricature runs some.
 
 A study that is done with the same settings is not run again: interrupt and start over
 at will. --overwrite runs all that are asked for. --dry_run prints their commands. A
@@ -18,7 +19,6 @@ figure.png; <study>.log; reproduction.json; pictures/; report.md; report.html, w
 needs no other file.
 """
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -34,6 +34,7 @@ from absl import flags
 
 from experiments import binary, report, settings
 from experiments.binary import Refusal
+from experiments.catalogue import STUDIES, Study
 from invjax import files
 
 _STUDIES = flags.DEFINE_list(
@@ -46,142 +47,6 @@ _SCALE = flags.DEFINE_enum(
 _STATE = "reproduction.json"
 _OUTPUTS = ("config.json", "metrics.jsonl", "table.csv", "table.md", "figure.png")
 _ROOT = pathlib.Path(__file__).parents[1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """A study and how large it is; the sizes are flags of its binary.
-
-    Attributes:
-      name: as --studies takes it; its folder.
-      about: what it shows, for a heading.
-      small: for minutes on two cores.
-      minutes: about how long that takes there.
-      full: as the studies' own documentation has it.
-      module: of the binary; by default experiments.<name>.
-    """
-
-    name: str
-    about: str
-    small: tuple[str, ...]
-    minutes: float
-    full: tuple[str, ...] = ()
-    module: str = ""
-
-    @property
-    def binary(self) -> str:
-        return self.module or f"experiments.{self.name}"
-
-    def arguments(self, scale: str) -> tuple[str, ...]:
-        if scale == "smoke":
-            return ("--smoke", *self.full)
-        return self.small if scale == "small" else self.full
-
-
-_TWO = "--images=sample:chelsea,sample:coffee"
-
-STUDIES = (
-    Study(
-        "shallow_table",
-        "HOG, HOGb and dense SIFT (CVPR 2015, Table 1 and Figure 3)",
-        (_TWO, "--num_steps=300"),
-        2,
-    ),
-    Study(
-        "layer_progression",
-        "Every layer of a network (CVPR 2015, Table 3 and Figure 6)",
-        (_TWO, "--num_steps=150"),
-        8,
-    ),
-    Study(
-        "regulariser_sweep",
-        "What the total variation does (CVPR 2015, Figures 2, 4 and 8)",
-        (
-            "--images=sample:chelsea",
-            "--representations=alexnet/pool1,alexnet/pool5",
-            "--num_steps=200",
-        ),
-        5,
-    ),
-    Study(
-        "invariance",
-        "What codes leave open (CVPR 2015, Figures 1, 7 and 11)",
-        (
-            "--images=sample:chelsea,sample:coffee,sample:abstract",
-            "--representations=alexnet/relu2,alexnet/pool5",
-            "--num_starts=3",
-            "--num_steps=150",
-        ),
-        3,
-    ),
-    Study(
-        "locality",
-        "What a patch of a code brings back (CVPR 2015, Figure 9)",
-        (
-            "--images=sample:chelsea,sample:rocket",
-            "--representations=alexnet/relu1,alexnet/relu2,alexnet/relu3,alexnet/relu5",
-            "--num_steps=150",
-        ),
-        3,
-    ),
-    Study(
-        "channel_groups",
-        "What two groups of channels know (CVPR 2015, Figure 10)",
-        ("--images=sample:chelsea,sample:abstract", "--num_steps=150"),
-        2,
-    ),
-    Study(
-        "naturalness",
-        "Whether reconstructions look like photographs (IJCV 2016)",
-        (
-            _TWO,
-            "--representations=alexnet/pool1,alexnet/relu3,alexnet/pool5",
-            "--num_steps=150",
-        ),
-        4,
-    ),
-    Study(
-        "sample",
-        "The set of images that have one code",
-        (
-            _TWO,
-            "--representations=alexnet/relu1,alexnet/relu3,alexnet/pool5",
-            "--num_samples=6",
-            "--num_steps=150",
-        ),
-        4,
-        ("--num_samples=16", "--num_steps=200"),
-    ),
-    Study(
-        "maximise",
-        "What excites a unit most (IJCV 2016)",
-        (
-            "--representations=alexnet/conv2,alexnet/conv3,alexnet/conv5",
-            "--units=0,1,2,3",
-            "--num_starts=1",
-        ),
-        3,
-    ),
-    Study(
-        "classes",
-        "What excites a class most (IJCV 2016)",
-        (
-            "--representations=efficientnet_lite0/logits",
-            "--units=black swan,tree frog,cheeseburger",
-            "--num_starts=1",
-        ),
-        4,
-        ("--representations=efficientnet_lite0/logits",),
-        module="experiments.maximise",
-    ),
-    Study(
-        "caricature",
-        "More of what a layer sees (IJCV 2016)",
-        (_TWO, "--num_steps=150"),
-        2,
-    ),
-)
-"""In the order of the report."""
 
 
 def main() -> None:

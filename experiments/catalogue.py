@@ -1,0 +1,188 @@
+"""Which studies a reproduction has, and the flags that make each small or whole."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study and how large it is; the sizes are flags of its binary.
+
+    Attributes:
+      name: as --studies takes it; its folder.
+      about: what it shows, for a heading.
+      small: for minutes on two cores.
+      minutes: about how long that takes there.
+      full: as the results that are kept beside the studies have it.
+      module: of the binary; by default experiments.<name>.
+    """
+
+    name: str
+    about: str
+    small: tuple[str, ...]
+    minutes: float
+    full: tuple[str, ...] = ()
+    module: str = ""
+
+    @property
+    def binary(self) -> str:
+        return self.module or f"experiments.{self.name}"
+
+    def arguments(self, scale: str) -> tuple[str, ...]:
+        if scale == "smoke":
+            return ("--smoke", *self.full)
+        return self.small if scale == "small" else self.full
+
+
+_TWO = "--images=sample:chelsea,sample:coffee"
+_STEPS = "--num_steps=200"
+_VGG16 = ("--network=vgg16", "--layers=relu3_3,relu4_3,relu5_3", "--tv_weight=5")
+_CLASSES = (
+    "--representations=efficientnet_lite0/logits",
+    "--units=black swan,tree frog,cheeseburger",
+)
+_LITE0_CODES = "--representations=efficientnet_lite0/pooled,efficientnet_lite0/logits"
+
+STUDIES = (
+    Study(
+        "shallow_table",
+        "HOG, HOGb and dense SIFT (CVPR 2015, Table 1 and Figure 3)",
+        (_TWO, "--num_steps=300"),
+        2,
+        ("--tv_weight=0.5,5",),
+    ),
+    Study(
+        "layer_progression",
+        "Every layer of a network (CVPR 2015, Table 3 and Figure 6)",
+        (_TWO, "--num_steps=150"),
+        6,
+    ),
+    Study(
+        "layers_lite0",
+        "Two deep codes of EfficientNet-Lite0, in place of the paper's fc6 to fc8",
+        ("--network=efficientnet_lite0", "--layers=logits", _TWO, "--num_steps=100"),
+        3,
+        ("--network=efficientnet_lite0", "--layers=pooled,logits", _STEPS),
+        module="experiments.layer_progression",
+    ),
+    Study(
+        "layers_vgg16",
+        "Three depths of VGG-16 (IJCV 2016)",
+        (*_VGG16, "--images=sample:chelsea", "--num_steps=60"),
+        2,
+        (*_VGG16, _TWO, _STEPS),
+        module="experiments.layer_progression",
+    ),
+    Study(
+        "regulariser_sweep",
+        "What the total variation does (CVPR 2015, Figures 2, 4 and 8)",
+        (
+            "--images=sample:chelsea",
+            "--representations=alexnet/pool1,alexnet/pool5",
+            _STEPS,
+        ),
+        4,
+        ("--representations=alexnet/pool1,hog,alexnet/pool5", _STEPS),
+    ),
+    Study(
+        "invariance",
+        "What codes leave open (CVPR 2015, Figures 1, 7 and 11)",
+        (
+            "--images=sample:chelsea,sample:coffee,sample:abstract",
+            "--representations=alexnet/relu2,alexnet/pool5",
+            "--num_starts=3",
+            "--num_steps=150",
+        ),
+        2,
+        (_STEPS,),
+    ),
+    Study(
+        "locality",
+        "What a patch of a code brings back (CVPR 2015, Figure 9)",
+        (
+            "--images=sample:chelsea,sample:rocket",
+            "--representations=alexnet/relu1,alexnet/relu2,alexnet/relu3,alexnet/relu5",
+            "--num_steps=150",
+        ),
+        2,
+        (_STEPS,),
+    ),
+    Study(
+        "channel_groups",
+        "What two groups of channels know (CVPR 2015, Figure 10)",
+        ("--images=sample:chelsea,sample:abstract", "--num_steps=150"),
+        2,
+        (_STEPS,),
+    ),
+    Study(
+        "naturalness",
+        "Whether reconstructions look like photographs (IJCV 2016)",
+        (
+            _TWO,
+            "--representations=alexnet/pool1,alexnet/relu3,alexnet/pool5",
+            "--num_steps=150",
+        ),
+        3,
+        (_STEPS,),
+    ),
+    Study(
+        "maximise",
+        "What excites a unit most (IJCV 2016)",
+        (
+            "--representations=alexnet/conv2,alexnet/conv3,alexnet/conv5",
+            "--units=0,1,2,3",
+            "--num_starts=1",
+        ),
+        2,
+    ),
+    Study(
+        "classes",
+        "What excites a class most (IJCV 2016)",
+        (*_CLASSES, "--num_starts=1"),
+        3,
+        (*_CLASSES, "--num_starts=1"),
+        module="experiments.maximise",
+    ),
+    Study(
+        "caricature",
+        "More of what a layer sees (IJCV 2016)",
+        (_TWO, "--num_steps=150"),
+        1,
+    ),
+    Study(
+        "sample",
+        "The set of images that have one code: AlexNet",
+        (_TWO, "--num_samples=4", "--num_steps=100"),
+        2,
+        ("--num_samples=16", _STEPS, "--geometry"),
+    ),
+    Study(
+        "sample_lite0",
+        "The set of images that have one code: EfficientNet-Lite0",
+        (_LITE0_CODES, "--images=sample:chelsea", "--num_samples=4", "--num_steps=60"),
+        3,
+        (_LITE0_CODES, "--num_samples=8", _STEPS),
+        module="experiments.sample",
+    ),
+    Study(
+        "sample_vgg16",
+        "The set of images that have one code: VGG-16",
+        (
+            "--representations=vgg16/relu4_3",
+            "--images=sample:chelsea",
+            "--num_samples=2",
+            "--num_steps=60",
+        ),
+        2,
+        ("--representations=vgg16/relu4_3", "--num_samples=4", _STEPS),
+        module="experiments.sample",
+    ),
+    Study(
+        "sample_repulsion",
+        "The set of images that have one code: samples that keep apart",
+        ("--method=repulsion", "--num_samples=4", "--num_steps=100"),
+        3,
+        ("--method=repulsion", "--num_samples=8", _STEPS),
+        module="experiments.sample",
+    ),
+)
+"""In the order of the report."""
