@@ -219,7 +219,7 @@ def _climb(
     seconds = (time.perf_counter() - began) / len(chunk)
     outcomes = []
     for number, ascent in enumerate(chunk):
-        result = jax.tree.map(lambda leaf, n=number: np.asarray(leaf[n]), batch)
+        result = jax.tree.map(lambda leaf, n=number: np.asarray(leaf)[n], batch)
         code = np.asarray(tracing.encode(phi, result.image))
         measured = {
             "objective": float(result.objective),

@@ -48,7 +48,6 @@ STUDIES = (
         "HOG, HOGb and dense SIFT (CVPR 2015, Table 1 and Figure 3)",
         (_TWO, "--num_steps=300"),
         2,
-        ("--tv_weight=0.5,5",),
     ),
     Study(
         "layer_progression",
@@ -181,7 +180,7 @@ STUDIES = (
         "The set of images that have one code: samples that keep apart",
         ("--method=repulsion", "--num_samples=4", "--num_steps=100"),
         3,
-        ("--method=repulsion", "--num_samples=8", _STEPS),
+        ("--method=repulsion", "--num_samples=4", _STEPS),
         module="experiments.sample",
     ),
 )

@@ -169,7 +169,7 @@ def invert(
     seconds = (time.perf_counter() - began) / len(chunk)
     outcomes = []
     for number, lane in enumerate(chunk):
-        result = jax.tree.map(lambda leaf, n=number: np.asarray(leaf[n]), batch)
+        result = jax.tree.map(lambda leaf, n=number: np.asarray(leaf)[n], batch)
         code = np.asarray(tracing.encode(in_float32(group.phi), result.image))
         record = record_of(lane, result, code, settings, judge)
         record["seconds"] = seconds

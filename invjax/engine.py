@@ -125,7 +125,13 @@ LANE_AXES: Any = cast(Any, objective.Problem)(
 """Which axis of a `Problem` counts lanes."""
 
 
-@functools.partial(jax.jit, static_argnames=("program", "is_watched"))
+once = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+"""`jax.jit` for what runs once per chunk: it is sooner compiled, and not as fast."""
+
+
+@functools.partial(once, static_argnames=("program", "is_watched"))
 def start(
     program: Program,
     keys: PRNGKeys,
@@ -179,7 +185,7 @@ def start(
     return jax.vmap(lane)(keys, initial)
 
 
-@functools.partial(jax.jit, static_argnames="program")
+@functools.partial(once, static_argnames="program")
 def images(program: Program, states: LaneState) -> Float[Array, "l h w c"]:
     """Where the lanes are, grey levels minus the centre, cut from their canvases."""
 

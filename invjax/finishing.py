@@ -31,7 +31,7 @@ def finish(
     return result
 
 
-@functools.partial(jax.jit, static_argnames="program")
+@functools.partial(engine.once, static_argnames="program")
 def _finish(
     program: Program,
     phi: Argument,

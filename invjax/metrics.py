@@ -53,7 +53,7 @@ def mean_pairwise_distance(codes: Sequence[ArrayLike]) -> float:
 
 def psnr(image: ArrayLike, original: ArrayLike) -> float:
     """Peak signal-to-noise ratio in dB of two [h, w, c], the first one clipped."""
-    return float(dm_pix.psnr(_clipped(image), jnp.asarray(original)))
+    return float(_psnr(_clipped(image), jnp.asarray(original)))
 
 
 def ssim(image: ArrayLike, original: ArrayLike) -> float:
@@ -63,7 +63,7 @@ def ssim(image: ArrayLike, original: ArrayLike) -> float:
     """
     if min(np.shape(original)[:2]) < _SSIM_WINDOW:
         return float("nan")
-    return float(dm_pix.ssim(_clipped(image), jnp.asarray(original)))
+    return float(_ssim(_clipped(image), jnp.asarray(original)))
 
 
 def lpips(
@@ -79,6 +79,8 @@ def lpips(
     return float(_lpips(parameters, *pair))
 
 
+# Operation by operation they would take seconds to compile.
+_psnr, _ssim = jax.jit(dm_pix.psnr), jax.jit(dm_pix.ssim)
 _lpips = jax.jit(perceptual.lpips)
 
 

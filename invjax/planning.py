@@ -65,14 +65,8 @@ class Plan(NamedTuple):
 
     def of(self, lanes: np.ndarray) -> "Plan":
         """The same for some of its lanes, by number."""
-        counted = {
-            name: getattr(self.problems, name)
-            for name, axis in engine.LANE_AXES._asdict().items()
-            if axis is not None
-        }
-        parts = jax.tree.map(lambda leaf: leaf[lanes], counted)
         initial = None if self.initial is None else self.initial[lanes]
-        return self._replace(problems=self.problems._replace(**parts), initial=initial)
+        return self._replace(problems=take(self.problems, lanes), initial=initial)
 
     def empty_history(self, history_every: int) -> np.ndarray:
         """NaN for every value of `Result.history`, [l, t]."""
@@ -174,7 +168,12 @@ def take(problems: objective.Problem, lanes: np.ndarray | int) -> objective.Prob
     axes = engine.LANE_AXES._asdict()
     counted = {name for name, axis in axes.items() if axis is not None}
     parts = {name: getattr(problems, name) for name in counted}
-    return problems._replace(**jax.tree.map(lambda leaf: leaf[lanes], parts))
+
+    def rows(leaf: Array) -> Array:
+        # Chosen by NumPy: nothing is compiled for every shape of code.
+        return jnp.asarray(np.asarray(leaf)[lanes])
+
+    return problems._replace(**jax.tree.map(rows, parts))
 
 
 def _phases(

@@ -210,6 +210,12 @@ def test_threads_compute_as_the_caller_has_configured(code, key):
     assert seen and set(seen) == {"float32"}
 
 
+@pytest.mark.parametrize("name", ["width", "num_threads"])
+def test_there_is_at_least_one_lane_at_a_time(name):
+    with pytest.raises(ValueError, match=f"execution.{name} is 0; it must be positive"):
+        engine.Execution(**{name: 0})
+
+
 def test_an_interrupt_stops_the_threads(phi, code, monkeypatch):
     began = threading.Event()
     ended = []

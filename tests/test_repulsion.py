@@ -81,7 +81,7 @@ def test_samples_are_farther_apart_at_nearly_equal_error(phi, code, independent)
     errors = jnp.linalg.norm(
         (jax.vmap(phi)(independent.image) - code[None]).reshape(3, -1), axis=1
     ) / jnp.linalg.norm(code)
-    np.testing.assert_allclose(found.relative_errors, errors, atol=0.02)
+    np.testing.assert_allclose(found.relative_errors, errors, atol=0.03)
 
 
 def test_what_is_returned_is_of_the_images(phi, code, repelled):

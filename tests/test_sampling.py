@@ -293,7 +293,6 @@ def test_diagnostics_tell_mixed_chains_from_stuck_ones():
         ({"temperature": 1.0, "num_samples": 0}, "num_samples is 0"),
         ({"temperature": 1.0, "num_warmup": 5}, "num_warmup is 5"),
         ({"temperature": 1.0, "thin": 0}, "thin is 0"),
-        ({"temperature": 1.0, "execution": Execution(width=0)}, "execution.width"),
     ],
 )
 def test_refuses_in_one_line(key, image, settings, words):
