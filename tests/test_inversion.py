@@ -213,7 +213,7 @@ def test_threads_compute_as_the_caller_has_configured(code, key):
 @pytest.mark.parametrize("name", ["width", "num_threads"])
 def test_there_is_at_least_one_lane_at_a_time(name):
     with pytest.raises(ValueError, match=f"execution.{name} is 0; it must be positive"):
-        engine.Execution(**{name: 0})
+        engine.Execution(**{name: 0})  # type: ignore[arg-type]
 
 
 def test_an_interrupt_stops_the_threads(phi, code, monkeypatch):
