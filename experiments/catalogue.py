@@ -40,6 +40,8 @@ _CLASSES = (
     "--representations=efficientnet_lite0/logits",
     "--units=black swan,tree frog,cheeseburger",
 )
+# Weights at which the samples of one layer or another come near the error.
+_MATCHED = ("--tv_weight=2,5,12,50", "--target_error=0.2", "--error_band=0.15")
 _LITE0_CODES = "--representations=efficientnet_lite0/pooled,efficientnet_lite0/logits"
 
 STUDIES = (
@@ -152,7 +154,7 @@ STUDIES = (
         "The set of images that have one code: AlexNet",
         (_TWO, "--num_samples=4", "--num_steps=100"),
         2,
-        ("--num_samples=16", _STEPS, "--geometry"),
+        ("--num_samples=16", _STEPS, *_MATCHED, "--geometry"),
     ),
     Study(
         "sample_lite0",

@@ -18,9 +18,9 @@ from invjax import files
 
 _TEMPLATES = pathlib.Path(__file__).parent
 _PICTURES = ("figure", "curves")
-_LARGEST = (1400, 6000)
+_LARGEST = (1000, 4000)
 """Pixels of a picture."""
-_QUALITY = 80
+_QUALITY = 75
 _PAPERS_NETWORK = "CNN-A"
 _WORDS = {True: "holds", False: "does not hold", None: "not measured"}
 
