@@ -18,9 +18,10 @@ from invjax import files
 
 _TEMPLATES = pathlib.Path(__file__).parent
 _PICTURES = ("figure", "curves")
-_LARGEST = (1000, 4000)
-"""Pixels of a picture."""
-_QUALITY = 75
+_IN_PAGE = (1400, 6000, 80)
+"""Most pixels of a picture, and its quality."""
+_IN_FOLDER = (640, 2000, 65)
+"""Small enough to be kept in a repository."""
 _PAPERS_NETWORK = "CNN-A"
 _WORDS = {True: "holds", False: "does not hold", None: "not measured"}
 
@@ -165,10 +166,9 @@ def _section(workdir: pathlib.Path, part: Part) -> _Section:
             source = part.folder / f"{name}.png"
             if source.exists():
                 path = f"pictures/{part.name}_{name}.jpg"
-                data = _jpeg(source)
-                files.write_whole(workdir / path, data)
+                files.write_whole(workdir / path, _jpeg(source, *_IN_FOLDER))
                 about = f"{part.about}: {name}"
-                encoded = base64.b64encode(data).decode()
+                encoded = base64.b64encode(_jpeg(source, *_IN_PAGE)).decode()
                 pictures.append(_Picture(path, encoded, about))
     return _Section(
         part.name,
@@ -193,12 +193,12 @@ def _device(folder: pathlib.Path) -> str:
     return f"{device.get('kind', '?')} ({device.get('machine', '?')})" if device else ""
 
 
-def _jpeg(path: pathlib.Path) -> bytes:
+def _jpeg(path: pathlib.Path, width: int, height: int, quality: int) -> bytes:
     with Image.open(path) as picture:
         small = picture.convert("RGB")
-        small.thumbnail(_LARGEST, Image.Resampling.LANCZOS)
+        small.thumbnail((width, height), Image.Resampling.LANCZOS)
         stream = io.BytesIO()
-        small.save(stream, "JPEG", quality=_QUALITY, optimize=True)
+        small.save(stream, "JPEG", quality=quality, optimize=True)
     return stream.getvalue()
 
 

@@ -158,13 +158,13 @@ def _smoother_with_weight(records: Records) -> Verdict:
 
 def _starts_keep_label(records: Records) -> Verdict:
     photographs = [r for r in records if r["image"] != "abstract"]
-    kept = [r["judge_top1"] for r in photographs if r["judge_top1"] is not None]
-    if not kept:
+    shares = _means(photographs, "judge_top1", "representation")
+    if not shares:
         return Verdict(None, "no judge's weights were at hand")
-    share = float(np.mean(kept))
+    evidence = "; ".join(f"{name} {share:.0%}" for (name,), share in shares.items())
     return Verdict(
-        share > 0.5,
-        f"{share:.0%} of {len(kept)} starts are called what the original is",
+        min(shares.values()) > 0.5,
+        f"share of starts that are called what the original is: {evidence}",
     )
 
 

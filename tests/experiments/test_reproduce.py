@@ -113,7 +113,7 @@ def test_a_report_of_two_studies(tiny: pathlib.Path):
     assert "](pictures/caricature_figure.jpg)" in markdown
     with Image.open(tiny / "pictures" / "caricature_figure.jpg") as picture:
         # Of 3000 x 40.
-        assert picture.format == "JPEG" and picture.size == (1000, 13)
+        assert picture.format == "JPEG" and picture.size == (640, 9)
 
 
 def test_what_is_done_is_not_run_again(tiny: pathlib.Path):
@@ -273,8 +273,9 @@ def _fields(effective: float) -> list[dict]:
 
 def _starts(kept: float) -> list[dict]:
     return [
-        {"image": "one", "judge_top1": kept},
-        {"image": "abstract", "judge_top1": 0},
+        {"representation": "a", "image": "one", "judge_top1": 1.0},
+        {"representation": "b", "image": "one", "judge_top1": kept},
+        {"representation": "b", "image": "abstract", "judge_top1": 0},
     ]
 
 
