@@ -200,6 +200,36 @@ def _effective_field(records: Records) -> Verdict:
     )
 
 
+def _extent_grows(records: Records) -> Verdict:
+    sides = _means(records, "effective_side", "representation")
+    names, values = [name for (name,) in sides], list(sides.values())
+    rho = spearman(range(len(values)), values)
+    if math.isnan(rho):
+        return _few(names)
+    return Verdict(
+        rho >= _STRONG,
+        f"{values[0]:.0f} px at {names[0]}, {values[-1]:.0f} at {names[-1]}; Spearman "
+        f"{rho:.2f} over {len(names)} layers",
+    )
+
+
+def _deep_needs_weight(records: Records) -> Verdict:
+    means = _means(records, "naturalness", "representation", "tv_weight")
+    best: dict[str, float] = {}
+    for name in dict.fromkeys(name for name, _ in means):
+        mine = {w: v for (other, w), v in means.items() if other == name and w > 0}
+        if len(mine) > 1:
+            best[name] = max(mine, key=lambda weight: mine[weight])
+    rho = spearman(range(len(best)), list(best.values()))
+    if math.isnan(rho):
+        return _few(list(best))
+    evidence = "; ".join(f"{name} {weight:g}" for name, weight in best.items())
+    return Verdict(
+        rho >= _STRONG,
+        f"most natural at lambda_V: {evidence}; Spearman {rho:.2f}",
+    )
+
+
 def _two_streams(records: Records) -> Verdict:
     groups = [r for r in records if r["variant"] != "all"]
     chroma = _means(groups, "chroma_share", "representation", "variant")
@@ -290,8 +320,10 @@ TESTS: Mapping[str, Callable[[Records], Verdict]] = {
     "starts_keep_label": _starts_keep_label,
     "abstract_is_captured": _abstract_is_captured,
     "effective_field": _effective_field,
+    "extent_grows": _extent_grows,
     "two_streams": _two_streams,
     "unregularised_unnatural": _unregularised_unnatural,
+    "deep_needs_weight": _deep_needs_weight,
     "beyond_photographs": _beyond_photographs,
     "classes_recognised": _classes_recognised,
     "deep_caricatures_grow": _deep_caricatures_grow,

@@ -267,6 +267,26 @@ def _growth(*values: float) -> list[dict]:
     ]
 
 
+def _extents(*values: float) -> list[dict]:
+    return [
+        {"representation": f"alexnet/relu{layer}", "effective_side": value}
+        for layer, value in enumerate(values, 1)
+    ]
+
+
+def _weights(*best: float) -> list[dict]:
+    """Of layers that look most natural at these weights of 0.5, 5 and 50."""
+    return [
+        {
+            "representation": f"alexnet/relu{layer}",
+            "tv_weight": weight,
+            "naturalness": 0.9 if weight == wanted else 0.8,
+        }
+        for layer, wanted in enumerate(best, 1)
+        for weight in (0.5, 5.0, 50.0)
+    ]
+
+
 def _fields(effective: float) -> list[dict]:
     return [{"representation": "a", "effective_side": effective, "field_side": 50}]
 
@@ -333,6 +353,8 @@ def _smooth(last: float) -> list[dict]:
         ("starts_keep_label", _starts(1.0), _starts(0.0)),
         ("abstract_is_captured", _abstract(0.25), _abstract(0.4)),
         ("effective_field", _fields(30), _fields(60)),
+        ("extent_grows", _extents(20, 40, 90), _extents(90, 40, 20)),
+        ("deep_needs_weight", _weights(0.5, 5, 50), _weights(50, 5, 0.5)),
         (
             "two_streams",
             _groups((0.1, 0.3), (0.5, 0.1)),
