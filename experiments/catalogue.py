@@ -49,7 +49,8 @@ STUDIES = (
         "shallow_table",
         "HOG, HOGb and dense SIFT (CVPR 2015, Table 1 and Figure 3)",
         (_TWO, "--num_steps=300"),
-        2,
+        1,
+        ("--tv_weight=0.5,5",),
     ),
     Study(
         "layer_progression",
