@@ -63,11 +63,11 @@ def default_execution() -> Execution:
     On other backends 16 lanes and a scan.
     """
     if jax.default_backend() == "cpu":
-        return Execution(num_threads=min(_num_cores(), 16))
+        return Execution(num_threads=min(num_cores(), 16))
     return Execution(width=16, scan=True)
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
     """That this process may use, where the system tells them from all there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ import jax
 
 from experiments import run_folder, tables
 from experiments.benchmarks import memory, timing
-from invjax import files
+from invjax import engine, files
 
 _PACKAGES = ("invjax", "jax", "jaxlib", "torch", "scikit-image")
 _HEADER = ("what", "batch", "precision", "side", "value", "spread")
@@ -188,17 +187,10 @@ def _environment() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "machine": platform.machine(),
-        "cores": num_cores(),
+        "cores": engine.num_cores(),
         "load_at_start": timing.load(),
         "versions": {name: _version(name) for name in _PACKAGES},
     }
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from experiments.benchmarks import precisions, report, torch_network
-from invjax import objective
+from experiments.benchmarks import precisions, torch_network
+from invjax import engine, objective
 from invjax.objective import SIGMA
 from invjax.representations.cnn import CnnRepresentation
 
@@ -128,7 +128,7 @@ def prepare(
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """The energy on the device, compiled as the side says."""
     precisions.in_torch(precision)
-    torch.set_num_threads(report.num_cores())
+    torch.set_num_threads(engine.num_cores())
     energy = Energy(phi, problems, bfloat16=precision == "bfloat16").to(device())
     mode = MODES[side]
     if mode is None:
