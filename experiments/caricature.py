@@ -4,7 +4,7 @@
 
 starts at four sample photographs and lets their codes at four layers of AlexNet grow:
 -<p, Phi(x)> / |p|^2 with p = max(Phi(x0), 0), the paper's regularisers, jitter and 300
-steps: about four minutes on two cores. Codes grow to 0.6, 0.9, 2.4 and 2.7 times
+steps: about two minutes on two cores. Codes grow to 0.6, 0.9, 2.4 and 2.7 times
 themselves at relu2, relu3, relu5 and pool5; a cat's face fills with spots, eyes and
 smaller faces. EfficientNet-Lite0 calls none of them what it calls the original.
 

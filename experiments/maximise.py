@@ -3,7 +3,7 @@
     python -m experiments.maximise --workdir=runs/maximise
 
 seeks pictures for the first six channels of four layers of AlexNet, two starts each,
-by the paper's method (300 steps, jitter, bounded range): about five minutes on two
+by the paper's method (300 steps, jitter, bounded range): about two minutes on two
 cores. Edges and bars become textures, then parts of objects, such as a cat's face for
 conv5's channel 0. Activations are about 3 times the photographs' largest at conv1, 2 to
 10 times at conv2 and 9 to 50 times at conv5; two starts find much the same.

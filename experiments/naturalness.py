@@ -3,8 +3,8 @@
     python -m experiments.naturalness --workdir=runs/naturalness
 
 inverts the four sample photographs at three layers of AlexNet and at the logits of
-EfficientNet-Lite0, with lambda_V 0.5, 5 and 50 and with no regulariser at all: about
-twenty minutes on two cores. The deeper the layer, the less should a reconstruction
+EfficientNet-Lite0, with lambda_V 0.5, 5 and 50 and with no regulariser at all: about a
+quarter of an hour on two cores. The deeper the layer, the less should a reconstruction
 without regulariser be like its original, in histogram and in label, and the larger the
 lambda_V that serves best. See experiments/README.md for what comes out here.
 
