@@ -3,9 +3,10 @@
     python -m experiments.channel_groups --workdir=runs/channel_groups
 
 inverts three layers of AlexNet for four sample photographs and an abstract picture,
-from all channels and from each of two groups alone: about three minutes on two cores. At
-conv1 the group that responds to form brings back more high frequencies and less colour
-than the other for every picture, as the paper has it; by relu2 both bring back both.
+from all channels and from each of two groups alone: about three minutes on two cores.
+At conv1 the group that responds to form brings back more high frequencies and less
+colour than the other for every picture, as the paper has it; by relu2 both bring back
+both.
 
 The paper's network has two streams of filters, and its groups are the first and the
 second half of the channels. So they are here for networks with grouped convolutions

@@ -4,8 +4,8 @@
 
 inverts the central 5 x 5 places of every convolution-part layer of AlexNet (all other
 places are free), for four sample photographs with two starts and lambda_V = 50: about
-twelve minutes on two cores. The effective field is a little smaller than the theoretical
-one at relu1, six tenths of it at relu2, and half of it from relu3 on.
+twelve minutes on two cores. The effective field is a little smaller than the
+theoretical one at relu1, six tenths of it at relu2, and half of it from relu3 on.
 
 --representations takes layers, and networks: vgg16 stands for all its layers with at
 least 5 places a side. The paper's figure has 600 steps of its own schedule; here they

@@ -18,6 +18,7 @@ from invjax import files
 
 _TEMPLATES = pathlib.Path(__file__).parent
 _PICTURES = ("figure", "curves")
+_TABLES = ("table", "geometry", "invariances")
 _IN_PAGE = (1400, 6000, 80)
 """Most pixels of a picture, and its quality."""
 _IN_FOLDER = (640, 2000, 65)
@@ -56,9 +57,14 @@ class _Section:
     minutes: str
     is_done: bool
     problem: str
+    tables: list["_Table"]
+    pictures: list["_Picture"]
+
+
+class _Table(NamedTuple):
+    name: str
     header: list[str]
     rows: list[list[str]]
-    pictures: list["_Picture"]
 
 
 class _Picture(NamedTuple):
@@ -156,12 +162,15 @@ def differences(
 
 
 def _section(workdir: pathlib.Path, part: Part) -> _Section:
-    header: list[str] = []
-    rows: list[list[str]] = []
+    tables = []
     pictures = []
     if part.folder is not None:
-        with open(part.folder / "table.csv", newline="") as stream:
-            header, *rows = list(csv.reader(stream)) or [[]]
+        for name in _TABLES:
+            source = part.folder / f"{name}.csv"
+            if source.exists():
+                with open(source, newline="") as stream:
+                    header, *rows = list(csv.reader(stream)) or [[]]
+                tables.append(_Table(name, header, rows))
         for name in _PICTURES:
             source = part.folder / f"{name}.png"
             if source.exists():
@@ -177,8 +186,7 @@ def _section(workdir: pathlib.Path, part: Part) -> _Section:
         "" if part.seconds is None else f"{part.seconds / 60:.1f}",
         part.folder is not None,
         part.problem,
-        header,
-        rows,
+        tables,
         pictures,
     )
 

@@ -30,6 +30,8 @@ records = {records}
 (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\\n" for r in records))
 (folder / "table.csv").write_text("layer,size | seed\\nrelu1," + flags["seed"] + "\\n")
 (folder / "table.md").write_text("| layer |\\n")
+if "{name}" == "caricature":
+    (folder / "geometry.csv").write_text("layer,rank\\nrelu1,7.5\\n")
 Image.new("RGB", (3000, 40), "red").save(folder / "figure.png")
 """
 _LAYERS = ("conv1", "relu1", "pool1", "relu2")
@@ -107,6 +109,10 @@ def test_a_report_of_two_studies(tiny: pathlib.Path):
         assert "the study maximise is not part of this report" in text
         assert "a chip" in text
     assert "size \\| seed" in markdown and "size | seed" in page
+    assert (
+        "### Geometry\n\n| layer | rank |\n| --- | --- |\n| relu1 | 7.5 |" in markdown
+    )
+    assert "<h3>Geometry</h3>" in page and "7.5" in page
     # One file: nothing is linked but its own sections.
     assert page.count("data:image/jpeg;base64,") == 2
     assert 'src="pictures' not in page and "http" not in page
