@@ -6,7 +6,7 @@ runs every study at a size for two CPU cores, under 45 minutes, each as a proces
 own with its own folder below --workdir; then writes report.md and report.html, with
 what the papers print beside ours, marked by how sure that is, and with the findings of
 their text tested on our numbers. --scale=smoke shows in minutes that all run; full has
-the sizes of the results in experiments/results/, about two and a half hours.
+the sizes of the results in experiments/results/, about two hours.
 --studies=layer_progression,caricature runs some.
 
 A study that is done with the same settings is not run again: interrupt and start over

@@ -3,7 +3,7 @@
     python -m experiments.sample --workdir=runs/set --num_samples=16 --num_steps=200
 
 draws 16 inversions of each of two sample photographs from AlexNet's relu1, relu3 and
-pool5: about twelve minutes on two cores.
+pool5: about six minutes on two cores.
 
 --method is one of:
 
