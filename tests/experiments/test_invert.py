@@ -199,6 +199,7 @@ def test_an_interrupt_keeps_the_finished_lanes(
             images=str(photographs),
             representations=["alexnet/conv1"],
             num_steps=1,
+            batch_size=1,
         )
     assert len(_records(tmp_path / "run")) == 1
     assert (tmp_path / "run" / "grid.png").exists()

@@ -373,6 +373,7 @@ def test_an_interrupted_study_tabulates_what_it_has(
             images=str(photographs),
             layers=["conv1"],
             num_steps=1,
+            batch_size=1,
         )
     rows = _table(tmp_path / "run")
     assert [(row["lambda_V"], row["failed"]) for row in rows] == [
