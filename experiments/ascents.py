@@ -13,21 +13,17 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from experiments import lanes
-from experiments.binary import Refusal
-from experiments.run_folder import RunFolder
-from experiments.settings import Settings
-from invjax import (
-    agreement,
-    files,
-    images,
-    inversion,
-    objective,
-    presets,
-    results,
-)
-from invjax.networks import pretrained
-from invjax.representations import tracing
+from invjax import callables, files, identity
+from invjax.images import reading
+from invjax.inversion import api, objective, presets
+from invjax.inversion.result import FAILED, STATUS_WORDS
+from invjax.metrics import labels
+from invjax.metrics.labels import Judge
+from invjax.networks.weights.pretrained import MissingWeights
+from invjax.runs import lanes, runner
+from invjax.runs.errors import Refusal
+from invjax.runs.folder import RunFolder
+from invjax.runs.settings import Settings
 from invjax.types import DataTerm, Representation
 
 PRESETS = ("ijcv2016", "fast")
@@ -109,7 +105,7 @@ def _carried_out(
     number = 0
     with bar:
         most = lanes.execution(config).lanes_at_once
-        for chunk in lanes.split(planned, most, program=_program):
+        for chunk in runner.split(planned, most, program=_program):
             outcomes = _climb(chunk, config, data_term, measure)
             for outcome in outcomes:
                 _write(folder, outcome, config)
@@ -136,7 +132,7 @@ def print_estimates(
     for ascent in planned:
         groups.setdefault(_program(ascent), []).append(ascent)
     for mine in groups.values():
-        estimate = inversion.estimate(
+        estimate = api.estimate(
             mine[0].code,
             mine[0].phi,
             execution=lanes.execution(config),
@@ -183,12 +179,12 @@ def paper_weights(preset: str, image_shape: tuple[int, int, int]) -> dict[str, A
     }
 
 
-def load_judge(config: Settings) -> agreement.Judge | None:
+def load_judge(config: Settings) -> Judge | None:
     """Who names pictures; None, said in a line, where its weights are not at hand."""
     try:
-        return agreement.load(weights_dir=config.weights_dir)
-    except pretrained.MissingWeights:
-        print(f"no labels: the weights of {agreement.DEFAULT_JUDGE} are not at hand")
+        return labels.load(weights_dir=config.weights_dir)
+    except MissingWeights:
+        print(f"no labels: the weights of {labels.DEFAULT_JUDGE} are not at hand")
         return None
 
 
@@ -205,9 +201,9 @@ def _climb(
 ) -> list[Outcome]:
     phi = chunk[0].phi
     began = time.perf_counter()
-    batch = inversion.invert_batch(
+    batch = api.invert_batch(
         [
-            inversion.lane_key(config.seed, images.code_id(one.code), one.start)
+            identity.lane_key(config.seed, identity.code_id(one.code), one.start)
             for one in chunk
         ],
         np.stack([one.code for one in chunk]),
@@ -220,19 +216,19 @@ def _climb(
     outcomes = []
     for number, ascent in enumerate(chunk):
         result = jax.tree.map(lambda leaf, n=number: np.asarray(leaf)[n], batch)
-        code = np.asarray(tracing.encode(phi, result.image))
+        code = np.asarray(callables.encode(phi, result.image))
         measured = {
             "objective": float(result.objective),
             **measure(ascent, result.image, code),
         }
-        if result.status == results.FAILED:
+        if result.status == FAILED:
             measured = dict.fromkeys(measured)
         record = {
             **ascent.facts,
             "start": ascent.start,
             "seed": config.seed,
             "preset": config.preset,
-            "status": results.STATUS_WORDS[int(result.status)],
+            "status": STATUS_WORDS[int(result.status)],
             "num_steps": int(result.num_steps),
             **measured,
             "seconds": seconds,
@@ -260,7 +256,7 @@ def _initial(chunk: Sequence[Ascent]) -> np.ndarray | None:
 def _write(folder: RunFolder, outcome: Outcome, config: Settings) -> None:
     """The picture, and the image unclipped if asked for."""
     path = outcome.ascent.path
-    images.write_png(folder.path / "reconstructions" / f"{path}.png", outcome.image)
+    reading.write_png(folder.path / "reconstructions" / f"{path}.png", outcome.image)
     if config.save_arrays:
         with files.whole_file(folder.path / "arrays" / f"{path}.npz") as stream:
             np.savez_compressed(stream, image=outcome.image)

@@ -31,24 +31,29 @@ import jax
 from absl import flags
 
 import invjax
-from experiments import binary, settings
 from experiments.benchmarks import (
     networks,
     op_forms,
-    peers,
-    precisions,
     shallow,
     throughput,
     time_to_energy,
     timing,
     whole_runs,
 )
+from experiments.benchmarks.precisions import (
+    BASELINES,
+    PRECISIONS,
+    available,
+    compute_dtype,
+)
 from experiments.benchmarks.report import Report
-from experiments.binary import Refusal
-from experiments.layer_flag import LAYERS
-from invjax import images
-from invjax.networks import pretrained
+from invjax.commands import binary, shared_flags
+from invjax.commands.shared_flags import LAYERS
+from invjax.images.pixels import ImageError
+from invjax.networks.weights.pretrained import MissingWeights
 from invjax.representations.cnn import CnnRepresentation
+from invjax.runs.errors import Refusal
+from invjax.runs.settings import Settings
 
 _FIRST = ("alexnet/relu1", "alexnet/relu3", "alexnet/pool5")
 """What `experiments.invert` inverts when nothing is said."""
@@ -62,13 +67,12 @@ _BATCHES = flags.DEFINE_list(
 _PRECISIONS = flags.DEFINE_list(
     "precisions",
     None,
-    f"Of {', '.join(precisions.PRECISIONS)} (default: float32 on CPU, the other two on "
-    "GPU).",
+    f"Of {', '.join(PRECISIONS)} (default: float32 on CPU, the other two on GPU).",
 )
 _BASELINES = flags.DEFINE_list(
     "baselines",
     ["stock", "eager", "compile"],
-    f"What to compare with, of {', '.join(peers.BASELINES)}: stock JAX operations, "
+    f"What to compare with, of {', '.join(BASELINES)}: stock JAX operations, "
     "PyTorch without and with torch.compile, and with its kernels tuned.",
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Turns of every side.", lower_bound=1)
@@ -103,8 +107,8 @@ class _Plan(NamedTuple):
 def main() -> None:
     # Or JAX takes most of a GPU's memory for itself and PyTorch finds none.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    settings.refuse_others("workdir", "seed", "smoke", "overwrite", "num_steps")
-    request = settings.from_flags(images="", representations=("hog",))
+    shared_flags.refuse_others("workdir", "seed", "smoke", "overwrite", "num_steps")
+    request = shared_flags.from_flags(images="", representations=("hog",))
     if not request.workdir:
         raise Refusal("--workdir is missing; give a folder for the results")
     plan = _plan(request.settings)
@@ -120,13 +124,13 @@ def main() -> None:
             flush=True,
         )
     report = Report(folder)
-    plan = plan._replace(baselines=peers.available(plan.baselines))
+    plan = plan._replace(baselines=available(plan.baselines))
     for case in plan.cases:
         _RUN[case](report, plan)
     print((folder / "table.md").read_text() if report.records else "nothing measured")
 
 
-def _plan(given: settings.Settings) -> _Plan:
+def _plan(given: Settings) -> _Plan:
     """The command line, checked.
 
     Raises:
@@ -146,7 +150,7 @@ def _plan(given: settings.Settings) -> _Plan:
                 raise Refusal(f"--layers={name}: {error}") from None
     if _BATCHES.value is not None:
         batches = tuple(map(_positive, _BATCHES.value))
-    chosen = _words(_PRECISIONS, precisions.PRECISIONS, default_precisions)
+    chosen = _words(_PRECISIONS, PRECISIONS, default_precisions)
     if "tf32" in chosen and jax.default_backend() != "gpu":
         raise Refusal("--precisions=tf32: GPUs alone have it")
     steps = [("alexnet/relu5", 512), ("vgg16/relu3_3", 64)]
@@ -157,7 +161,7 @@ def _plan(given: settings.Settings) -> _Plan:
     if layers or batches:
         names = layers or tuple(name for name, _ in steps)
         steps = list(itertools.product(names, batches or (1 if is_cpu else 64,)))
-    sides = _words(_BASELINES, tuple(peers.BASELINES), ())
+    sides = _words(_BASELINES, tuple(BASELINES), ())
     if smoke:
         sides = tuple(side for side in sides if side in ("stock", "eager"))
     return _Plan(
@@ -235,7 +239,7 @@ def _time_to_energy(report: Report, plan: _Plan) -> None:
                 phi = invjax.representation(
                     name,
                     weights_dir=plan.weights_dir,
-                    compute_dtype=precisions.compute_dtype(precision),
+                    compute_dtype=compute_dtype(precision),
                 )
                 assert isinstance(phi, CnnRepresentation)
                 time_to_energy.run(
@@ -247,7 +251,7 @@ def _time_to_energy(report: Report, plan: _Plan) -> None:
                     rounds=min(plan.rounds, 3),
                     is_short=plan.smoke,
                 )
-            except (pretrained.MissingWeights, images.ImageError) as error:
+            except (MissingWeights, ImageError) as error:
                 timing.print_left_out(f"time_to_energy {name}", error)
 
 

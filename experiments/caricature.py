@@ -31,14 +31,23 @@ from typing import Any
 
 import numpy as np
 
-from experiments import ascents, binary, session, settings, studies
-from experiments.lanes import Group
-from experiments.run_folder import RunFolder
-from experiments.settings import Request, Settings
-from invjax import agreement, images, lpips, metrics, objective
+from experiments import ascents, studies
+from experiments.ascents import Ascent, Outcome
+from invjax.commands import binary, shared_flags
+from invjax.images import reading, sources
+from invjax.inversion import objective
+from invjax.metrics import errors
+from invjax.metrics.labels import Judge, guesses, logits
+from invjax.metrics.lpips import Parameters
 from invjax.report import contact_sheet
+from invjax.report.contact_sheet import Cell, Row
+from invjax.runs import loading
+from invjax.runs.errors import Refusal
+from invjax.runs.folder import RunFolder
+from invjax.runs.lanes import Group
+from invjax.runs.settings import Request, Settings
 
-_IMAGES = ",".join(f"sample:{name}" for name in images.SAMPLES)
+_IMAGES = ",".join(f"sample:{name}" for name in sources.SAMPLES)
 _REPRESENTATIONS = ("alexnet/relu2", "alexnet/relu3", "alexnet/relu5", "alexnet/pool5")
 _HEADER = (
     "representation",
@@ -53,13 +62,13 @@ _HEADER = (
 
 
 def main() -> None:
-    settings.refuse_others(
+    shared_flags.refuse_others(
         *("workdir", "overwrite", "dry_run", "smoke", "seed", "images"),
         *("representations", "preset", "num_steps", "image_size", "resize"),
         *("batch_size", "compute_dtype", "save_arrays"),
     )
     run(
-        settings.from_flags(
+        shared_flags.from_flags(
             images=_IMAGES, representations=_REPRESENTATIONS, preset="ijcv2016"
         )
     )
@@ -73,23 +82,23 @@ def run(request: Request) -> None:
     """
     config = request.settings
     ascents.check_preset(config.preset)
-    groups = session.load_groups(config)
+    groups = loading.load_groups(config)
     check_positive(groups)
     planned = plan(groups, config)
     if request.dry_run:
         ascents.print_estimates(planned, config, data_term=objective.caricature)
         return
     judge = ascents.load_judge(config)
-    distance = session.load_judge(groups, config)
+    distance = loading.load_judge(groups, config)
     assert request.workdir is not None
     folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
-    folder.write_config(config.as_json(), session.weights(groups))
+    folder.write_config(config.as_json(), loading.weights(groups))
     for target in groups[0].targets:
         assert target.original is not None
         path = folder.path / "originals" / f"{target.name}.png"
-        images.write_png(path, target.original)
+        reading.write_png(path, target.original)
 
-    def write(finished: Sequence[ascents.Outcome]) -> None:
+    def write(finished: Sequence[Outcome]) -> None:
         rows = table_rows([outcome.record for outcome in finished])
         studies.publish(folder.path, _HEADER, rows, figure_rows(finished))
 
@@ -112,16 +121,16 @@ def check_positive(groups: Sequence[Group]) -> None:
     for group in groups:
         for target in group.targets:
             if not np.sum(np.square(np.maximum(target.code, 0))) > 0:
-                raise binary.Refusal(
+                raise Refusal(
                     f"{target.name}: no value of its {group.name} code is positive, so "
                     "there is nothing to exaggerate"
                 )
 
 
-def plan(groups: Sequence[Group], config: Settings) -> list[ascents.Ascent]:
+def plan(groups: Sequence[Group], config: Settings) -> list[Ascent]:
     """Every caricature of a run, layer by layer; two under --smoke."""
     planned = [
-        ascents.Ascent(
+        Ascent(
             phi=group.phi,
             code=target.code,
             image_shape=target.image_shape,
@@ -136,9 +145,7 @@ def plan(groups: Sequence[Group], config: Settings) -> list[ascents.Ascent]:
     return planned[:2] if config.smoke else planned
 
 
-def names_of(
-    judge: agreement.Judge | None, planned: Sequence[ascents.Ascent]
-) -> dict[str, str]:
+def names_of(judge: Judge | None, planned: Sequence[Ascent]) -> dict[str, str]:
     """Image -> what the judge calls the original; empty without a judge."""
     if judge is None:
         return {}
@@ -147,18 +154,18 @@ def names_of(
         for ascent in planned
         if ascent.initial is not None
     }
-    rows = agreement.logits(judge, list(originals.values()))
+    rows = logits(judge, list(originals.values()))
     return {
-        image: agreement.guesses(row, count=1)[0].name
+        image: guesses(row, count=1)[0].name
         for image, row in zip(originals, rows, strict=True)
     }
 
 
 def measure(
     labels: Mapping[str, str],
-    judge: agreement.Judge | None,
-    distance: lpips.Parameters | None,
-    ascent: ascents.Ascent,
+    judge: Judge | None,
+    distance: Parameters | None,
+    ascent: Ascent,
     image: np.ndarray,
     code: np.ndarray,
 ) -> dict[str, Any]:
@@ -179,17 +186,19 @@ def measure(
     norm = float(np.linalg.norm(code)) * np.sqrt(square)
     label = None
     if judge is not None:
-        (row,) = agreement.logits(judge, [image])
-        label = agreement.guesses(row, count=1)[0].name
+        (row,) = logits(judge, [image])
+        label = guesses(row, count=1)[0].name
     own = labels.get(ascent.facts["image"])
     change = np.clip(image, 0, 1) - original
     return {
         "growth": product / square,
         "cosine": product / norm if norm > 0 else None,
         "distance": 255 * float(np.sqrt(np.mean(np.square(change)))),
-        "psnr": metrics.psnr(image, original),
-        "ssim": metrics.ssim(image, original),
-        "lpips": None if distance is None else metrics.lpips(distance, image, original),
+        "psnr": float(errors.psnr(image, original)),
+        "ssim": float(errors.ssim(image, original)),
+        "lpips": None
+        if distance is None
+        else float(errors.lpips_of(distance, image, original)),
         "label": label,
         "original_label": own,
         "is_label_kept": None if label is None else label == own,
@@ -220,26 +229,26 @@ def table_rows(records: Sequence[dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def figure_rows(finished: Sequence[ascents.Outcome]) -> list[contact_sheet.Row]:
+def figure_rows(finished: Sequence[Outcome]) -> list[Row]:
     """Originals on top, then a row of caricatures per representation."""
-    originals: dict[str, contact_sheet.Cell] = {}
-    rows: dict[str, list[contact_sheet.Cell]] = {}
+    originals: dict[str, Cell] = {}
+    rows: dict[str, list[Cell]] = {}
     for outcome in finished:
         record = outcome.record
         name = record["image"]
         if name not in originals:
             assert outcome.ascent.initial is not None
             caption = f"{name}: {record['original_label'] or 'no label'}"
-            originals[name] = contact_sheet.Cell(outcome.ascent.initial, caption)
+            originals[name] = Cell(outcome.ascent.initial, caption)
         picture, caption = None, "failed"
         if record["status"] != "failed":
             picture = contact_sheet.stretched(outcome.image)
             caption = f"growth {record['growth']:.1f}"
             caption += f": {record['label']}" if record["label"] else ""
-        cell = contact_sheet.Cell(picture, caption)
+        cell = Cell(picture, caption)
         rows.setdefault(record["representation"], []).append(cell)
-    labelled = [contact_sheet.Row(name, cells) for name, cells in rows.items()]
-    return [contact_sheet.Row("originals", list(originals.values())), *labelled]
+    labelled = [Row(name, cells) for name, cells in rows.items()]
+    return [Row("originals", list(originals.values())), *labelled]
 
 
 def _mean(records: Sequence[dict[str, Any]], field: str, digits: int) -> str:

@@ -31,20 +31,23 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import (
-    binary,
-    lanes,
-    session,
-    settings,
-    studies,
-    targets,
-    variants,
-)
-from experiments.settings import Request, Settings
-from invjax import images, naturalness
+from experiments import studies
+from experiments.studies import Finished
+from invjax import identity
+from invjax.commands import binary, shared_flags
+from invjax.images import sources
+from invjax.metrics import naturalness
 from invjax.networks import NETWORKS, layers
-from invjax.report import contact_sheet
-from invjax.representations import selection, streams
+from invjax.networks.layers import Conv
+from invjax.report.contact_sheet import Cell, Row
+from invjax.representations.masks import channel_group, channels
+from invjax.runs import loading, runner, targets, variants
+from invjax.runs.errors import Refusal
+from invjax.runs.lanes import Group, Lane, Outcome, Variant
+from invjax.runs.records import mask_of
+from invjax.runs.settings import Request, Settings
+from invjax.runs.targets import Target
+from invjax.sensitivity.channel_split import find
 from invjax.types import Representation
 
 _SPLIT = flags.DEFINE_enum(
@@ -74,12 +77,12 @@ _HEADER = (
     "left out",
 )
 
-VariantsOf = Callable[[lanes.Group, targets.Target], list[lanes.Variant]]
+VariantsOf = Callable[[Group, Target], list[Variant]]
 
 
 def main() -> None:
     run(
-        settings.from_flags(images=_IMAGES, representations=_REPRESENTATIONS),
+        shared_flags.from_flags(images=_IMAGES, representations=_REPRESENTATIONS),
         _SPLIT.value,
     )
 
@@ -95,11 +98,11 @@ def run(request: Request, channel_split: str) -> None:
     everything = variants.plan(groups, config, splitter(config, channel_split))
     planned, dead = variants.without_dead(everything)
     if request.dry_run:
-        session.print_estimates(config, planned=planned)
+        runner.print_estimates(config, planned=planned)
         return
     names = studies.first_images(groups, _MOST_IMAGES)
     weights = {lane.group.name: lane.tv_weight for lane in reversed(planned)}
-    finished = studies.Finished(
+    finished = Finished(
         lambda lane: (
             lane.start == 0
             and lane.target.name in names
@@ -118,7 +121,7 @@ def run(request: Request, channel_split: str) -> None:
         [(config, planned)],
         collect=finished.collect,
         write=write,
-        judge=session.load_judge(groups, config),
+        judge=loading.load_judge(groups, config),
         measure=measure,
         recorded={"channel_split": channel_split},
     )
@@ -127,9 +130,9 @@ def run(request: Request, channel_split: str) -> None:
 def splitter(config: Settings, channel_split: str) -> VariantsOf:
     """What says which groups a target's channels are in; see the top of this file."""
     photographs: dict[str, np.ndarray] = {}
-    known: dict[tuple[str, tuple[str, ...]], list[lanes.Variant]] = {}
+    known: dict[tuple[str, tuple[str, ...]], list[Variant]] = {}
 
-    def variants_of(group: lanes.Group, target: targets.Target) -> list[lanes.Variant]:
+    def variants_of(group: Group, target: Target) -> list[Variant]:
         if channel_split == "auto":
             by_halves = is_grouped(group.name)
         else:
@@ -138,7 +141,7 @@ def splitter(config: Settings, channel_split: str) -> VariantsOf:
         if not by_halves:
             if not photographs:
                 photographs.update(
-                    {name: images.sample(name) for name in images.SAMPLES}
+                    {name: sources.sample(name) for name in sources.SAMPLES}
                 )
             others = others_than(target, photographs, group.phi, config)
         key = (group.name, tuple(others))
@@ -153,26 +156,24 @@ def is_grouped(representation: str) -> bool:
     """Whether a network, by a layer's name, has convolutions in groups of channels."""
     network = NETWORKS.get(representation.partition("/")[0])
     return network is not None and any(
-        isinstance(layer, layers.Conv) and layer.groups > 1
+        isinstance(layer, Conv) and layer.groups > 1
         for _, layer, _ in layers.weighted(network.layers, network.image_shape)
     )
 
 
-def halves(group: lanes.Group) -> list[lanes.Variant]:
+def halves(group: Group) -> list[Variant]:
     """All channels, the first half of them, and the second."""
     shape = group.targets[0].code.shape
     # All channels are a mask as well, so that the three share a compiled program.
     masks = {
-        _ALL: selection.channel_group(shape, 1, num_groups=1),
-        "first": selection.channel_group(shape, 1),
-        "second": selection.channel_group(shape, 2),
+        _ALL: channel_group(shape, 1, num_groups=1),
+        "first": channel_group(shape, 1),
+        "second": channel_group(shape, 2),
     }
-    return [lanes.Variant(name, {"mask": mask}) for name, mask in masks.items()]
+    return [Variant(name, {"mask": mask}) for name, mask in masks.items()]
 
 
-def two_streams(
-    group: lanes.Group, photographs: dict[str, np.ndarray]
-) -> list[lanes.Variant]:
+def two_streams(group: Group, photographs: dict[str, np.ndarray]) -> list[Variant]:
     """All channels, those that respond less to colour alone, and those that do more.
 
     Args:
@@ -184,24 +185,24 @@ def two_streams(
     """
     shape = group.targets[0].code.shape
     if group.targets[0].image_shape[2] != 3:
-        raise binary.Refusal(
+        raise Refusal(
             f"--representations={group.name}: sees no colour to split its channels by; "
             "networks are accepted, and --channel_split=halves"
         )
     try:
-        found = streams.find(group.phi, list(photographs.values()))
+        found = find(group.phi, list(photographs.values()))
     except ValueError as error:
-        raise binary.Refusal(f"--representations={group.name}: {error}") from None
+        raise Refusal(f"--representations={group.name}: {error}") from None
     masks = {
-        _ALL: selection.channel_group(shape, 1, num_groups=1),
-        "form": selection.channels(shape, found.form),
-        "colour": selection.channels(shape, found.colour),
+        _ALL: channel_group(shape, 1, num_groups=1),
+        "form": channels(shape, found.form),
+        "colour": channels(shape, found.colour),
     }
-    return [lanes.Variant(name, {"mask": mask}) for name, mask in masks.items()]
+    return [Variant(name, {"mask": mask}) for name, mask in masks.items()]
 
 
 def others_than(
-    target: targets.Target,
+    target: Target,
     photographs: dict[str, np.ndarray],
     phi: Representation,
     config: Settings,
@@ -214,11 +215,11 @@ def others_than(
     return {
         name: image
         for name, image in prepared.items()
-        if images.image_id(image) != target.image_id
+        if identity.image_id(image) != target.image_id
     }
 
 
-def measure(outcome: lanes.Outcome) -> dict[str, Any]:
+def measure(outcome: Outcome) -> dict[str, Any]:
     """What joins a lane's record: its number of channels, its picture's statistics."""
     place = {"channels": num_channels(outcome.lane)}
     if outcome.record["status"] == "failed":
@@ -226,9 +227,9 @@ def measure(outcome: lanes.Outcome) -> dict[str, Any]:
     return place | statistics(outcome.image)
 
 
-def num_channels(lane: lanes.Lane) -> int:
+def num_channels(lane: Lane) -> int:
     """How many of the code's channels count in a lane."""
-    mask = lanes.mask_of(lane)
+    mask = mask_of(lane)
     return lane.target.code.shape[-1] if mask is None else int(mask.sum())
 
 
@@ -242,10 +243,10 @@ def statistics(image: np.ndarray) -> dict[str, float]:
 
 
 def table_rows(
-    groups: Sequence[lanes.Group],
-    everything: Sequence[lanes.Lane],
+    groups: Sequence[Group],
+    everything: Sequence[Lane],
     records: Sequence[dict[str, Any]],
-    dead: Sequence[lanes.Lane],
+    dead: Sequence[Lane],
 ) -> list[list[str]]:
     """A row per representation, lambda and group of channels; the originals first."""
     rows = []
@@ -265,7 +266,7 @@ def table_rows(
             for lane in everything
             if lane.group is group
         }
-        for (tv_weight, name), channels in kinds.items():
+        for (tv_weight, name), num_kept in kinds.items():
             some = found.get((tv_weight, name), [])
             others = [
                 record
@@ -283,7 +284,7 @@ def table_rows(
                 [
                     group.name,
                     name,
-                    str(channels),
+                    str(num_kept),
                     f"{tv_weight:g}",
                     studies.mean_and_deviation(errors, scale=100),
                     *_measured(some),
@@ -308,11 +309,9 @@ def more_than(
     return f"{sum(mine > other for mine, other in both)} of {len(both)}"
 
 
-def figure_rows(
-    names: Sequence[str], shown: Sequence[lanes.Outcome]
-) -> list[contact_sheet.Row]:
+def figure_rows(names: Sequence[str], shown: Sequence[Outcome]) -> list[Row]:
     """A row per image and layer: the original, all channels, and the two groups."""
-    rows: dict[str, list[contact_sheet.Cell]] = {}
+    rows: dict[str, list[Cell]] = {}
     for outcome in sorted(shown, key=lambda o: names.index(o.lane.target.name)):
         lane, record = outcome.lane, outcome.record
         label = f"{lane.target.name}, {lane.group.name}"
@@ -320,10 +319,10 @@ def figure_rows(
             rows[label] = []
             if (original := lane.target.original) is not None:
                 caption = _caption("original", statistics(original))
-                rows[label].append(contact_sheet.Cell(original, caption))
+                rows[label].append(Cell(original, caption))
         caption = _caption(f"{record['variant']}, {record['channels']}", record)
-        rows[label].append(contact_sheet.Cell(studies.picture(outcome), caption))
-    return [contact_sheet.Row(label, cells) for label, cells in rows.items()]
+        rows[label].append(Cell(studies.picture(outcome), caption))
+    return [Row(label, cells) for label, cells in rows.items()]
 
 
 def _caption(name: str, values: dict[str, Any]) -> str:

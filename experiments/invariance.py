@@ -24,11 +24,18 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import binary, lanes, session, settings, studies
-from experiments.judges import JUDGES, Judges
-from experiments.settings import Request
-from invjax import diversity, images, lpips
-from invjax.report import contact_sheet
+from experiments import studies
+from invjax.commands import binary, shared_flags
+from invjax.images import pixels
+from invjax.metrics import diversity
+from invjax.metrics.diversity import Distances
+from invjax.metrics.lpips import Parameters
+from invjax.report.contact_sheet import Cell, Row
+from invjax.runs import lanes, loading, runner
+from invjax.runs.classifiers import JUDGES, Judges
+from invjax.runs.errors import Refusal
+from invjax.runs.lanes import Lane, Outcome
+from invjax.runs.settings import Request
 
 _IMAGES = "sample:chelsea,sample:coffee,sample:astronaut,sample:abstract"
 _REPRESENTATIONS = ("alexnet/pool5", "efficientnet_lite0/logits")
@@ -68,27 +75,25 @@ class Starts(NamedTuple):
       example: one image [h, w, c]; None for none.
     """
 
-    lane: lanes.Lane
+    lane: Lane
     records: list[dict]
-    distances: diversity.Distances | None
-    to_original: diversity.Distances | None
+    distances: Distances | None
+    to_original: Distances | None
     example: np.ndarray | None
 
 
 class Collector:
     """Reduces the starts of each code to numbers when the next code begins."""
 
-    def __init__(
-        self, shown: Sequence[str], judge: lpips.Parameters | None, *, seed: int
-    ):
+    def __init__(self, shown: Sequence[str], judge: Parameters | None, *, seed: int):
         self.sets: list[Starts] = []
-        self.shown: list[list[lanes.Outcome]] = []
-        self._current: list[lanes.Outcome] = []
+        self.shown: list[list[Outcome]] = []
+        self._current: list[Outcome] = []
         self._names = shown
         self._judge = judge
         self._key = jax.random.key(seed)
 
-    def collect(self, outcome: lanes.Outcome) -> None:
+    def collect(self, outcome: Outcome) -> None:
         if self._current and _place(outcome.lane) != _place(self._current[0].lane):
             self.finish()
         self._current.append(outcome)
@@ -115,7 +120,7 @@ class Collector:
         if lane.target.name in self._names:
             self.shown.append(outcomes)
 
-    def unrelated(self, pictures: Sequence[np.ndarray]) -> diversity.Distances | None:
+    def unrelated(self, pictures: Sequence[np.ndarray]) -> Distances | None:
         """Distances between different images; None for fewer than two of one size."""
         if len(pictures) < 2 or len({picture.shape for picture in pictures}) > 1:
             return None
@@ -124,17 +129,15 @@ class Collector:
 
 
 def main() -> None:
-    request = settings.from_flags(
+    request = shared_flags.from_flags(
         images=_IMAGES, representations=_REPRESENTATIONS, num_starts=_NUM_STARTS
     )
     config = request.settings
     if config.num_starts < 2:
-        raise binary.Refusal(
-            "--num_starts=1: this study compares starts; give 2 or more"
-        )
+        raise Refusal("--num_starts=1: this study compares starts; give 2 or more")
     if request.dry_run:
         planned = lanes.plan(studies.load_groups(config), config)
-        session.print_estimates(config, planned=planned)
+        runner.print_estimates(config, planned=planned)
     else:
         run(request)
 
@@ -147,7 +150,7 @@ def run(request: Request) -> None:
     """
     config = request.settings
     groups = studies.load_groups(config)
-    judge = session.load_judge(groups, config)
+    judge = loading.load_judge(groups, config)
     judges = Judges(groups, config)
     rows_per_image = len(groups) * len(config.tv_weight or [None])
     shown = studies.first_images(groups, max(1, _MOST_ROWS // rows_per_image))
@@ -194,9 +197,7 @@ def table_rows(collector: Collector) -> list[list[str]]:
     return rows
 
 
-def figure_rows(
-    shown: Sequence[Sequence[lanes.Outcome]], judges: Judges
-) -> list[contact_sheet.Row]:
+def figure_rows(shown: Sequence[Sequence[Outcome]], judges: Judges) -> list[Row]:
     """The original, its starts and their deviation, a row per code."""
     rows = []
     weights = {(o.lane.group.name, o.lane.tv_weight) for row in shown for o in row}
@@ -206,32 +207,32 @@ def figure_rows(
         original, name = lane.target.original, lane.target.name
         assert original is not None
         called = judges.label_of_original(lane.group, lane.target)
-        cells = [contact_sheet.Cell(original, f"{name}: {called}" if called else name)]
+        cells = [Cell(original, f"{name}: {called}" if called else name)]
         for outcome in outcomes[:_MOST_COLUMNS]:
             error = outcome.record["relative_error"]
             caption = "failed" if error is None else f"{error:.1%}"
             if label := outcome.record["judge_label"]:
                 caption += f": {label}"
-            cells.append(contact_sheet.Cell(studies.picture(outcome), caption))
+            cells.append(Cell(studies.picture(outcome), caption))
         pictures = [p for p in map(studies.picture, outcomes) if p is not None]
         if len(pictures) > 1:
             deviation = np.asarray(diversity.maps(np.stack(pictures)).deviation)
-            grey = images.to_grey(deviation)
+            grey = pixels.to_grey(deviation)
             highest = float(grey.max())
             caption = f"deviation, white: {highest:.2f}"
-            cells.append(contact_sheet.Cell(grey / max(highest, 1e-6), caption))
+            cells.append(Cell(grey / max(highest, 1e-6), caption))
         label = f"{lane.group.name}" + (
             f", lambda_V {lane.tv_weight:g}" if several else ""
         )
-        rows.append(contact_sheet.Row(f"{label}: relative error, and label", cells))
+        rows.append(Row(f"{label}: relative error, and label", cells))
     return rows
 
 
-def _place(lane: lanes.Lane) -> tuple[str, str, float]:
+def _place(lane: Lane) -> tuple[str, str, float]:
     return lane.group.name, lane.target.name, lane.tv_weight
 
 
-def _cells(sets: Sequence[Starts], unit: diversity.Distances | None) -> list[str]:
+def _cells(sets: Sequence[Starts], unit: Distances | None) -> list[str]:
     """From "image" on: of one code, or means over those of a representation."""
     records = [record for starts in sets for record in starts.records]
     errors = studies.finite(records, "relative_error")
@@ -252,9 +253,7 @@ def _cells(sets: Sequence[Starts], unit: diversity.Distances | None) -> list[str
     ]
 
 
-def _distances(
-    found: Sequence[diversity.Distances | None], unit: diversity.Distances | None
-) -> list[str]:
+def _distances(found: Sequence[Distances | None], unit: Distances | None) -> list[str]:
     """Six cells: means over codes of the mean distances, and of their shares."""
     present = [distances for distances in found if distances is not None]
     means = [[float(np.mean(d)) for d in distances] for distances in present]
@@ -263,7 +262,7 @@ def _distances(
         shares = [list(diversity.relative(d, unit)) for d in present]
     cells = []
     for table, scale, digits in ((means, 1, 3), (shares, 100, 0)):
-        for column in range(len(diversity.Distances._fields)):
+        for column in range(len(Distances._fields)):
             values = [row[column] for row in table if np.isfinite(row[column])]
             cells.append(studies.mean(values, scale=scale, digits=digits))
     return cells

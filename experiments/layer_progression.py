@@ -21,24 +21,25 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import (
-    binary,
-    curves,
-    lanes,
-    layer_flag,
-    printed,
-    session,
-    settings,
-    studies,
-)
-from experiments.settings import Request
-from invjax import images, presets
-from invjax.networks import NETWORKS, pretrained
-from invjax.report import contact_sheet
+from experiments import studies
+from experiments.reproduction import printed
+from experiments.studies import Finished
+from invjax.commands import binary, shared_flags
+from invjax.images import sources
+from invjax.inversion import presets
+from invjax.networks import NETWORKS
+from invjax.networks.weights import pretrained
+from invjax.report import curves
+from invjax.report.contact_sheet import Cell, Row
+from invjax.report.curves import Curve
+from invjax.runs import lanes, loading, runner
+from invjax.runs.errors import Refusal
+from invjax.runs.lanes import Group, Outcome
+from invjax.runs.settings import Request
 
 _NETWORK = flags.DEFINE_string("network", "alexnet", "Whose layers are inverted.")
 
-_IMAGES = ",".join(f"sample:{name}" for name in images.SAMPLES)
+_IMAGES = ",".join(f"sample:{name}" for name in sources.SAMPLES)
 _MOST_COLUMNS = 7
 _HEADER = (
     "representation",
@@ -56,16 +57,16 @@ _HEADER = (
 
 def main() -> None:
     if flags.FLAGS["representations"].present:
-        raise binary.Refusal("--representations: this study has --network and --layers")
-    names = representations(_NETWORK.value, layer_flag.LAYERS.value)
-    request = settings.from_flags(images=_IMAGES, representations=names)
+        raise Refusal("--representations: this study has --network and --layers")
+    names = representations(_NETWORK.value, shared_flags.LAYERS.value)
+    request = shared_flags.from_flags(images=_IMAGES, representations=names)
     config = request.settings
     if config.tv_weight is None:
         config = dataclasses.replace(config, tv_weight=studies.PAPER_TV_WEIGHTS)
     request = dataclasses.replace(request, settings=config)
     if request.dry_run:
         planned = lanes.plan(studies.load_groups(config), config)
-        session.print_estimates(config, planned=planned)
+        runner.print_estimates(config, planned=planned)
     else:
         run(request)
 
@@ -77,9 +78,7 @@ def representations(network: str, layers: Sequence[str] | None) -> tuple[str, ..
       Refusal: there is no such network or layer.
     """
     if network not in NETWORKS:
-        raise binary.Refusal(
-            f"--network={network}: unknown; accepted: {', '.join(NETWORKS)}"
-        )
+        raise Refusal(f"--network={network}: unknown; accepted: {', '.join(NETWORKS)}")
     known = NETWORKS[network].layer_names
     if layers is None:
         at_hand = pretrained.available(
@@ -90,10 +89,10 @@ def representations(network: str, layers: Sequence[str] | None) -> tuple[str, ..
     else:
         chosen = [name.strip() for name in layers]
         if not chosen or len(set(chosen)) < len(chosen):
-            raise binary.Refusal(f"--layers={','.join(layers)}: empty, or names repeat")
+            raise Refusal(f"--layers={','.join(layers)}: empty, or names repeat")
         for name in chosen:
             if name not in known:
-                raise binary.Refusal(
+                raise Refusal(
                     f"--layers={name}: not of {network}, which has {', '.join(known)}"
                 )
     return tuple(f"{network}/{name}" for name in chosen)
@@ -108,9 +107,7 @@ def run(request: Request) -> None:
     config = request.settings
     groups = studies.load_groups(config)
     first = studies.first_images(groups, 1)
-    finished = studies.Finished(
-        lambda lane: lane.start == 0 and lane.target.name in first
-    )
+    finished = Finished(lambda lane: lane.start == 0 and lane.target.name in first)
 
     def write(folder: pathlib.Path) -> None:
         rows = table_rows(groups, finished.records)
@@ -124,13 +121,11 @@ def run(request: Request) -> None:
         [(config, lanes.plan(groups, config))],
         collect=finished.collect,
         write=write,
-        judge=session.load_judge(groups, config),
+        judge=loading.load_judge(groups, config),
     )
 
 
-def table_rows(
-    groups: Sequence[lanes.Group], records: Sequence[dict]
-) -> list[list[str]]:
+def table_rows(groups: Sequence[Group], records: Sequence[dict]) -> list[list[str]]:
     """A row per layer and lambda: mean and deviation over images and starts."""
     group_of = {group.name: group for group in groups}
     rows = []
@@ -157,14 +152,14 @@ def table_rows(
     return rows
 
 
-def figure_rows(shown: Sequence[lanes.Outcome]) -> list[contact_sheet.Row]:
+def figure_rows(shown: Sequence[Outcome]) -> list[Row]:
     """One image: a row per lambda and a column per layer, in blocks of columns."""
     target = shown[0].lane.target
     assert target.original is not None
     rows = [
-        contact_sheet.Row(
+        Row(
             "original (* marks the lambda_V that presets take)",
-            [contact_sheet.Cell(target.original, target.name)],
+            [Cell(target.original, target.name)],
         )
     ]
     names = list(dict.fromkeys(outcome.lane.group.name for outcome in shown))
@@ -178,7 +173,7 @@ def figure_rows(shown: Sequence[lanes.Outcome]) -> list[contact_sheet.Row]:
                 if outcome.lane.tv_weight == weight
                 and outcome.lane.group.name in columns
             ]
-            rows.append(contact_sheet.Row(f"lambda_V {weight:g}", cells))
+            rows.append(Row(f"lambda_V {weight:g}", cells))
     return rows
 
 
@@ -196,24 +191,24 @@ def write_curves(path: pathlib.Path, records: Sequence[dict]) -> None:
         values = [studies.finite(found.get((n, weight), []), field) for n in layers]
         means, deviations = studies.means(values, scale=100)
         label = f"lambda_V {weight:g}"
-        drawn.append(curves.Curve(label, means, deviations, number))
+        drawn.append(Curve(label, means, deviations, number))
         words = [printed.text(name, weight) for name in layers]
         if any(words) and field == "normalised_error":
             theirs = [float(w.split()[0]) if w else float("nan") for w in words]
             label = f"lambda_V {weight:g}, the paper's"
-            drawn.append(curves.Curve(label, theirs, None, number, is_dashed=True))
+            drawn.append(Curve(label, theirs, None, number, is_dashed=True))
     places = [name.partition("/")[2] for name in layers]
     ylabel = f"{field.replace('_', ' ')}, %"
     curves.write(path, places, drawn, ylabel=ylabel)
 
 
-def _cell(outcome: lanes.Outcome) -> contact_sheet.Cell:
+def _cell(outcome: Outcome) -> Cell:
     layer = outcome.lane.group.name.partition("/")[2]
     error = outcome.record["relative_error"]
     caption = f"{layer}: " + ("failed" if error is None else f"error {error:.1%}")
     if outcome.lane.tv_weight == presets.tv_weight(outcome.lane.group.phi):
         caption += " *"
-    return contact_sheet.Cell(studies.picture(outcome), caption)
+    return Cell(studies.picture(outcome), caption)
 
 
 if __name__ == "__main__":

@@ -36,21 +36,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import (
-    binary,
-    lanes,
-    session,
-    settings,
-    studies,
-    targets,
-    variants,
-)
-from experiments.settings import Request
-from invjax import locality
+from experiments import studies
+from invjax.commands import binary, shared_flags
+from invjax.metrics import locality
 from invjax.networks import NETWORKS, layers
 from invjax.networks.receptive_fields import ReceptiveField, Window
-from invjax.report import contact_sheet
-from invjax.representations import cnn, selection
+from invjax.report.contact_sheet import Cell, Row
+from invjax.representations import masks
+from invjax.representations.cnn import CnnRepresentation
+from invjax.runs import loading, runner, variants
+from invjax.runs.errors import Refusal
+from invjax.runs.lanes import Group, Lane, Outcome, Variant
+from invjax.runs.settings import Request, Settings
+from invjax.runs.targets import Target
 from invjax.types import Representation
 
 _IMAGES = "sample:astronaut,sample:chelsea,sample:coffee,sample:rocket"
@@ -95,7 +93,7 @@ class Patch(NamedTuple):
       detail: map [h, w] over the starts, where it is shown.
     """
 
-    lane: lanes.Lane
+    lane: Lane
     records: list[dict[str, Any]]
     field: ReceptiveField
     sides: Sides | None = None
@@ -104,7 +102,7 @@ class Patch(NamedTuple):
 
 
 def main() -> None:
-    request = settings.from_flags(
+    request = shared_flags.from_flags(
         images=_IMAGES, representations=(_NETWORK,), num_starts=_NUM_STARTS
     )
     config = request.settings
@@ -129,7 +127,7 @@ def run(request: Request) -> None:
         variants.plan(groups, config, lambda group, _: [of_group[group.name]])
     )
     if request.dry_run:
-        session.print_estimates(config, planned=planned)
+        runner.print_estimates(config, planned=planned)
         return
     first = planned[0].target.name, planned[0].tv_weight
     patches = Patches(lambda lane: (lane.target.name, lane.tv_weight) == first)
@@ -145,12 +143,12 @@ def run(request: Request) -> None:
         [(config, planned)],
         collect=patches.collect,
         write=write,
-        judge=session.load_judge(groups, config),
+        judge=loading.load_judge(groups, config),
         measure=measure,
     )
 
 
-def expanded(config: settings.Settings) -> tuple[str, ...]:
+def expanded(config: Settings) -> tuple[str, ...]:
     """--representations with networks replaced by their layers of 5 places or more."""
     names: list[str] = []
     for name in config.representations:
@@ -167,31 +165,29 @@ def expanded(config: settings.Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def patch_variant(group: lanes.Group) -> lanes.Variant:
+def patch_variant(group: Group) -> Variant:
     """The mask of the central patch.
 
     Raises:
       Refusal: not a network's layer, or one without places.
     """
     shape = group.targets[0].code.shape
-    if not isinstance(group.phi, cnn.CnnRepresentation) or len(shape) != 3:
-        raise binary.Refusal(
+    if not isinstance(group.phi, CnnRepresentation) or len(shape) != 3:
+        raise Refusal(
             f"--representations={group.name}: patches are of a network's layer whose "
             "code is (rows, columns, channels)"
         )
-    return lanes.Variant(
-        _PATCH_NAME, {"mask": selection.central_patch(shape, size=_PATCH)}
-    )
+    return Variant(_PATCH_NAME, {"mask": masks.central_patch(shape, size=_PATCH)})
 
 
-def patch_field(phi: Representation, target: targets.Target) -> ReceptiveField:
+def patch_field(phi: Representation, target: Target) -> ReceptiveField:
     """The pixels that the central patch of a target's code sees."""
-    assert isinstance(phi, cnn.CnnRepresentation)
-    window = selection.central_window(target.code.shape, size=_PATCH)
+    assert isinstance(phi, CnnRepresentation)
+    window = masks.central_window(target.code.shape, size=_PATCH)
     return phi.receptive_field(window=window, image_shape=target.image_shape)
 
 
-def measure(outcome: lanes.Outcome) -> dict[str, float | None]:
+def measure(outcome: Outcome) -> dict[str, float | None]:
     """What joins a lane's record: the sides, as of this start alone.
 
     The table's are of maps over all starts of an image.
@@ -240,16 +236,16 @@ class Patches:
     shown.
     """
 
-    def __init__(self, is_shown: Callable[[lanes.Lane], bool]):
+    def __init__(self, is_shown: Callable[[Lane], bool]):
         self.found: list[Patch] = []
         self._is_shown = is_shown
-        self._starts: list[lanes.Outcome] = []
+        self._starts: list[Outcome] = []
 
     @property
     def shown(self) -> list[Patch]:
         return [patch for patch in self.found if self._is_shown(patch.lane)]
 
-    def collect(self, outcome: lanes.Outcome) -> None:
+    def collect(self, outcome: Outcome) -> None:
         """Takes lanes in their order, the starts of a patch after each other."""
         if self._starts and _one_patch(outcome) != _one_patch(self._starts[0]):
             self.close()
@@ -274,7 +270,7 @@ class Patches:
 
 
 def table_rows(
-    groups: Sequence[lanes.Group], found: Sequence[Patch], dead: Sequence[lanes.Lane]
+    groups: Sequence[Group], found: Sequence[Patch], dead: Sequence[Lane]
 ) -> list[list[str]]:
     """A row per layer and lambda, means and deviations over images."""
     rows = []
@@ -288,7 +284,7 @@ def table_rows(
         ratios = [side.effective / inside for side in sides]
         errors = studies.finite(records, "relative_error")
         left_out = variants.num_left_out(group, dead, _PATCH_NAME, tv_weight)
-        assert isinstance(group.phi, cnn.CnnRepresentation)
+        assert isinstance(group.phi, CnnRepresentation)
         rows.append(
             [
                 group.name,
@@ -307,14 +303,10 @@ def table_rows(
     return rows
 
 
-def figure_rows(shown: Sequence[Patch]) -> list[contact_sheet.Row]:
+def figure_rows(shown: Sequence[Patch]) -> list[Row]:
     """One image's reconstructions, layer by layer, with boxes, and the maps."""
     target = shown[0].lane.target
-    rows = [
-        contact_sheet.Row(
-            "original", [contact_sheet.Cell(target.original, target.name)]
-        )
-    ]
+    rows = [Row("original", [Cell(target.original, target.name)])]
     for first in range(0, len(shown), _COLUMNS):
         patches = shown[first : first + _COLUMNS]
         pictures, maps = [], []
@@ -324,12 +316,12 @@ def figure_rows(shown: Sequence[Patch]) -> list[contact_sheet.Row]:
             if patch.sides is not None and patch.detail is not None:
                 caption += f", effective {patch.sides.effective:.0f} px"
                 detail = np.clip(patch.detail, 0, 1)[..., None]
-            pictures.append(contact_sheet.Cell(with_boxes(patch), caption))
-            maps.append(contact_sheet.Cell(detail, name))
+            pictures.append(Cell(with_boxes(patch), caption))
+            maps.append(Cell(detail, name))
         network = patches[0].lane.group.name.partition("/")[0]
         label = f"{network}: red the field, green the effective one"
-        rows.append(contact_sheet.Row(label, pictures))
-        rows.append(contact_sheet.Row("detail: black none, white the centre's", maps))
+        rows.append(Row(label, pictures))
+        rows.append(Row("detail: black none, white the centre's", maps))
     return rows
 
 
@@ -363,11 +355,11 @@ def outlined(
     return np.where(frame[..., None], np.array(colour, image.dtype), image)
 
 
-def _is_of(lane: lanes.Lane, group: lanes.Group, tv_weight: float) -> bool:
+def _is_of(lane: Lane, group: Group, tv_weight: float) -> bool:
     return lane.group is group and lane.tv_weight == tv_weight
 
 
-def _one_patch(outcome: lanes.Outcome) -> tuple[str, str, float]:
+def _one_patch(outcome: Outcome) -> tuple[str, str, float]:
     return outcome.lane.group.name, outcome.lane.target.name, outcome.lane.tv_weight
 
 

@@ -41,13 +41,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments import ascents, binary, session, settings, studies, targets, units
-from experiments.binary import Refusal
-from experiments.run_folder import RunFolder
-from experiments.settings import Request, Settings
-from invjax import agreement, images, objective
+from experiments import ascents, studies
+from experiments.ascents import Ascent, Outcome
+from invjax import callables
+from invjax.commands import binary, shared_flags
+from invjax.images import pixels, sources
+from invjax.inversion import objective
+from invjax.metrics.labels import Judge, guesses, logits
 from invjax.report import contact_sheet
-from invjax.representations import cnn, tracing
+from invjax.report.contact_sheet import Cell, Row
+from invjax.representations.cnn import CnnRepresentation
+from invjax.runs import loading, targets
+from invjax.runs.errors import Refusal
+from invjax.runs.folder import RunFolder
+from invjax.runs.settings import Request, Settings
+from invjax.sensitivity import neurons
+from invjax.sensitivity.neurons import Peak, Unit
 
 _UNITS = flags.DEFINE_list(
     "units",
@@ -56,7 +65,7 @@ _UNITS = flags.DEFINE_list(
     "(default: the first six; of classes, the paper's seven).",
 )
 
-_IMAGES = ",".join(f"sample:{name}" for name in images.SAMPLES)
+_IMAGES = ",".join(f"sample:{name}" for name in sources.SAMPLES)
 _REPRESENTATIONS = ("alexnet/conv1", "alexnet/conv2", "alexnet/conv3", "alexnet/conv5")
 _NUM_STARTS = 2
 _HEADER = (
@@ -75,19 +84,19 @@ _HEADER = (
 class Layer(NamedTuple):
     """A layer, what is sought of it, and how photographs excite its units."""
 
-    phi: cnn.CnnRepresentation
+    phi: CnnRepresentation
     side: int
-    units: list[units.Unit]
-    peaks: list[units.Peak]
+    units: list[Unit]
+    peaks: list[Peak]
 
 
 def main() -> None:
-    settings.refuse_others(
+    shared_flags.refuse_others(
         *("workdir", "overwrite", "dry_run", "smoke", "seed", "images"),
         *("representations", "preset", "num_steps", "num_starts", "image_size"),
         *("resize", "batch_size", "compute_dtype", "save_arrays"),
     )
-    request = settings.from_flags(
+    request = shared_flags.from_flags(
         images=_IMAGES,
         representations=_REPRESENTATIONS,
         num_starts=_NUM_STARTS,
@@ -115,7 +124,7 @@ def run(request: Request, words: tuple[str, ...] | None = None) -> None:
         ascents.print_estimates(planned, config, data_term=data_term)
         return
     judge = None
-    if any(units.is_classifier(layer.phi) for layer in layers):
+    if any(neurons.is_classifier(layer.phi) for layer in layers):
         judge = ascents.load_judge(config)
     assert request.workdir is not None
     folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
@@ -125,7 +134,7 @@ def run(request: Request, words: tuple[str, ...] | None = None) -> None:
     digests = {layer.phi.name: layer.phi.weights_digest for layer in layers}
     folder.write_config(config.as_json() | asked, digests)
 
-    def write(finished: Sequence[ascents.Outcome]) -> None:
+    def write(finished: Sequence[Outcome]) -> None:
         rows = table_rows([outcome.record for outcome in finished])
         studies.publish(folder.path, _HEADER, rows, figure_rows(layers, finished))
 
@@ -147,8 +156,8 @@ def load(config: Settings, words: tuple[str, ...] | None) -> list[Layer]:
     """
     phis = []
     for name in config.representations:
-        phi = session.load_representation(name, config)
-        if not isinstance(phi, cnn.CnnRepresentation):
+        phi = loading.load_representation(name, config)
+        if not isinstance(phi, CnnRepresentation):
             raise Refusal(
                 f"--representations={name}: it has no units to maximise; layers of "
                 "networks, NETWORK/LAYER, are accepted"
@@ -159,24 +168,24 @@ def load(config: Settings, words: tuple[str, ...] | None) -> list[Layer]:
     photographs = targets.load_images(phis, whole)
     layers = []
     for phi in phis:
-        found = units.parse(words, phi)
-        side = config.image_size or units.image_side(phi)
+        found = neurons.parse(words, phi)
+        side = config.image_size or neurons.image_side(phi)
         try:
-            tracing.code_shape(phi, (side, side, 3))
+            callables.code_shape(phi, (side, side, 3))
         except ValueError as error:
             raise Refusal(f"--image_size={side}: {error}") from None
         seen = photographs[targets.preparation(phi, whole)]
-        layers.append(Layer(phi, side, found, units.peaks(phi, seen)))
+        layers.append(Layer(phi, side, found, neurons.peaks(phi, seen)))
     return layers
 
 
-def plan(layers: Sequence[Layer], config: Settings) -> list[ascents.Ascent]:
+def plan(layers: Sequence[Layer], config: Settings) -> list[Ascent]:
     """Every picture of a run: layer by layer, unit by unit, start by start."""
     planned = []
     for phi, side, sought, peaks in layers:
         has_places = len(phi.geometry.shape) == 3
         for unit in sought:
-            scale = units.scale(peaks, unit.channel, has_places=has_places)
+            scale = neurons.scale(peaks, unit.channel, has_places=has_places)
             folder = f"unit_{unit.channel:04d}/{phi.name.replace('/', '_')}"
             facts = {
                 "representation": phi.name,
@@ -187,9 +196,9 @@ def plan(layers: Sequence[Layer], config: Settings) -> list[ascents.Ascent]:
                 "scale": scale,
             }
             planned += [
-                ascents.Ascent(
+                Ascent(
                     phi=phi,
-                    code=units.direction(phi, unit, side, scale),
+                    code=neurons.direction(phi, unit, side, scale),
                     image_shape=(side, side, 3),
                     initial=None,
                     start=start,
@@ -202,8 +211,8 @@ def plan(layers: Sequence[Layer], config: Settings) -> list[ascents.Ascent]:
 
 
 def measure(
-    judge: agreement.Judge | None,
-    ascent: ascents.Ascent,
+    judge: Judge | None,
+    ascent: Ascent,
     image: np.ndarray,
     code: np.ndarray,
 ) -> dict[str, Any]:
@@ -216,19 +225,19 @@ def measure(
       code: of the image.
     """
     facts = ascent.facts
-    place = units.place(code.shape, facts["channel"])
-    written = images.quantise(image).astype(np.float32) / np.float32(255)
+    place = neurons.place(code.shape, facts["channel"])
+    written = pixels.quantise(image).astype(np.float32) / np.float32(255)
     label = probability = None
-    assert isinstance(ascent.phi, cnn.CnnRepresentation)
-    if judge is not None and units.is_classifier(ascent.phi):
-        (row,) = agreement.logits(judge, [image])
-        label, probability = agreement.guesses(row, count=1)[0]
+    assert isinstance(ascent.phi, CnnRepresentation)
+    if judge is not None and neurons.is_classifier(ascent.phi):
+        (row,) = logits(judge, [image])
+        label, probability = guesses(row, count=1)[0]
     activation, largest = float(code[place]), facts["photographs_largest"]
     return {
         "activation": activation,
         "relative_activation": activation / largest if largest > 0 else None,
         "activation_written": float(
-            np.asarray(tracing.encode(ascent.phi, written))[place]
+            np.asarray(callables.encode(ascent.phi, written))[place]
         ),
         "label": label,
         "label_probability": probability,
@@ -261,9 +270,7 @@ def table_rows(records: Sequence[dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def figure_rows(
-    layers: Sequence[Layer], finished: Sequence[ascents.Outcome]
-) -> list[contact_sheet.Row]:
+def figure_rows(layers: Sequence[Layer], finished: Sequence[Outcome]) -> list[Row]:
     """Of each layer where photographs excite its units most, and the pictures."""
     rows = []
     for phi, side, sought, peaks in layers:
@@ -272,25 +279,23 @@ def figure_rows(
             continue
         best = [(unit, peaks[unit.channel]) for unit in sought]
         cells = [
-            contact_sheet.Cell(
-                peak.patch, f"{unit.name}: {peak.activation:.1f} ({peak.image})"
-            )
+            Cell(peak.patch, f"{unit.name}: {peak.activation:.1f} ({peak.image})")
             for unit, peak in best
         ]
-        rows.append(contact_sheet.Row(f"{phi.name}: largest on photographs", cells))
+        rows.append(Row(f"{phi.name}: largest on photographs", cells))
         for start in sorted({one.ascent.start for one in mine}):
             cells = [_cell(one) for one in mine if one.ascent.start == start]
             label = f"{phi.name}: start {start}, {side} px"
-            rows.append(contact_sheet.Row(label, cells))
+            rows.append(Row(label, cells))
     return rows
 
 
-def _cell(outcome: ascents.Outcome) -> contact_sheet.Cell:
+def _cell(outcome: Outcome) -> Cell:
     record = outcome.record
     if record["status"] == "failed":
-        return contact_sheet.Cell(None, record["unit"])
+        return Cell(None, record["unit"])
     caption = f"{record['unit']}: {record['activation']:.1f}"
-    return contact_sheet.Cell(contact_sheet.stretched(outcome.image), caption)
+    return Cell(contact_sheet.stretched(outcome.image), caption)
 
 
 def _mean(records: Sequence[dict[str, Any]], field: str) -> str:

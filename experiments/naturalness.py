@@ -27,13 +27,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import binary, curves, lanes, session, settings, studies
-from experiments.judges import JUDGES, Judges
-from experiments.settings import Request, Settings
-from invjax import agreement, diversity, images, naturalness, presets
-from invjax.report import contact_sheet
+from experiments import studies
+from experiments.studies import Finished
+from invjax.commands import binary, shared_flags
+from invjax.images import pixels, sources
+from invjax.inversion import presets
+from invjax.metrics import diversity
+from invjax.metrics.labels import LabelAgreement, label_agreement
+from invjax.metrics.naturalness import naturalness, orientation_histogram
+from invjax.report import curves
+from invjax.report.contact_sheet import Cell, Row
+from invjax.report.curves import Band, Curve
+from invjax.runs import lanes, loading, runner
+from invjax.runs.classifiers import JUDGES, Judges
+from invjax.runs.lanes import Group, Lane, Outcome, Variant
+from invjax.runs.settings import Request, Settings
 
-_IMAGES = ",".join(f"sample:{name}" for name in images.SAMPLES)
+_IMAGES = ",".join(f"sample:{name}" for name in sources.SAMPLES)
 # The paper's votes are about norm1, relu3, mpool5 and fc8 of its AlexNet.
 _REPRESENTATIONS = (
     "alexnet/pool1",
@@ -70,11 +80,11 @@ class Chance(NamedTuple):
     """
 
     naturalness: np.ndarray
-    labels: list[agreement.LabelAgreement | None]
+    labels: list[LabelAgreement | None]
 
 
 def main() -> None:
-    request = settings.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
+    request = shared_flags.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
     config = request.settings
     if config.tv_weight is None:
         weights = (0.0, *studies.PAPER_TV_WEIGHTS)
@@ -82,7 +92,7 @@ def main() -> None:
     request = dataclasses.replace(request, settings=config)
     if request.dry_run:
         planned = plan(studies.load_groups(config), config)
-        session.print_estimates(config, planned=planned)
+        runner.print_estimates(config, planned=planned)
     else:
         run(request)
 
@@ -98,15 +108,13 @@ def run(request: Request) -> None:
     judges = Judges(groups, config)
     chances = {group.name: chance(group, judges, seed=config.seed) for group in groups}
     shown = studies.first_images(groups, max(1, _MOST_ROWS // len(groups)))
-    finished = studies.Finished(
-        lambda lane: lane.start == 0 and lane.target.name in shown
-    )
+    finished = Finished(lambda lane: lane.start == 0 and lane.target.name in shown)
 
-    def measured(outcome: lanes.Outcome) -> dict[str, Any]:
+    def measured(outcome: Outcome) -> dict[str, Any]:
         original = outcome.lane.target.original
         assert original is not None
         picture = studies.picture(outcome)
-        score = None if picture is None else naturalness.naturalness(picture, original)
+        score = None if picture is None else naturalness(picture, original)
         return {"naturalness": score} | judges.measure(outcome)
 
     def write(folder: pathlib.Path) -> None:
@@ -122,12 +130,12 @@ def run(request: Request) -> None:
         [(config, plan(groups, config))],
         collect=finished.collect,
         write=write,
-        judge=session.load_judge(groups, config),
+        judge=loading.load_judge(groups, config),
         measure=measured,
     )
 
 
-def plan(groups: Sequence[lanes.Group], config: Settings) -> list[lanes.Lane]:
+def plan(groups: Sequence[Group], config: Settings) -> list[Lane]:
     """The lanes of a run; those with a lambda_V of 0 have no regulariser at all.
 
     As in the released code's exp_noregularizer.m.
@@ -136,36 +144,36 @@ def plan(groups: Sequence[lanes.Group], config: Settings) -> list[lanes.Lane]:
     if presets.PRESETS[config.preset].form == "ijcv2016":
         # The others have neither, and passing them would compile a second program.
         keywords |= {"range_bound": np.inf, "jitter": 1}
-    bare = lanes.Variant("no regulariser", keywords)
+    bare = Variant("no regulariser", keywords)
     return [
         lane if lane.tv_weight else lane._replace(variant=bare)
         for lane in lanes.plan(groups, config)
     ]
 
 
-def chance(group: lanes.Group, judges: Judges, *, seed: int) -> Chance:
+def chance(group: Group, judges: Judges, *, seed: int) -> Chance:
     """What pairs of a group's originals have in common."""
     originals = [t.original for t in group.targets if t.original is not None]
     if len(originals) < 2:
         return Chance(np.zeros(0), [None] * len(JUDGES))
     pairs = diversity.pairs(jax.random.key(seed), len(originals), num_pairs=_MOST_PAIRS)
     first, second = pairs.T
-    greys = [jnp.asarray(images.to_grey(original)[..., 0]) for original in originals]
-    histograms = np.stack([naturalness.orientation_histogram(grey) for grey in greys])
-    labels: list[agreement.LabelAgreement | None] = []
+    greys = [jnp.asarray(pixels.to_grey(original)[..., 0]) for original in originals]
+    histograms = np.stack([orientation_histogram(grey) for grey in greys])
+    labels: list[LabelAgreement | None] = []
     for word in JUDGES:
         judge = judges.of(word, group)
         if judge is None:
             labels.append(None)
             continue
         logits = judges.of_originals(judge, group.targets)
-        labels.append(agreement.label_agreement(logits[first], logits[second]))
+        labels.append(label_agreement(logits[first], logits[second]))
     shared = np.minimum(histograms[first], histograms[second])
     return Chance(shared.sum(1), labels)
 
 
 def table_rows(
-    groups: Sequence[lanes.Group],
+    groups: Sequence[Group],
     records: Sequence[dict],
     chances: dict[str, Chance],
 ) -> list[list[str]]:
@@ -180,27 +188,25 @@ def table_rows(
     return rows
 
 
-def figure_rows(
-    shown: Sequence[lanes.Outcome], judges: Judges
-) -> list[contact_sheet.Row]:
+def figure_rows(shown: Sequence[Outcome], judges: Judges) -> list[Row]:
     """A row per layer and image: the original, and its reconstructions."""
-    rows: dict[tuple[str, str], contact_sheet.Row] = {}
+    rows: dict[tuple[str, str], Row] = {}
     for outcome in shown:
         group, target = outcome.lane.group, outcome.lane.target
         if (group.name, target.name) not in rows:
             assert target.original is not None
             called = judges.label_of_original(group, target)
             caption = f"{target.name}: {called}" if called else target.name
-            cells = [contact_sheet.Cell(target.original, caption)]
+            cells = [Cell(target.original, caption)]
             label = f"{group.name}: lambda_V, naturalness, label"
-            rows[group.name, target.name] = contact_sheet.Row(label, cells)
+            rows[group.name, target.name] = Row(label, cells)
         record = outcome.record
         score = record["naturalness"]
         caption = f"{_word(record['tv_weight'])}: "
         caption += "failed" if score is None else f"{score:.2f}"
         if record["judge_label"]:
             caption += f", {record['judge_label']}"
-        cell = contact_sheet.Cell(studies.picture(outcome), caption)
+        cell = Cell(studies.picture(outcome), caption)
         rows[group.name, target.name].cells.append(cell)
     return list(rows.values())
 
@@ -220,19 +226,19 @@ def write_curves(
         ]
         means, deviations = studies.means(values)
         label = f"lambda_V {weight:g}" if weight else "no regulariser"
-        drawn.append(curves.Curve(label, means, deviations, number))
+        drawn.append(Curve(label, means, deviations, number))
     bands = []
     # The layers of a network see the same squares, and other networks much the same.
     scores = chances[layers[0]].naturalness
     if len(scores):
         low, high = np.quantile(scores, [0.05, 0.95])
-        bands.append(curves.Band("different photographs, 5 to 95 %", low, high))
+        bands.append(Band("different photographs, 5 to 95 %", low, high))
     ylabel = "histogram intersection"
     curves.write(path, layers, drawn, ylabel=ylabel, bands=bands, from_zero=False)
 
 
 def _row(
-    group: lanes.Group, tv_weight: float, records: Sequence[dict], chance: Chance
+    group: Group, tv_weight: float, records: Sequence[dict], chance: Chance
 ) -> list[str]:
     scores = studies.finite(records, "naturalness")
     above = [

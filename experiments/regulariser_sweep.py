@@ -34,12 +34,18 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import binary, lanes, session, settings, studies, variants
-from experiments.settings import Request
-from invjax import naturalness, presets, priors
-from invjax.objective import SIGMA
-from invjax.report import contact_sheet
-from invjax.representations import shallow
+from experiments import studies
+from experiments.studies import Finished
+from invjax.commands import binary, shared_flags
+from invjax.inversion import presets, regularisers
+from invjax.inversion.objective import SIGMA
+from invjax.metrics import naturalness
+from invjax.report.contact_sheet import Cell, Row
+from invjax.representations.paper import Dsift, Hog
+from invjax.runs import loading, runner, variants
+from invjax.runs.errors import Refusal
+from invjax.runs.lanes import Group, Lane, Outcome, Variant
+from invjax.runs.settings import Request
 from invjax.types import Representation
 
 _BETAS = flags.DEFINE_list("betas", ["1", "2"], "Exponents of the total variation.")
@@ -68,7 +74,7 @@ _HEADER = (
 
 
 def main() -> None:
-    request = settings.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
+    request = shared_flags.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
     config = request.settings
     if config.tv_weight is None:
         config = dataclasses.replace(config, tv_weight=studies.PAPER_TV_WEIGHTS)
@@ -89,10 +95,10 @@ def run(request: Request, betas: Sequence[float]) -> None:
         for lane in variants.plan(groups, config, lambda group, _: grids[group.name])
     ]
     if request.dry_run:
-        session.print_estimates(config, planned=planned)
+        runner.print_estimates(config, planned=planned)
         return
     first = {group.name: group.targets[0].name for group in groups}
-    finished = studies.Finished(
+    finished = Finished(
         lambda lane: lane.start == 0 and lane.target.name == first[lane.group.name]
     )
 
@@ -106,7 +112,7 @@ def run(request: Request, betas: Sequence[float]) -> None:
         [(config, planned)],
         collect=finished.collect,
         write=write,
-        judge=session.load_judge(groups, config),
+        judge=loading.load_judge(groups, config),
         measure=measure,
         recorded={"betas": list(betas)},
     )
@@ -124,36 +130,34 @@ def exponents(words: Sequence[str]) -> tuple[float, ...]:
         numbers = ()
     is_accepted = all(math.isfinite(number) and number > 0 for number in numbers)
     if not (numbers and is_accepted and len(set(numbers)) == len(numbers)):
-        raise binary.Refusal(
+        raise Refusal(
             f"--betas={','.join(words)}: a comma list of different positive numbers is "
             "accepted"
         )
     return numbers
 
 
-def grid(phi: Representation, betas: Sequence[float]) -> list[lanes.Variant]:
+def grid(phi: Representation, betas: Sequence[float]) -> list[Variant]:
     """Every exponent, without jitter and, for networks, with that of IJCV 2016.
 
     (That paper jitters no shallow representation, and no layer of stride 4.)
     """
     jitters = sorted({1, 1 if _is_shallow(phi) else presets.jitter(phi)})
     return [
-        lanes.Variant(
-            f"beta_{beta:g}_jitter_{places}", {"beta": beta, "jitter": places}
-        )
+        Variant(f"beta_{beta:g}_jitter_{places}", {"beta": beta, "jitter": places})
         for beta in betas
         for places in jitters
     ]
 
 
-def units(lane: lanes.Lane, preset: str) -> float:
+def units(lane: Lane, preset: str) -> float:
     """What lambda_V is multiplied by, as `invert` does with its own defaults."""
     if presets.find(preset).form == "ijcv2016":
         return 1.0
     return SIGMA ** (_keywords(lane)["beta"] - 2)
 
 
-def measure(outcome: lanes.Outcome) -> dict[str, Any]:
+def measure(outcome: Outcome) -> dict[str, Any]:
     """What joins a lane's record: its place in the grid, and its picture's statistics.
 
     The record's tv_weight is the energy's; "lambda_V" is as it was given.
@@ -176,7 +180,7 @@ def statistics(image: np.ndarray, phi: Representation) -> dict[str, Any]:
     geometry = getattr(phi, "geometry", None)
     if geometry is not None and 4 <= geometry.stride <= (min(image.shape[:2]) - 2) / 2:
         spikes = float(naturalness.lattice_spikes(image, geometry.stride))
-    variation = priors.total_variation(jnp.asarray(255 * image), beta=1.0)
+    variation = regularisers.total_variation(jnp.asarray(255 * image), beta=1.0)
     share = naturalness.high_frequency_share(image, _CUTOFF)
     return dict(
         zip(
@@ -188,7 +192,7 @@ def statistics(image: np.ndarray, phi: Representation) -> dict[str, Any]:
 
 
 def table_rows(
-    groups: Sequence[lanes.Group], records: Sequence[dict[str, Any]]
+    groups: Sequence[Group], records: Sequence[dict[str, Any]]
 ) -> list[list[str]]:
     """A row per representation, exponent, jitter and lambda; the originals first."""
     rows = []
@@ -220,7 +224,7 @@ def table_rows(
     return rows
 
 
-def figure_rows(shown: Sequence[lanes.Outcome]) -> list[contact_sheet.Row]:
+def figure_rows(shown: Sequence[Outcome]) -> list[Row]:
     """A row per representation, exponent and jitter: the original, then the lambdas.
 
     Contrast is stretched for shallow representations, which hardly depend on it.
@@ -236,23 +240,23 @@ def figure_rows(shown: Sequence[lanes.Outcome]) -> list[contact_sheet.Row]:
                 caption += f": error {error:.1%}"
             if (spikes := outcome.record["spikes"]) is not None:
                 caption += f", spikes {spikes:.1f}"
-            cells.append(contact_sheet.Cell(_picture(outcome), caption))
+            cells.append(Cell(_picture(outcome), caption))
         beta, places = row[0].record["beta"], row[0].record["jitter"]
         jitter = f"jitter {places} px" if places > 1 else "no jitter"
         label = f"{group.name}: beta {beta:g}, {jitter}"
         if _is_shallow(group.phi):
             label += ", contrast stretched"
-        rows.append(contact_sheet.Row(label, cells))
+        rows.append(Row(label, cells))
     return rows
 
 
-def _original(original: np.ndarray, group: lanes.Group) -> contact_sheet.Cell:
+def _original(original: np.ndarray, group: Group) -> Cell:
     spikes = statistics(original, group.phi)["spikes"]
     told = "" if spikes is None else f": spikes {spikes:.1f}"
-    return contact_sheet.Cell(original, f"original{told}")
+    return Cell(original, f"original{told}")
 
 
-def _picture(outcome: lanes.Outcome) -> np.ndarray | None:
+def _picture(outcome: Outcome) -> np.ndarray | None:
     picture = studies.picture(outcome)
     if picture is None or not _is_shallow(outcome.lane.group.phi):
         return picture
@@ -273,10 +277,10 @@ def _measured(records: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _is_shallow(phi: Representation) -> bool:
-    return isinstance(phi, shallow.Hog | shallow.Dsift)
+    return isinstance(phi, Hog | Dsift)
 
 
-def _keywords(lane: lanes.Lane) -> dict[str, Any]:
+def _keywords(lane: Lane) -> dict[str, Any]:
     assert lane.variant is not None
     return dict(lane.variant.keywords)
 

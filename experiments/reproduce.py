@@ -32,10 +32,12 @@ from typing import Any
 
 from absl import flags
 
-from experiments import binary, report, settings
-from experiments.binary import Refusal
-from experiments.catalogue import STUDIES, Study
+from experiments.reproduction import report
+from experiments.reproduction.catalogue import STUDIES, Study
+from experiments.reproduction.report import Part
 from invjax import files
+from invjax.commands import binary, shared_flags
+from invjax.runs.errors import Refusal
 
 _STUDIES = flags.DEFINE_list(
     "studies", None, "Comma-separated studies (default: all there are)."
@@ -50,8 +52,8 @@ _ROOT = pathlib.Path(__file__).parents[1]
 
 
 def main() -> None:
-    settings.refuse_others("workdir", "seed", "overwrite", "dry_run")
-    request = settings.from_flags(images="", representations=("none",))
+    shared_flags.refuse_others("workdir", "seed", "overwrite", "dry_run")
+    request = shared_flags.from_flags(images="", representations=("none",))
     chosen = choose(_STUDIES.value)
     common = [f"--seed={request.settings.seed}"]
     if binary.WEIGHTS_DIR.value:
@@ -216,18 +218,16 @@ def _part(
     scale: str,
     common: Sequence[str],
     state: dict[str, Any],
-) -> report.Part:
+) -> Part:
     line = shlex.join(["python", *command(study, workdir, scale, common)[1:-1]])
     known = state.get(study.name)
     if known is not None:
         folder = workdir / study.name
-        return report.Part(study.name, study.about, line, folder, known["seconds"], "")
+        return Part(study.name, study.about, line, folder, known["seconds"], "")
     log = workdir / f"{study.name}.log"
     lines = log.read_text(errors="replace").split("\n") if log.exists() else []
     said = [text for text in lines if text.strip()]
-    return report.Part(
-        study.name, study.about, line, None, None, said[-1] if said else ""
-    )
+    return Part(study.name, study.about, line, None, None, said[-1] if said else "")
 
 
 def _exists(study: Study) -> bool:

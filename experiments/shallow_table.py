@@ -18,15 +18,23 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from experiments import binary, lanes, printed, session, settings, studies
-from experiments.settings import Request
-from invjax import images
-from invjax.report import contact_sheet
-from invjax.representations import glyphs, shallow
+from experiments import studies
+from experiments.reproduction import printed
+from experiments.studies import Finished
+from invjax.commands import binary, shared_flags
+from invjax.images import sources
+from invjax.report import contact_sheet, glyphs
+from invjax.report.contact_sheet import Cell, Row
+from invjax.representations import paper
+from invjax.representations.paper import Hog
+from invjax.runs import lanes, loading, runner
+from invjax.runs.errors import Refusal
+from invjax.runs.lanes import Group, Outcome
+from invjax.runs.settings import Request
 
 _PRESETS = ("fast", "cvpr2015")
 _REPRESENTATIONS = ("hog", "hogb", "dsift")
-_IMAGES = ",".join(f"sample:{name}" for name in images.SAMPLES)
+_IMAGES = ",".join(f"sample:{name}" for name in sources.SAMPLES)
 _SHORT_SIDE = 256
 _MOST_COLUMNS = 12
 # The released code's; the paper prints one error for each, and says 5.
@@ -46,25 +54,25 @@ _HEADER = (
 
 
 def main() -> None:
-    request = settings.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
+    request = shared_flags.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
     config = request.settings
     if flags.FLAGS["preset"].present:
-        raise binary.Refusal(f"--preset: this table has both, {' and '.join(_PRESETS)}")
+        raise Refusal(f"--preset: this table has both, {' and '.join(_PRESETS)}")
     if config.image_size is None:
         config = dataclasses.replace(config, image_size=_SHORT_SIDE)
     request = dataclasses.replace(request, settings=config)
     for name in config.representations:
-        if name not in shallow.SHALLOW:
-            raise binary.Refusal(
+        if name not in paper.SHALLOW:
+            raise Refusal(
                 f"--representations={name}: this table is of shallow representations, "
-                f"{', '.join(shallow.SHALLOW)}"
+                f"{', '.join(paper.SHALLOW)}"
             )
     if request.dry_run:
         for preset in _PRESETS:
             print(f"{preset}:")
             ours = dataclasses.replace(config, preset=preset)
             planned = lanes.plan(studies.load_groups(ours), ours)
-            session.print_estimates(ours, planned=planned)
+            runner.print_estimates(ours, planned=planned)
     else:
         run(request)
 
@@ -86,9 +94,7 @@ def run(request: Request) -> None:
         ]
         parts.append((ours, planned[:1] if config.smoke else planned))  # two in all
     shown = studies.first_images(groups, _MOST_COLUMNS)
-    finished = studies.Finished(
-        lambda lane: lane.start == 0 and lane.target.name in shown
-    )
+    finished = Finished(lambda lane: lane.start == 0 and lane.target.name in shown)
 
     def write(folder: pathlib.Path) -> None:
         rows = table_rows(finished.records)
@@ -101,7 +107,7 @@ def run(request: Request) -> None:
         parts,
         collect=finished.collect,
         write=write,
-        judge=session.load_judge(groups, config),
+        judge=loading.load_judge(groups, config),
         recorded={"preset": list(_PRESETS)},
     )
 
@@ -130,9 +136,7 @@ def table_rows(records: Sequence[dict]) -> list[list[str]]:
     return rows
 
 
-def figure_rows(
-    groups: Sequence[lanes.Group], finished: Sequence[lanes.Outcome]
-) -> list[contact_sheet.Row]:
+def figure_rows(groups: Sequence[Group], finished: Sequence[Outcome]) -> list[Row]:
     """Originals, and of each representation the glyphs and the reconstructions.
 
     The first start and the first lambda. Contrast is stretched, as in the paper: these
@@ -140,18 +144,18 @@ def figure_rows(
     their originals.
     """
     originals = [
-        contact_sheet.Cell(target.original, target.name)
+        Cell(target.original, target.name)
         for target in groups[0].targets
         if target.original is not None
     ][:_MOST_COLUMNS]
-    rows = [contact_sheet.Row("originals, grey", originals)] if originals else []
+    rows = [Row("originals, grey", originals)] if originals else []
     for group in groups:
         cells = [
-            contact_sheet.Cell(_glyph(group.phi, target.code)[..., None], target.name)
+            Cell(_glyph(group.phi, target.code)[..., None], target.name)
             for target in group.targets[:_MOST_COLUMNS]
         ]
-        rows.append(contact_sheet.Row(f"{group.name}: the code", cells))
-        reconstructions: dict[str, list[contact_sheet.Cell]] = {}
+        rows.append(Row(f"{group.name}: the code", cells))
+        reconstructions: dict[str, list[Cell]] = {}
         mine = [outcome for outcome in finished if outcome.lane.group is group]
         for outcome in mine:
             tv_weight = outcome.lane.tv_weight
@@ -160,20 +164,20 @@ def figure_rows(
                 label = f"{group.name}: {preset}, {steps} steps, tv {tv_weight:g}"
                 cell = _reconstruction(outcome)
                 reconstructions.setdefault(label, []).append(cell)
-        rows += [contact_sheet.Row(*row) for row in reconstructions.items()]
+        rows += [Row(*row) for row in reconstructions.items()]
     return rows
 
 
-def _reconstruction(outcome: lanes.Outcome) -> contact_sheet.Cell:
+def _reconstruction(outcome: Outcome) -> Cell:
     error = outcome.record["relative_error"]
     if error is None:
-        return contact_sheet.Cell(None, "failed")
+        return Cell(None, "failed")
     stretched = contact_sheet.stretched(outcome.image)
-    return contact_sheet.Cell(stretched, f"error {error:.1%}")
+    return Cell(stretched, f"error {error:.1%}")
 
 
 def _glyph(phi: object, code: np.ndarray) -> np.ndarray:
-    if isinstance(phi, shallow.Hog):
+    if isinstance(phi, Hog):
         return glyphs.hog_glyph(code)
     return glyphs.dsift_glyph(code)
 

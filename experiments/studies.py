@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments import lanes, session, tables
-from experiments.binary import Refusal
-from experiments.run_folder import RunFolder
-from experiments.settings import Request, Settings
-from invjax import files, lpips
-from invjax.report import contact_sheet
+from invjax import files
+from invjax.metrics.lpips import Parameters
+from invjax.report import contact_sheet, tables
+from invjax.report.contact_sheet import Row
+from invjax.runs import loading, runner
+from invjax.runs.errors import Refusal
+from invjax.runs.folder import RunFolder
+from invjax.runs.lanes import Group, Lane, Outcome
+from invjax.runs.settings import Request, Settings
 
 NOTHING = "–"
 """In place of a number that there is none of."""
@@ -20,7 +23,7 @@ PAPER_TV_WEIGHTS = (0.5, 5.0, 50.0)
 """lambda_V of CVPR 2015, Table 3."""
 
 
-def load_groups(config: Settings) -> list[lanes.Group]:
+def load_groups(config: Settings) -> list[Group]:
     """What a study of images inverts; targets whose code is zero are left out, said so.
 
     Raises:
@@ -30,7 +33,7 @@ def load_groups(config: Settings) -> list[lanes.Group]:
         raise Refusal(
             f"--code={config.code}: this study compares images; give --images"
         )
-    groups = session.load_groups(config, refuse_zero=False)
+    groups = loading.load_groups(config, refuse_zero=False)
     for group in groups:
         if group.skipped:
             everything = len(group.skipped) + len(group.targets)
@@ -41,7 +44,7 @@ def load_groups(config: Settings) -> list[lanes.Group]:
     return groups
 
 
-def first_images(groups: Sequence[lanes.Group], count: int) -> list[str]:
+def first_images(groups: Sequence[Group], count: int) -> list[str]:
     """Names of the first images, for a figure."""
     names = [target.name for group in groups for target in group.targets]
     return list(dict.fromkeys(names))[:count]
@@ -53,12 +56,12 @@ class Finished:
     All images and codes of a hundred photographs would fill the memory.
     """
 
-    def __init__(self, is_shown: Callable[[lanes.Lane], bool]):
+    def __init__(self, is_shown: Callable[[Lane], bool]):
         self.records: list[dict[str, Any]] = []
-        self.shown: list[lanes.Outcome] = []
+        self.shown: list[Outcome] = []
         self._is_shown = is_shown
 
-    def collect(self, outcome: lanes.Outcome) -> None:
+    def collect(self, outcome: Outcome) -> None:
         self.records.append(outcome.record)
         if self._is_shown(outcome.lane):
             self.shown.append(outcome)
@@ -66,13 +69,13 @@ class Finished:
 
 def run(
     request: Request,
-    groups: Sequence[lanes.Group],
-    parts: Sequence[tuple[Settings, Sequence[lanes.Lane]]],
+    groups: Sequence[Group],
+    parts: Sequence[tuple[Settings, Sequence[Lane]]],
     *,
-    collect: Callable[[lanes.Outcome], None],
+    collect: Callable[[Outcome], None],
     write: Callable[[pathlib.Path], None],
-    judge: lpips.Parameters | None,
-    measure: Callable[[lanes.Outcome], Mapping[str, Any]] | None = None,
+    judge: Parameters | None,
+    measure: Callable[[Outcome], Mapping[str, Any]] | None = None,
     recorded: Mapping[str, Any] | None = None,
 ) -> None:
     """Runs the lanes of a study and writes what it found, also when interrupted.
@@ -90,12 +93,12 @@ def run(
     assert request.workdir is not None
     folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
     settings = request.settings.as_json() | dict(recorded or {})
-    folder.write_config(settings, session.weights(groups))
+    folder.write_config(settings, loading.weights(groups))
     print(f"lanes: {sum(len(planned) for _, planned in parts)}", flush=True)
     finished = 0
     try:
         for config, planned in parts:
-            for outcome in session.run(planned, config, folder, judge, measure=measure):
+            for outcome in runner.run(planned, config, folder, judge, measure=measure):
                 collect(outcome)
                 finished += 1
     finally:
@@ -155,7 +158,7 @@ def publish(
     folder: pathlib.Path,
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
-    figure: Sequence[contact_sheet.Row],
+    figure: Sequence[Row],
     *,
     bold: Collection[int] = (),
     cell_size: int = 224,
@@ -181,7 +184,7 @@ def bold_presets(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[i
 
 
 def write_figure(
-    folder: pathlib.Path, rows: Sequence[contact_sheet.Row], *, cell_size: int = 224
+    folder: pathlib.Path, rows: Sequence[Row], *, cell_size: int = 224
 ) -> None:
     """figure.png in `folder`, whole or not at all."""
     sheet = contact_sheet.contact_sheet(rows, cell_size=cell_size)
@@ -189,6 +192,6 @@ def write_figure(
         sheet.save(stream, "PNG")
 
 
-def picture(outcome: lanes.Outcome) -> np.ndarray | None:
+def picture(outcome: Outcome) -> np.ndarray | None:
     """A lane's image, for a figure; None of a failed lane."""
     return None if outcome.record["status"] == "failed" else outcome.image

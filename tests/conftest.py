@@ -8,19 +8,21 @@ import numpy as np
 import pytest
 from absl import flags
 
-from invjax.networks import conversion, layers
+from invjax.networks.layers import Conv, Dense, MaxPool, Network, Relu
+from invjax.networks.weights import conversion
 from invjax.representations import cnn
+from invjax.representations.cnn import CnnRepresentation
 
-MICRO = layers.Network(
+MICRO = Network(
     name="micro",
     input_size=32,
     layers=(
-        layers.Conv("conv1", 8, kernel=5, stride=2, padding=2),
-        layers.Relu("relu1"),
-        layers.MaxPool("pool1", window=3, stride=2),
-        layers.Conv("conv2", 12, kernel=3, padding=1),
-        layers.Relu("relu2"),
-        layers.Dense("fc3", 10),
+        Conv("conv1", 8, kernel=5, stride=2, padding=2),
+        Relu("relu1"),
+        MaxPool("pool1", window=3, stride=2),
+        Conv("conv2", 12, kernel=3, padding=1),
+        Relu("relu2"),
+        Dense("fc3", 10),
     ),
 )
 """A network small enough to invert in milliseconds."""
@@ -43,7 +45,7 @@ def key() -> jax.Array:
     return jax.random.key(0)
 
 
-def micro_representation(layer: str, seed: int = 0) -> cnn.CnnRepresentation:
+def micro_representation(layer: str, seed: int = 0) -> CnnRepresentation:
     """A layer of `MICRO` with random weights."""
     generator = np.random.default_rng(seed)
     tensors = {}

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from invjax.networks import NETWORKS, pretrained
+from invjax.networks import NETWORKS
+from invjax.networks.weights import pretrained
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 

@@ -3,13 +3,17 @@
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.networks import NETWORKS, conversion, layers
-from invjax.representations import cnn, tracing
+from invjax import callables
+from invjax.networks import NETWORKS, layers
+from invjax.networks.layers import Network
+from invjax.networks.weights import conversion
+from invjax.representations import cnn
+from invjax.representations.cnn import CnnRepresentation
 
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
-def find(name: str) -> tuple[layers.Network, str]:
+def find(name: str) -> tuple[Network, str]:
     """ "network/layer" as the two.
 
     Raises:
@@ -23,8 +27,8 @@ def find(name: str) -> tuple[layers.Network, str]:
 
 
 def random(
-    network: layers.Network, layer: str, *, compute_dtype: str = "float32"
-) -> cnn.CnnRepresentation:
+    network: Network, layer: str, *, compute_dtype: str = "float32"
+) -> CnnRepresentation:
     """A layer with seeded weights that keep activations of order one."""
     generator = np.random.default_rng(0)
     shapes = layers.parameter_shapes(network.until(layer), network.image_shape)
@@ -43,9 +47,9 @@ def random(
     )
 
 
-def random_codes(phi: cnn.CnnRepresentation, number: int) -> np.ndarray:
+def random_codes(phi: CnnRepresentation, number: int) -> np.ndarray:
     """[number, ...]: the code of one seeded image, repeated."""
     generator = np.random.default_rng(1)
     image = generator.random(phi.image_shape, np.float32)
-    code = np.asarray(tracing.encode(phi, image))
+    code = np.asarray(callables.encode(phi, image))
     return np.repeat(code[None], number, axis=0)

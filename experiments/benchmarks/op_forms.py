@@ -12,7 +12,7 @@ from jax import Array
 from experiments.benchmarks import precisions, stock
 from experiments.benchmarks.report import MILLISECONDS, Report, Subject
 from experiments.benchmarks.timing import Contestant
-from invjax import ops
+from invjax.networks.ops import activations, convolution, pooling
 
 _STOCK = "stock"
 
@@ -113,10 +113,10 @@ def _strided(name, shape, kernel_shape, stride, padding) -> _Op:
         return functools.partial(function, stride=stride, padding=padding)
 
     forms = {
-        _STOCK: bind(ops.stock_strided_convolution),
-        "space to depth": bind(ops.space_to_depth_convolution),
+        _STOCK: bind(convolution.stock_strided_convolution),
+        "space to depth": bind(convolution.space_to_depth_convolution),
     }
-    return _Op(name, shape, kernel_shape, bind(ops.strided_convolution), forms)
+    return _Op(name, shape, kernel_shape, bind(convolution.strided_convolution), forms)
 
 
 def _depthwise(name, shape, size, stride, padding) -> _Op:
@@ -124,16 +124,18 @@ def _depthwise(name, shape, size, stride, padding) -> _Op:
         return functools.partial(function, stride=stride, padding=padding)
 
     forms = {
-        _STOCK: bind(ops.stock_depthwise_convolution),
-        "shifted": bind(ops.shifted_depthwise_convolution),
+        _STOCK: bind(convolution.stock_depthwise_convolution),
+        "shifted": bind(convolution.shifted_depthwise_convolution),
     }
     kernel_shape = (size, size, 1, shape[-1])
-    return _Op(name, shape, kernel_shape, bind(ops.depthwise_convolution), forms)
+    return _Op(
+        name, shape, kernel_shape, bind(convolution.depthwise_convolution), forms
+    )
 
 
 def _pool(name, shape, window, stride, padding) -> _Op:
     options = {"window": window, "stride": stride, "padding": padding}
-    chosen = _without_kernel(functools.partial(ops.max_pool, **options))
+    chosen = _without_kernel(functools.partial(pooling.max_pool, **options))
     forms = {
         _STOCK: _without_kernel(functools.partial(stock.max_pool, **options)),
         "arg-max kept": chosen,
@@ -143,7 +145,9 @@ def _pool(name, shape, window, stride, padding) -> _Op:
 
 def _norm(name, shape) -> _Op:
     options: dict[str, Any] = {"size": 5, "kappa": 1.0, "alpha": 2e-5, "beta": 0.75}
-    chosen = _without_kernel(functools.partial(ops.local_response_norm, **options))
+    chosen = _without_kernel(
+        functools.partial(activations.local_response_norm, **options)
+    )
     forms = {
         _STOCK: _without_kernel(
             functools.partial(stock.local_response_norm, **options)

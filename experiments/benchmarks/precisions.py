@@ -6,11 +6,16 @@ tf32: float32 arrays whose convolutions and matrix products round their inputs t
 bits of mantissa. NVIDIA GPUs alone have it.
 bfloat16: the network's arithmetic in bfloat16; image, energy and solver in float32.
 """
+# FOLDED from experiments/benchmarks/peers.py:
+# """Which sides there are to compare with, and which of them can run here."""
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 
 import jax
+
+from experiments.benchmarks.timing import print_left_out
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
@@ -41,3 +46,38 @@ def in_torch(precision: str) -> None:
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = is_allowed
     torch.backends.cuda.matmul.allow_tf32 = is_allowed
+
+
+STOCK = "stock primitives"
+BASELINES = {
+    "stock": STOCK,
+    "eager": "torch eager",
+    "compile": "torch compile",
+    "autotune": "torch autotune",
+}
+"""Word of --baselines -> name of the side."""
+
+
+def available(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The sides asked for that can run here; says once what cannot."""
+    sides = tuple(BASELINES[word] for word in words)
+    if all(side == STOCK for side in sides):
+        return sides
+    reason = _without_torch()
+    if reason is None:
+        return sides
+    print_left_out("PyTorch baselines", reason)
+    return tuple(side for side in sides if side == STOCK)
+
+
+def _without_torch() -> str | None:
+    if importlib.util.find_spec("torch") is None:
+        return "PyTorch is not installed: pip install torch"
+    import torch
+
+    backend = jax.default_backend()
+    if backend not in ("cpu", "gpu"):
+        return f"no PyTorch on {backend}"
+    if torch.cuda.is_available() != (backend == "gpu"):
+        return f"JAX runs on {backend} and PyTorch on another device"
+    return None

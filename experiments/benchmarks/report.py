@@ -1,4 +1,6 @@
 """benchmark.jsonl and table.md, complete after every measurement."""
+# FOLDED from experiments/benchmarks/memory.py:
+# """Bytes on the device: as compiled programs predict them, and as they were."""
 
 import importlib.metadata
 import json
@@ -9,9 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments import run_folder, tables
-from experiments.benchmarks import memory, timing
-from invjax import engine, files
+from experiments.benchmarks import timing
+from experiments.benchmarks.timing import Contestant
+from invjax import files
+from invjax.inversion import execution
+from invjax.report import tables
+from invjax.runs.folder import strict
 
 _PACKAGES = ("invjax", "jax", "jaxlib", "torch", "scikit-image")
 _HEADER = ("what", "batch", "precision", "side", "value", "spread")
@@ -56,7 +61,7 @@ class Report:
     def race(
         self,
         subject: Subject,
-        contestants: Sequence[timing.Contestant],
+        contestants: Sequence[Contestant],
         unit: Unit,
         *,
         baselines: Sequence[str] = (),
@@ -114,12 +119,12 @@ class Report:
             "value": value,
             "unit": unit,
             "spread": spread,
-            "speed_ratios": run_folder.strict(speed_ratios or {}),
+            "speed_ratios": strict(speed_ratios or {}),
             **notes,
-            "peak_bytes_so_far": memory.peak(),
+            "peak_bytes_so_far": peak(),
             **self._environment,
         }
-        self.records.append(run_folder.strict(record))
+        self.records.append(strict(record))
         lines = (json.dumps(record, allow_nan=False) for record in self.records)
         text = "".join(f"{line}\n" for line in lines)
         files.write_whole(self._folder / "benchmark.jsonl", text)
@@ -187,7 +192,7 @@ def _environment() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "machine": platform.machine(),
-        "cores": engine.num_cores(),
+        "cores": execution.num_cores(),
         "load_at_start": timing.load(),
         "versions": {name: _version(name) for name in _PACKAGES},
     }
@@ -198,3 +203,9 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def peak() -> int | None:
+    """The most that JAX held in this process so far; CPUs keep no count."""
+    statistics = jax.devices()[0].memory_stats() or {}
+    return statistics.get("peak_bytes_in_use")

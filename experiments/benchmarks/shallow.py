@@ -11,8 +11,10 @@ import numpy as np
 import invjax
 from experiments.benchmarks.report import MILLISECONDS, Report, Subject
 from experiments.benchmarks.timing import Contestant, print_left_out
-from invjax import images
+from invjax.images import pixels, sources
 from invjax.representations import dsift, hog
+from invjax.representations.dsift import DsiftConfig
+from invjax.representations.hog import HogConfig
 
 _SIZE = 256
 _PEER = "scikit-image hog, forward only"
@@ -34,16 +36,16 @@ def _contestants(batch: int) -> list[Contestant]:
     from skimage import feature
 
     grey = [
-        images.to_grey(images.centre_crop(images.sample(name), _SIZE))
-        for name in images.SAMPLES
+        pixels.to_grey(pixels.centre_crop(sources.sample(name), _SIZE))
+        for name in sources.SAMPLES
     ]
     turned = [image[::flip] for flip in (1, -1) for image in grey]
     stack = jnp.asarray(np.stack([turned[i % len(turned)] for i in range(batch)]))
     functions: dict[str, Callable] = {
         "hog (VLFeat)": hog.hog,
-        "hogb (VLFeat)": _with(hog.hog, hog.HogConfig(assignment="bilinear")),
+        "hogb (VLFeat)": _with(hog.hog, HogConfig(assignment="bilinear")),
         "dsift (VLFeat, Gaussian)": dsift.dsift,
-        "dsift (VLFeat, flat)": _with(dsift.dsift, dsift.DsiftConfig(window="flat")),
+        "dsift (VLFeat, flat)": _with(dsift.dsift, DsiftConfig(window="flat")),
         "hog (paper)": invjax.representation("hog"),
         "hogb (paper)": invjax.representation("hogb"),
         "dsift (paper)": invjax.representation("dsift"),

@@ -15,7 +15,19 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from invjax.networks import layers as tables
+from invjax.networks.layers import (
+    Block,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    GlobalAveragePool,
+    Layer,
+    LocalResponseNorm,
+    MaxPool,
+    Relu,
+    Residual,
+    sides,
+)
 from invjax.representations.cnn import CnnRepresentation
 from invjax.types import Code, Image
 
@@ -56,36 +68,36 @@ def local_response_norm(
 
 
 def _forward(
-    layers: tuple[tables.Layer, ...], params: Any, x: Array, dtype: DTypeLike
+    layers: tuple[Layer, ...], params: Any, x: Array, dtype: DTypeLike
 ) -> Array:
     for layer in layers:
         x = _apply(layer, params.get(layer.name, {}), x, dtype)
     return x
 
 
-def _apply(layer: tables.Layer, params: Any, x: Array, dtype: DTypeLike) -> Array:
+def _apply(layer: Layer, params: Any, x: Array, dtype: DTypeLike) -> Array:
     match layer:
-        case tables.Conv() | tables.DepthwiseConv():
-            groups = layer.groups if isinstance(layer, tables.Conv) else x.shape[-1]
+        case Conv() | DepthwiseConv():
+            groups = layer.groups if isinstance(layer, Conv) else x.shape[-1]
             y = jax.lax.conv_general_dilated(
                 x[None],
                 params["kernel"].astype(dtype),
                 window_strides=(layer.stride, layer.stride),
-                padding=[tables.sides(layer.padding)] * 2,
+                padding=[sides(layer.padding)] * 2,
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
                 feature_group_count=groups,
             )[0]
             return y + params["bias"].astype(dtype)[None, None]
-        case tables.Relu(ceiling=None):
+        case Relu(ceiling=None):
             return nn.relu(x)
-        case tables.Relu(ceiling=ceiling):
+        case Relu(ceiling=ceiling):
             return jnp.clip(x, 0, ceiling)
-        case tables.MaxPool(window=window, stride=stride, padding=padding):
-            pads = tables.sides(padding)
+        case MaxPool(window=window, stride=stride, padding=padding):
+            pads = sides(padding)
             return max_pool(x, window=window, stride=stride, padding=pads)
-        case tables.GlobalAveragePool():
+        case GlobalAveragePool():
             return x.mean((0, 1))
-        case tables.LocalResponseNorm():
+        case LocalResponseNorm():
             return local_response_norm(
                 x,
                 size=layer.size,
@@ -93,11 +105,11 @@ def _apply(layer: tables.Layer, params: Any, x: Array, dtype: DTypeLike) -> Arra
                 alpha=layer.alpha,
                 beta=layer.beta,
             )
-        case tables.Dense():
+        case Dense():
             y = x.reshape(-1) @ params["kernel"].astype(dtype)
             return y + params["bias"].astype(dtype)
-        case tables.Block(layers=inner):
+        case Block(layers=inner):
             return _forward(inner, params, x, dtype)
-        case tables.Residual(layers=inner, shortcut=shortcut):
+        case Residual(layers=inner, shortcut=shortcut):
             kept = _forward(shortcut, params, x, dtype)
             return _forward(inner, params, x, dtype) + kept

@@ -15,11 +15,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.benchmarks import networks, peers, precisions, stock
+from experiments.benchmarks import networks, precisions, torch_descent
 from experiments.benchmarks.report import Report, Subject, Unit
+from experiments.benchmarks.stock import StockRepresentation
 from experiments.benchmarks.timing import Contestant
-from invjax import chunks, engine, planning
-from invjax.representations import tracing
+from experiments.benchmarks.torch_descent import Descent
+from invjax.callables import TracedCallable
+from invjax.inversion import loop, request
+from invjax.inversion.batch import scan_steps, start, step
+from invjax.inversion.execution import default_execution
+from invjax.inversion.lane import LaneState
+from invjax.inversion.request import Plan
 from invjax.representations.cnn import CnnRepresentation
 
 RATE = Unit("image-steps/s", lambda seconds, work: work / seconds)
@@ -42,33 +48,31 @@ def run(
     codes = networks.random_codes(phi, batch)
     keys = jax.random.split(jax.random.key(0), batch)
     work = batch * num_steps
-    width = batch if engine.default_execution().scan else 1
+    width = batch if default_execution().scan else 1
     sides = []
     for preset in ("fast", "adam"):
-        plan = planning.prepare(
+        plan = request.prepare(
             codes[:width], phi, width, num_steps=num_steps, preset=preset
         )
         sides.append(_ours(f"invjax {preset}", plan, keys, precision, work))
-    if peers.STOCK in baselines:
-        other = tracing.Argument.of(stock.StockRepresentation(phi))
+    if precisions.STOCK in baselines:
+        other = TracedCallable.of(StockRepresentation(phi))
         plan = plan._replace(phi=other)
-        sides.append(_ours(peers.STOCK, plan, keys, precision, work))
-    plan = planning.prepare(codes, phi, batch, num_steps=num_steps, preset="adam")
+        sides.append(_ours(precisions.STOCK, plan, keys, precision, work))
+    plan = request.prepare(codes, phi, batch, num_steps=num_steps, preset="adam")
     for side in baselines:
-        if side != peers.STOCK:
+        if side != precisions.STOCK:
             call = _theirs(side, phi, plan, keys, precision)
             sides.append(Contestant(side, call, work))
     subject = Subject("throughput", name, batch, precision)
     report.race(subject, sides, RATE, baselines=baselines, rounds=rounds)
 
 
-def _ours(
-    side: str, plan: planning.Plan, keys: Any, precision: str, work: int
-) -> Contestant:
+def _ours(side: str, plan: Plan, keys: Any, precision: str, work: int) -> Contestant:
     """Steps of as many chunks as the keys fill; all have the plan's problems."""
-    execution = engine.default_execution()
+    execution = default_execution()
     is_scanned = execution.scan
-    program = engine.scan_steps if is_scanned else engine.step
+    program = scan_steps if is_scanned else step
     (phase,) = plan.phases
     num_steps = len(phase.schedule)
     paces = [phase.at(number) for number in range(num_steps)]
@@ -77,7 +81,7 @@ def _ours(
     # A step takes its state over, so each call hands on what the last one left.
     width = len(plan.problems.tv_weight)
     states = [
-        engine.start(phase.program, keys[first : first + width], plan.start_scale)
+        start(phase.program, keys[first : first + width], plan.start_scale)
         for first in range(0, len(keys), width)
     ]
     notes: dict[str, object] = {}
@@ -89,10 +93,10 @@ def _ours(
                 phase.program, plan.phi, plan.problems, states[0], *paces[0]
             )
             compiled = lowered.compile()
-        notes["bytes_predicted"] = chunks.num_bytes(compiled)
+        notes["bytes_predicted"] = loop.num_bytes(compiled)
         return compiled
 
-    def descend(state: engine.LaneState) -> engine.LaneState:
+    def descend(state: LaneState) -> LaneState:
         for pace in paces:
             state, _ = steps()(plan.phi, plan.problems, state, *pace)
         return jax.block_until_ready(state)
@@ -106,15 +110,14 @@ def _ours(
 
 
 def _theirs(
-    side: str, phi: CnnRepresentation, plan: planning.Plan, keys: Any, precision: str
+    side: str, phi: CnnRepresentation, plan: Plan, keys: Any, precision: str
 ) -> Callable[[], None]:
-    from experiments.benchmarks import torch_descent
 
     energy = torch_descent.prepare(phi, plan.problems, precision, side)
     (phase,) = plan.phases
-    start = engine.start(phase.program, keys, plan.start_scale).last
-    descent = torch_descent.Descent(
-        energy, np.asarray(start), learning_rate=torch_descent.LEARNING_RATE
+    started = start(phase.program, keys, plan.start_scale).last
+    descent = Descent(
+        energy, np.asarray(started), learning_rate=torch_descent.LEARNING_RATE
     )
 
     def call() -> None:

@@ -14,13 +14,17 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from experiments.benchmarks import peers, precisions
+from experiments.benchmarks import precisions, torch_descent
 from experiments.benchmarks.report import SECONDS, Report, Subject
 from experiments.benchmarks.timing import Contestant, print_left_out
-from invjax import chunks, engine, images, inversion, planning, presets
-from invjax.representations import tracing
+from experiments.benchmarks.torch_descent import Descent
+from invjax import callables, identity
+from invjax.images import pixels, sources
+from invjax.inversion import batch, loop, presets, request
+from invjax.inversion.execution import default_execution
+from invjax.inversion.request import Plan
+from invjax.inversion.result import Result
 from invjax.representations.cnn import CnnRepresentation
-from invjax.results import Result
 
 _PHOTOGRAPH = "chelsea"
 _MOST_TIMES = 64
@@ -41,17 +45,17 @@ def run(
     Args:
       is_short: give the baseline no more than twice the steps.
     """
-    photograph = images.centre_crop(images.sample(_PHOTOGRAPH), phi.image_shape[0])
+    photograph = pixels.centre_crop(sources.sample(_PHOTOGRAPH), phi.image_shape[0])
     with precisions.in_jax(precision):
-        code = np.asarray(tracing.encode(phi, photograph))
-    plan = planning.prepare(code[None], phi, 1, num_steps=num_steps)
-    key = inversion.lane_key(0, images.image_id(photograph), 0)
+        code = np.asarray(callables.encode(phi, photograph))
+    plan = request.prepare(code[None], phi, 1, num_steps=num_steps)
+    key = identity.lane_key(0, identity.image_id(photograph), 0)
     keys = jax.numpy.stack([key])
-    execution = dataclasses.replace(engine.default_execution(), width=1)
+    execution = dataclasses.replace(default_execution(), width=1)
 
     def ours() -> Result:
         with precisions.in_jax(precision):
-            return chunks.run(keys, plan, execution=execution, history_every=10)
+            return loop.run(keys, plan, execution=execution, history_every=10)
 
     def call() -> None:
         jax.block_until_ready(ours())
@@ -59,12 +63,10 @@ def run(
     wanted = float(ours().energy[0])
     notes = {"steps": num_steps, "energy": wanted, "photograph": _PHOTOGRAPH}
     sides = [Contestant("invjax", call, notes=notes)]
-    start = np.asarray(
-        engine.start(plan.phases[0].program, keys, plan.start_scale).last
-    )
+    start = np.asarray(batch.start(plan.phases[0].program, keys, plan.start_scale).last)
     most = num_steps * (2 if is_short else _MOST_TIMES)
     first = max(num_steps // 4, 1)
-    torch_sides = [side for side in baselines if side != peers.STOCK]
+    torch_sides = [side for side in baselines if side != precisions.STOCK]
     for side in torch_sides:
         descend = _descent(phi, plan, start, precision, side)
         reached = _reach(descend, wanted, first, most)
@@ -83,20 +85,17 @@ def run(
 
 def _descent(
     phi: CnnRepresentation,
-    plan: planning.Plan,
+    plan: Plan,
     start: np.ndarray,
     precision: str,
     side: str,
 ) -> Callable[[int], float]:
     """A run of plain Adam as a function: steps -> final energy."""
-    from experiments.benchmarks import torch_descent
 
     energy = torch_descent.prepare(phi, plan.problems, precision, side)
 
     def descend(num_steps: int) -> float:
-        descent = torch_descent.Descent(
-            energy, start, learning_rate=torch_descent.LEARNING_RATE
-        )
+        descent = Descent(energy, start, learning_rate=torch_descent.LEARNING_RATE)
         for share in presets.PRESETS["adam"].schedule(num_steps):
             descent.step(float(share))
         return descent.energy()

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from experiments.benchmarks import precisions, torch_network
-from invjax import engine, objective
-from invjax.objective import SIGMA
+from invjax.inversion import execution
+from invjax.inversion.objective import SIGMA, Problem
 from invjax.representations.cnn import CnnRepresentation
 
 MODES = {
@@ -46,9 +46,7 @@ class Energy(nn.Module):
     tv_weight: torch.Tensor
     alpha_weight: torch.Tensor
 
-    def __init__(
-        self, phi: CnnRepresentation, problems: objective.Problem, *, bfloat16: bool
-    ):
+    def __init__(self, phi: CnnRepresentation, problems: Problem, *, bfloat16: bool):
         super().__init__()
         self.network = torch_network.build(phi.layers, phi.params, phi.image_shape)
         self.network.eval().requires_grad_(False)
@@ -124,11 +122,11 @@ class Descent:
 
 
 def prepare(
-    phi: CnnRepresentation, problems: objective.Problem, precision: str, side: str
+    phi: CnnRepresentation, problems: Problem, precision: str, side: str
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """The energy on the device, compiled as the side says."""
     precisions.in_torch(precision)
-    torch.set_num_threads(engine.num_cores())
+    torch.set_num_threads(execution.num_cores())
     energy = Energy(phi, problems, bfloat16=precision == "bfloat16").to(device())
     mode = MODES[side]
     if mode is None:

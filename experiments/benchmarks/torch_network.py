@@ -6,11 +6,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from invjax.networks import layers as tables
+from invjax.networks.layers import (
+    Block,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    GlobalAveragePool,
+    Layer,
+    LocalResponseNorm,
+    MaxPool,
+    Relu,
+    Residual,
+    geometry,
+    sides,
+)
 
 
 def build(
-    layers: tuple[tables.Layer, ...], params: Any, image_shape: tuple[int, ...]
+    layers: tuple[Layer, ...], params: Any, image_shape: tuple[int, ...]
 ) -> nn.Sequential:
     """A table as a module, [n, c, h, w] -> [n, C, H, W] or [n, C].
 
@@ -22,7 +35,7 @@ def build(
     modules, shape = [], image_shape
     for layer in layers:
         modules.append(_module(layer, params.get(layer.name, {}), shape))
-        shape = tables.geometry((layer,), shape)[-1].shape
+        shape = geometry((layer,), shape)[-1].shape
     return nn.Sequential(*modules)
 
 
@@ -45,43 +58,41 @@ class _Flatten(nn.Module):
         return (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).flatten(1)
 
 
-def _module(layer: tables.Layer, params: Any, shape: tuple[int, ...]) -> nn.Module:
+def _module(layer: Layer, params: Any, shape: tuple[int, ...]) -> nn.Module:
     match layer:
-        case tables.Conv() | tables.DepthwiseConv():
+        case Conv() | DepthwiseConv():
             return _convolution(layer, params, shape[-1])
-        case tables.Relu(ceiling=ceiling):
+        case Relu(ceiling=ceiling):
             if ceiling is None:
                 return nn.ReLU(inplace=True)
             return nn.Hardtanh(0, ceiling, inplace=True)
-        case tables.MaxPool(window=window, stride=stride, padding=padding):
-            before, after = tables.sides(padding)
+        case MaxPool(window=window, stride=stride, padding=padding):
+            before, after = sides(padding)
             if before == after:
                 return nn.MaxPool2d(window, stride, before)
             pad = nn.ConstantPad2d((before, after, before, after), -torch.inf)
             return nn.Sequential(pad, nn.MaxPool2d(window, stride))
-        case tables.GlobalAveragePool():
+        case GlobalAveragePool():
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        case tables.LocalResponseNorm(size=size, kappa=kappa, alpha=alpha, beta=beta):
+        case LocalResponseNorm(size=size, kappa=kappa, alpha=alpha, beta=beta):
             # PyTorch divides its alpha by the size.
             return nn.LocalResponseNorm(size, alpha * size, beta, kappa)
-        case tables.Dense():
+        case Dense():
             dense = nn.Linear(int(np.prod(shape)), layer.features)
             _fill(dense, np.asarray(params["kernel"]).T, params)
             return nn.Sequential(_Flatten(), dense)
-        case tables.Block(layers=inner):
+        case Block(layers=inner):
             return build(inner, params, shape)
-        case tables.Residual(layers=inner, shortcut=shortcut):
+        case Residual(layers=inner, shortcut=shortcut):
             branches = (build(part, params, shape) for part in (inner, shortcut))
             return _Sum(*branches)
 
 
-def _convolution(
-    layer: tables.Conv | tables.DepthwiseConv, params: Any, channels: int
-) -> nn.Module:
+def _convolution(layer: Conv | DepthwiseConv, params: Any, channels: int) -> nn.Module:
     features, groups = channels, channels
-    if isinstance(layer, tables.Conv):
+    if isinstance(layer, Conv):
         features, groups = layer.features, layer.groups
-    before, after = tables.sides(layer.padding)
+    before, after = sides(layer.padding)
     convolution = nn.Conv2d(
         channels,
         features,

@@ -12,9 +12,22 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from invjax import ops, relaxation
-from invjax.networks import layers as tables
-from invjax.relaxation import Relaxation
+from invjax.networks.layers import (
+    Block,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    GlobalAveragePool,
+    Layer,
+    LocalResponseNorm,
+    MaxPool,
+    Relu,
+    Residual,
+    sides,
+)
+from invjax.networks.ops import activations as nonlinearities
+from invjax.networks.ops import convolution, pooling
+from invjax.networks.relaxation import Relaxation
 
 
 class Stack(nn.Module):
@@ -25,7 +38,7 @@ class Stack(nn.Module):
       dtype: of the convolutions and activations. Parameters stay as they are stored.
     """
 
-    layers: tuple[tables.Layer, ...]
+    layers: tuple[Layer, ...]
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -39,7 +52,7 @@ class Stack(nn.Module):
 class Sum(nn.Module):
     """A residual layer: both branches in one parameter scope."""
 
-    layer: tables.Residual
+    layer: Residual
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -56,7 +69,7 @@ class Sum(nn.Module):
 class Depthwise(nn.Module):
     """A depthwise convolution, [h, w, c] -> [H, W, c]."""
 
-    layer: tables.DepthwiseConv
+    layer: DepthwiseConv
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -65,11 +78,11 @@ class Depthwise(nn.Module):
         shape = (size, size, 1, channels)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
-        y = ops.depthwise_convolution(
+        y = convolution.depthwise_convolution(
             x,
             kernel.astype(self.dtype),
             stride=self.layer.stride,
-            padding=tables.sides(self.layer.padding),
+            padding=sides(self.layer.padding),
         )
         return y + bias.astype(self.dtype)[None, None]
 
@@ -77,7 +90,7 @@ class Depthwise(nn.Module):
 class Strided(nn.Module):
     """A convolution with stride and one group, [h, w, c] -> [H, W, d]."""
 
-    layer: tables.Conv
+    layer: Conv
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -86,76 +99,76 @@ class Strided(nn.Module):
         shape = (size, size, x.shape[-1], features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (features,))
-        y = ops.strided_convolution(
+        y = convolution.strided_convolution(
             x,
             jnp.asarray(kernel, self.dtype),
             stride=self.layer.stride,
-            padding=tables.sides(self.layer.padding),
+            padding=sides(self.layer.padding),
         )
         return y + jnp.asarray(bias, self.dtype)[None, None]
 
 
 def _apply(
-    layer: tables.Layer, x: Array, dtype: DTypeLike, relaxed: Relaxation | None
+    layer: Layer, x: Array, dtype: DTypeLike, relaxed: Relaxation | None
 ) -> Array:
     """One layer, inside of a compact module, whose scope its parameters go to."""
     match layer:
-        case tables.Conv(groups=1, stride=stride) if stride > 1:
+        case Conv(groups=1, stride=stride) if stride > 1:
             return Strided(layer, dtype, name=layer.name)(x)
-        case tables.Conv():
+        case Conv():
             convolve = nn.Conv(
                 layer.features,
                 (layer.kernel, layer.kernel),
                 strides=layer.stride,
-                padding=[tables.sides(layer.padding)] * 2,
+                padding=[sides(layer.padding)] * 2,
                 feature_group_count=layer.groups,
                 dtype=dtype,
                 name=layer.name,
             )
             return convolve(x)
-        case tables.DepthwiseConv():
+        case DepthwiseConv():
             return Depthwise(layer, dtype, name=layer.name)(x)
-        case tables.Relu(ceiling=ceiling) if relaxed is not None:
-            return relaxation.relu(x, relaxed, ceiling=ceiling)
-        case tables.Relu(ceiling=None):
+        case Relu(ceiling=ceiling) if relaxed is not None:
+            return nonlinearities.relu(x, relaxed, ceiling=ceiling)
+        case Relu(ceiling=None):
             return nn.relu(x)
-        case tables.Relu(ceiling=ceiling):
-            return ops.clipped_relu(x, ceiling)
-        case tables.MaxPool(window=window, stride=stride, padding=padding):
-            pads = tables.sides(padding)
+        case Relu(ceiling=ceiling):
+            return nonlinearities.clipped_relu(x, ceiling)
+        case MaxPool(window=window, stride=stride, padding=padding):
+            pads = sides(padding)
             if relaxed is None:
-                return ops.max_pool(x, window=window, stride=stride, padding=pads)
-            return ops.spreading_max_pool(
+                return pooling.max_pool(x, window=window, stride=stride, padding=pads)
+            return pooling.spreading_max_pool(
                 x, relaxed.pool_spread, window=window, stride=stride, padding=pads
             )
-        case tables.GlobalAveragePool():
+        case GlobalAveragePool():
             return x.mean((0, 1))
-        case tables.LocalResponseNorm():
+        case LocalResponseNorm():
             return local_response_norm(x, layer)
-        case tables.Dense(features=features):
+        case Dense(features=features):
             dense = nn.Dense(features, dtype=dtype, name=layer.name)
             return dense(x.reshape(-1))
-        case tables.Block(layers=inner):
+        case Block(layers=inner):
             return Stack(inner, dtype, name=layer.name)(x, relaxed)
-        case tables.Residual():
+        case Residual():
             return Sum(layer, dtype, name=layer.name)(x, relaxed)
 
 
 def local_response_norm(
-    x: Float[Array, "h w c"], layer: tables.LocalResponseNorm
+    x: Float[Array, "h w c"], layer: LocalResponseNorm
 ) -> Float[Array, "h w c"]:
     """See `layers.LocalResponseNorm`; missing neighbours count as zero."""
     if layer.size % 2 == 0:
         raise ValueError(
             f"layer {layer.name}: an even window of channels has no centre"
         )
-    return ops.local_response_norm(
+    return nonlinearities.local_response_norm(
         x, size=layer.size, kappa=layer.kappa, alpha=layer.alpha, beta=layer.beta
     )
 
 
 def forward(
-    layers: tuple[tables.Layer, ...],
+    layers: tuple[Layer, ...],
     params: Any,
     x: Float[Array, "h w c"],
     *,
@@ -176,7 +189,7 @@ def forward(
 
 
 def activations(
-    layers: tuple[tables.Layer, ...], params: Any, x: Float[Array, "h w c"]
+    layers: tuple[Layer, ...], params: Any, x: Float[Array, "h w c"]
 ) -> dict[str, Array]:
     """Every named activation of a table, in float32; unused ones vanish under jit."""
     found = {}

@@ -6,8 +6,19 @@ here is its place, with paddings however unequal, and where the image cuts it of
 
 from typing import NamedTuple
 
-from invjax.networks import layers as tables
-from invjax.networks.layers import Layer
+from invjax.networks.layers import (
+    Block,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    GlobalAveragePool,
+    Layer,
+    MaxPool,
+    Padding,
+    Residual,
+    geometry,
+    sides,
+)
 
 
 class Window(NamedTuple):
@@ -108,7 +119,7 @@ def _shapes(
     layers: tuple[Layer, ...], image_shape: tuple[int, ...]
 ) -> list[tuple[int, ...]]:
     """Of the image and of every layer's output."""
-    rows = tables.geometry(layers, image_shape)
+    rows = geometry(layers, image_shape)
     return [tuple(image_shape), *(row.shape for row in rows)]
 
 
@@ -117,17 +128,17 @@ def _through(
 ) -> ReceptiveField:
     """From a layer's output to its input, which has this shape."""
     match layer:
-        case tables.Conv(kernel=size, stride=stride, padding=padding):
+        case Conv(kernel=size, stride=stride, padding=padding):
             return _slid(field, shape, size, stride, padding)
-        case tables.DepthwiseConv(kernel=size, stride=stride, padding=padding):
+        case DepthwiseConv(kernel=size, stride=stride, padding=padding):
             return _slid(field, shape, size, stride, padding)
-        case tables.MaxPool(window=size, stride=stride, padding=padding):
+        case MaxPool(window=size, stride=stride, padding=padding):
             return _slid(field, shape, size, stride, padding)
-        case tables.GlobalAveragePool() | tables.Dense():
+        case GlobalAveragePool() | Dense():
             return ReceptiveField(_whole(shape), _whole(shape))
-        case tables.Block(layers=inner):
+        case Block(layers=inner):
             return _below(inner, shape, field)
-        case tables.Residual(layers=inner, shortcut=shortcut):
+        case Residual(layers=inner, shortcut=shortcut):
             first, second = (_below(part, shape, field) for part in (inner, shortcut))
             return ReceptiveField(*map(_hull, first, second))
     return field
@@ -138,9 +149,9 @@ def _slid(
     shape: tuple[int, ...],
     size: int,
     stride: int,
-    padding: tables.Padding,
+    padding: Padding,
 ) -> ReceptiveField:
-    before, _ = tables.sides(padding)
+    before, _ = sides(padding)
     full, inside = (
         Window(
             window.top * stride - before,

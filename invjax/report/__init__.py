@@ -1,1 +1,1 @@
-"""What a run shows for itself: contact sheets and the HTML gallery."""
+"""What a person looks at: gallery, contact sheet, curves, tables, glyphs."""

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
-from invjax import images
+from invjax.images.pixels import to_pillow
 
 _PAPER = "#ffffff"
 _INK = "#1a1a1a"
@@ -137,7 +137,7 @@ def _layout(cell_size: int) -> _Layout:
 def _fit(picture: np.ndarray | None, cell_size: int) -> Image.Image | None:
     if picture is None:
         return None
-    pixels = images.to_pillow(picture)
+    pixels = to_pillow(picture)
     scale = cell_size / max(pixels.size)
     if scale != 1:
         width, height = (max(1, round(side * scale)) for side in pixels.size)

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from jax.typing import DTypeLike
 
-from invjax.networks import NETWORKS, layers, pretrained
+from invjax.networks import NETWORKS, layers
+from invjax.networks.weights import pretrained
 from invjax.representations import cnn
-from invjax.representations.shallow import SHALLOW
+from invjax.representations.paper import SHALLOW
 from invjax.types import Representation
 
 

@@ -10,11 +10,18 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from invjax import relaxation
-from invjax.networks import layers as tables
-from invjax.networks import modules, pretrained
+from invjax.networks import modules
+from invjax.networks.layers import (
+    Geometry,
+    Layer,
+    Network,
+    geometry,
+    has_parameters,
+    parameter_shapes,
+)
 from invjax.networks.receptive_fields import ReceptiveField, Window, receptive_field
-from invjax.relaxation import Relaxation
+from invjax.networks.relaxation import Relaxation, full
+from invjax.networks.weights import pretrained
 from invjax.types import Code, Scalar
 
 
@@ -50,7 +57,7 @@ class CnnRepresentation:
     centre: Array
     scale: Array
     name: str
-    layers: tuple[tables.Layer, ...]
+    layers: tuple[Layer, ...]
     image_shape: tuple[int, int, int]
     compute_dtype: str = "float32"
     weights_digest: str = ""
@@ -64,8 +71,8 @@ class CnnRepresentation:
             raise ValueError(
                 f"{self.name} takes an RGB image [h, w, 3], not {list(image.shape)}"
             )
-        expected = tables.parameter_shapes(self.layers, self.image_shape)
-        if tables.parameter_shapes(self.layers, image.shape) != expected:
+        expected = parameter_shapes(self.layers, self.image_shape)
+        if parameter_shapes(self.layers, image.shape) != expected:
             raise ValueError(
                 f"{self.name} has dense layers and takes images of "
                 f"{list(self.image_shape)}, not {list(image.shape)}"
@@ -88,12 +95,12 @@ class CnnRepresentation:
 
     def relaxed(self, amount: Scalar) -> "CnnRepresentation":
         """The same codes, with derivatives relaxed as far as `amount`, 0 to 1."""
-        return dataclasses.replace(self, relaxation=relaxation.full(amount))
+        return dataclasses.replace(self, relaxation=full(amount))
 
     @property
-    def geometry(self) -> tables.Geometry:
+    def geometry(self) -> Geometry:
         """Shape, receptive field and stride at `image_shape`."""
-        return tables.geometry(self.layers, self.image_shape)[-1]
+        return geometry(self.layers, self.image_shape)[-1]
 
     def receptive_field(
         self,
@@ -114,7 +121,7 @@ class CnnRepresentation:
 
 
 def from_network(
-    network: tables.Network,
+    network: Network,
     layer: str,
     params: Any,
     *,
@@ -138,7 +145,7 @@ def from_network(
       ValueError: no such layer.
     """
     table = network.until(layer)
-    needed = [part.name for part in table if tables.has_parameters(part)]
+    needed = [part.name for part in table if has_parameters(part)]
     return CnnRepresentation(
         params={name: params[name] for name in needed},
         centre=jnp.asarray(np.asarray(mean, np.float32)),
@@ -152,7 +159,7 @@ def from_network(
 
 
 def load(
-    network: tables.Network,
+    network: Network,
     layer: str,
     *,
     weights_dir: Any = None,

@@ -21,6 +21,7 @@ from jax import Array
 from jaxtyping import Float
 
 from invjax.representations import orientation
+from invjax.representations.orientation import AnyImage
 
 WINDOWS = ("flat", "gaussian")
 
@@ -92,14 +93,14 @@ _DEFAULT = DsiftConfig()
 
 
 def dsift(
-    image: orientation.AnyImage, *, config: DsiftConfig = _DEFAULT
+    image: AnyImage, *, config: DsiftConfig = _DEFAULT
 ) -> Float[Array, "ny nx 128"]:
     """Dense SIFT descriptors of one image, in VLFeat's order; see `dsift_frames`."""
     return dsift_frames(image, config=config)[0]
 
 
 def dsift_frames(
-    image: orientation.AnyImage, *, config: DsiftConfig = _DEFAULT
+    image: AnyImage, *, config: DsiftConfig = _DEFAULT
 ) -> tuple[Float[Array, "ny nx 128"], Float[Array, "ny nx 3"]]:
     """Dense SIFT descriptors of one image and where they are.
 

@@ -18,6 +18,7 @@ from jax import Array
 from jaxtyping import Float
 
 from invjax.representations import orientation
+from invjax.representations.orientation import AnyImage, Maps
 
 VARIANTS = ("uoctti", "dalal_triggs")
 ASSIGNMENTS = ("hard", "bilinear")
@@ -68,7 +69,7 @@ _DEFAULT = HogConfig()
 
 
 def hog(
-    image: orientation.AnyImage, *, config: HogConfig = _DEFAULT
+    image: AnyImage, *, config: HogConfig = _DEFAULT
 ) -> Float[Array, "rows columns d"]:
     """HOG of one image, in VLFeat's order.
 
@@ -146,7 +147,7 @@ def hog(
 
 def orientation_maps(
     gx: Array, gy: Array, *, assignment: str, num_orientations: int
-) -> orientation.Maps:
+) -> Maps:
     """Gradient magnitudes by directed bin: 2 K planes [h, w]."""
     num_bins = 2 * num_orientations
     amount = orientation.magnitude(gx, gy)

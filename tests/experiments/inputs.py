@@ -5,8 +5,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from invjax import images
-from invjax.networks import NETWORKS, pretrained
+from invjax.images import reading
+from invjax.networks import NETWORKS
+from invjax.networks.weights import pretrained
 
 needs_weights = pytest.mark.skipif(
     not pretrained.available(NETWORKS["alexnet"]),
@@ -20,4 +21,4 @@ def write_photographs(folder: pathlib.Path) -> None:
     for name in ("one", "two"):
         coarse = generator.uniform(size=(9, 12, 3)).astype(np.float32)
         photograph = np.kron(coarse, np.ones((30, 30, 1), np.float32))
-        images.write_png(folder / f"{name}.png", photograph)
+        reading.write_png(folder / f"{name}.png", photograph)

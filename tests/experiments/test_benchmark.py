@@ -12,50 +12,68 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import benchmark
-from experiments.benchmarks import networks, peers, precisions, stock, timing
-from experiments.binary import Refusal
-from invjax import engine, objective, ops, planning
-from invjax.networks import layers
-from invjax.representations import cnn, tracing
+from experiments.benchmarks import networks, precisions, timing, torch_descent
+from experiments.benchmarks.stock import StockRepresentation
+from experiments.benchmarks.timing import Contestant
+from experiments.benchmarks.torch_descent import Descent
+from invjax import callables
+from invjax.inversion import execution, objective, request
+from invjax.inversion.execution import Execution
+from invjax.inversion.objective import Problem
+from invjax.inversion.request import Plan
+from invjax.networks.layers import (
+    Block,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    GlobalAveragePool,
+    LocalResponseNorm,
+    MaxPool,
+    Network,
+    Relu,
+    Residual,
+)
+from invjax.networks.ops import convolution
+from invjax.representations.cnn import CnnRepresentation
+from invjax.runs.errors import Refusal
 from tests.conftest import MICRO, micro_representation
 
 # Every kind of layer, with paddings that differ by side.
-_BLOCK = layers.Block(
+_BLOCK = Block(
     "block",
     (
-        layers.Conv("expand", 16, kernel=1),
-        layers.Relu("relu", ceiling=6.0),
-        layers.DepthwiseConv("depthwise", kernel=3, padding=1),
-        layers.Conv("project", 8, kernel=1),
+        Conv("expand", 16, kernel=1),
+        Relu("relu", ceiling=6.0),
+        DepthwiseConv("depthwise", kernel=3, padding=1),
+        Conv("project", 8, kernel=1),
     ),
 )
-ALL_KINDS = layers.Network(
+ALL_KINDS = Network(
     name="all_kinds",
     input_size=32,
     layers=(
-        layers.Conv("conv1", 8, kernel=3, stride=2, padding=(0, 1)),
-        layers.Relu("relu1"),
-        layers.LocalResponseNorm("norm1", size=5, kappa=1.0, alpha=0.1, beta=0.75),
-        layers.MaxPool("pool1", window=3, stride=2, padding=(0, 1)),
-        layers.Conv("conv2", 8, kernel=3, padding=1, groups=2),
-        layers.Residual("residual", (_BLOCK,), (layers.Conv("short", 8, kernel=1),)),
-        layers.DepthwiseConv("depthwise", kernel=3, stride=2, padding=(0, 1)),
-        layers.MaxPool("pool2", window=2, stride=2),
-        layers.Dense("fc", 10),
-        layers.Relu("relu2"),
+        Conv("conv1", 8, kernel=3, stride=2, padding=(0, 1)),
+        Relu("relu1"),
+        LocalResponseNorm("norm1", size=5, kappa=1.0, alpha=0.1, beta=0.75),
+        MaxPool("pool1", window=3, stride=2, padding=(0, 1)),
+        Conv("conv2", 8, kernel=3, padding=1, groups=2),
+        Residual("residual", (_BLOCK,), (Conv("short", 8, kernel=1),)),
+        DepthwiseConv("depthwise", kernel=3, stride=2, padding=(0, 1)),
+        MaxPool("pool2", window=2, stride=2),
+        Dense("fc", 10),
+        Relu("relu2"),
     ),
 )
-POOLED = layers.Network(
+POOLED = Network(
     name="pooled",
     input_size=32,
     layers=(
-        layers.Conv("conv1", 8, kernel=3, stride=2),
-        layers.GlobalAveragePool("mean"),
-        layers.Dense("fc", 10),
+        Conv("conv1", 8, kernel=3, stride=2),
+        GlobalAveragePool("mean"),
+        Dense("fc", 10),
     ),
 )
 CUTS = [(MICRO, "relu2"), (MICRO, "fc3"), (ALL_KINDS, "relu2"), (POOLED, "fc")]
-
 
 OURS = ("invjax fast", "invjax adam")
 """The engine's own sides of a step."""
@@ -70,13 +88,13 @@ def _run(workdir: pathlib.Path, **flags) -> list[dict]:
 
 def test_sides_of_a_step(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     """Without PyTorch, which is not in the base install."""
-    monkeypatch.setattr(peers, "_without_torch", lambda: "not here")
+    monkeypatch.setattr(precisions, "_without_torch", lambda: "not here")
     monkeypatch.setitem(networks.NETWORKS, "micro", MICRO)
     records = _run(tmp_path, cases=["throughput"], layers=["micro/relu2"])
-    assert [record["side"] for record in records] == [*OURS, peers.STOCK]
+    assert [record["side"] for record in records] == [*OURS, precisions.STOCK]
     ours, _, other = records
     ratio = other["seconds"] / ours["seconds"]
-    assert ours["speed_ratios"][peers.STOCK] == pytest.approx(ratio, rel=1e-5)
+    assert ours["speed_ratios"][precisions.STOCK] == pytest.approx(ratio, rel=1e-5)
     for record in records:
         assert record["value"] == pytest.approx(1 / record["seconds"], rel=1e-5)
         assert record["seconds_least"] <= record["seconds"] <= record["seconds_most"]
@@ -108,7 +126,7 @@ def test_sides_with_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(networks.NETWORKS, "micro", MICRO)
     records = _run(tmp_path, cases=["throughput"], layers=["micro/relu2"])
     sides = [record["side"] for record in records]
-    assert sides == [*OURS, peers.STOCK, "torch eager"]
+    assert sides == [*OURS, precisions.STOCK, "torch eager"]
     assert records[0]["speed_ratios"]["torch eager"] > 0
 
 
@@ -116,7 +134,7 @@ def test_sides_with_torch(tmp_path, monkeypatch):
 def test_chunks_of_the_batch_where_steps_are_scanned(tmp_path, monkeypatch):
     """As on GPU: one program for all lanes, its loop compiled."""
     monkeypatch.setattr(
-        engine, "default_execution", lambda: engine.Execution(width=16, scan=True)
+        execution, "default_execution", lambda: Execution(width=16, scan=True)
     )
     monkeypatch.setitem(networks.NETWORKS, "micro", MICRO)
     _run(
@@ -139,7 +157,7 @@ def test_precisions_are_asked_for_on_gpu(monkeypatch, precision, wanted):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     x, kernel = jnp.zeros((8, 8, 3)), jnp.zeros((3, 3, 3, 4))
     convolve = functools.partial(
-        ops.stock_strided_convolution, stride=1, padding=(1, 1)
+        convolution.stock_strided_convolution, stride=1, padding=(1, 1)
     )
     with precisions.in_jax(precision):
         program = jax.make_jaxpr(convolve)(x, kernel)
@@ -227,9 +245,9 @@ def test_turns(capsys):
 
     timings = timing.take_turns(
         [
-            timing.Contestant("a", lambda: calls.append("a")),
-            timing.Contestant("broken", fail),
-            timing.Contestant("b", lambda: calls.append("b")),
+            Contestant("a", lambda: calls.append("a")),
+            Contestant("broken", fail),
+            Contestant("b", lambda: calls.append("b")),
         ],
         rounds=3,
     )
@@ -250,7 +268,7 @@ def test_stock_network_equals_ours(network, layer):
 
         return jax.jit(jax.value_and_grad(norm))(image)
 
-    found = value_and_gradient(stock.StockRepresentation(phi))
+    found = value_and_gradient(StockRepresentation(phi))
     for one, other in zip(found, value_and_gradient(phi), strict=True):
         scale = np.max(np.abs(other))
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * scale)
@@ -260,16 +278,15 @@ def test_stock_network_equals_ours(network, layer):
 def test_torch_minimises_the_same_energy(network, layer):
     """Energies and gradients of two lanes with weights of their own."""
     pytest.importorskip("torch", reason="needs PyTorch")
-    from experiments.benchmarks import torch_descent
 
     phi = networks.random(network, layer)
     plan, z = _two_lanes(phi)
     energy = torch_descent.prepare(phi, plan.problems, "float32", "torch eager")
-    descent = torch_descent.Descent(energy, z, learning_rate=0.0)
+    descent = Descent(energy, z, learning_rate=0.0)
     found = descent.step(1.0).cpu().numpy()
     gradient = _gradient(descent)
     for lane in range(2):
-        problem = objective.Problem(
+        problem = Problem(
             target=plan.problems.target[lane],
             mask=plan.problems.mask,
             tv_weight=plan.problems.tv_weight[lane],
@@ -288,12 +305,11 @@ def test_torch_minimises_the_same_energy(network, layer):
 def test_torch_descends_as_adam_does():
     """Three steps against the formula, with a schedule."""
     pytest.importorskip("torch", reason="needs PyTorch")
-    from experiments.benchmarks import torch_descent
 
     phi = micro_representation("relu2")
     plan, z = _two_lanes(phi)
     energy = torch_descent.prepare(phi, plan.problems, "float32", "torch eager")
-    descent = torch_descent.Descent(energy, z, learning_rate=8.0)
+    descent = Descent(energy, z, learning_rate=8.0)
     first, second, wanted = np.zeros_like(z), np.zeros_like(z), np.array(z)
     for number, share in enumerate((1.0, 0.5, 0.25), 1):
         descent.step(share)
@@ -329,11 +345,11 @@ def _gradient(descent) -> np.ndarray:
     return descent.z.grad.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _two_lanes(phi: cnn.CnnRepresentation) -> tuple[planning.Plan, np.ndarray]:
+def _two_lanes(phi: CnnRepresentation) -> tuple[Plan, np.ndarray]:
     random = np.random.default_rng(2)
     images = random.random((2, *phi.image_shape), np.float32)
-    codes = np.stack([tracing.encode(phi, image) for image in images])
-    plan = planning.prepare(
+    codes = np.stack([callables.encode(phi, image) for image in images])
+    plan = request.prepare(
         codes,
         phi,
         2,

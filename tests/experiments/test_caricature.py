@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import ascents, caricature
-from experiments.binary import Refusal
-from invjax import agreement, images
-from invjax.networks import pretrained
+from experiments import caricature
+from experiments.ascents import Ascent
+from invjax.images import reading
+from invjax.metrics import labels
+from invjax.metrics.labels import Judge
+from invjax.networks.weights.pretrained import MissingWeights
+from invjax.runs.errors import Refusal
 from tests.conftest import micro_representation
 from tests.experiments import outputs
 from tests.experiments.inputs import needs_weights
@@ -22,9 +25,9 @@ def no_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where EfficientNet-Lite0's weights are not at hand."""
 
     def missing(**_: object) -> None:
-        raise pretrained.MissingWeights("none")
+        raise MissingWeights("none")
 
-    monkeypatch.setattr(agreement, "load", missing)
+    monkeypatch.setattr(labels, "load", missing)
 
 
 @needs_weights
@@ -51,13 +54,13 @@ def test_outputs_of_a_run(
         assert record["growth"] > 0 and 0 < record["cosine"] <= 1
         name = f"{record['image']}/{record['representation'].replace('/', '_')}"
         array = np.load(workdir / "arrays" / f"{name}.npz")["image"]
-        picture = images.read(workdir / "reconstructions" / f"{name}.png")
+        picture = reading.read(workdir / "reconstructions" / f"{name}.png")
         np.testing.assert_allclose(
             picture[..., : array.shape[-1]], np.clip(array, 0, 1), atol=0.5 / 255 + 1e-6
         )
         assert 0 < record["ssim"] < 1
         assert record["label"] is record["is_label_kept"] is None
-    original = images.read(workdir / "originals" / "one.png")
+    original = reading.read(workdir / "originals" / "one.png")
     array = np.load(workdir / "arrays" / "one" / "alexnet_relu1.npz")["image"]
     change = 255 * np.sqrt(np.mean((np.clip(array, 0, 1) - original) ** 2))
     assert records[0]["distance"] == pytest.approx(change, rel=1e-4)
@@ -71,8 +74,8 @@ def test_outputs_of_a_run(
     assert "| hog | 3 |" in (workdir / "table.md").read_text()
 
 
-def _ascent(code: np.ndarray, original: np.ndarray) -> ascents.Ascent:
-    return ascents.Ascent(
+def _ascent(code: np.ndarray, original: np.ndarray) -> Ascent:
+    return Ascent(
         phi=micro_representation("relu2"),
         code=code,
         image_shape=(32, 32, 3),
@@ -109,8 +112,8 @@ def test_labels_are_compared_with_the_originals(monkeypatch: pytest.MonkeyPatch)
             row[int(np.mean(picture) > 0.5)] = 9
         return rows
 
-    monkeypatch.setattr(agreement, "logits", logits)
-    judge = agreement.Judge("made up", micro_representation("fc3"))
+    monkeypatch.setattr(labels, "logits", logits)
+    judge = Judge("made up", micro_representation("fc3"))
     dark = np.full((32, 32, 3), 0.3, np.float32)
     code = np.array([3.0, 4.0], np.float32)
     ascent = _ascent(code, dark)

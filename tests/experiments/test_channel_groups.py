@@ -7,17 +7,16 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import (
-    channel_groups,
-    lanes,
-    session,
-    settings,
-    targets,
-    variants,
-)
-from experiments.binary import Refusal
-from invjax import images, naturalness
-from invjax.representations import streams
+from experiments import channel_groups
+from invjax.commands import shared_flags
+from invjax.images import sources
+from invjax.metrics import naturalness
+from invjax.runs import loading, targets, variants
+from invjax.runs.errors import Refusal
+from invjax.runs.lanes import Group, Lane
+from invjax.runs.settings import Settings
+from invjax.runs.targets import Target
+from invjax.sensitivity import channel_split
 from tests import conftest
 from tests.experiments import inputs, outputs
 from tests.experiments.inputs import needs_weights
@@ -77,20 +76,20 @@ def test_the_table_is_of_the_lanes(tmp_path: pathlib.Path):
 @needs_weights
 def test_a_photograph_does_not_split_its_own_channels():
     config = _settings(["alexnet/conv1"])
-    (group,) = session.load_groups(config)
+    (group,) = loading.load_groups(config)
     split = channel_groups.splitter(config, "auto")
     found = {target.name: split(group, target) for target in group.targets}
     assert [variant.name for variant in found["chelsea"]] == ["all", "form", "colour"]
     samples = {
-        name: targets.prepare(images.sample(name), group.phi, config)
-        for name in images.SAMPLES
+        name: targets.prepare(sources.sample(name), group.phi, config)
+        for name in sources.SAMPLES
     }
-    expected = streams.find(
+    expected = channel_split.find(
         group.phi, [image for name, image in samples.items() if name != "chelsea"]
     )
     mask = found["chelsea"][2].keywords["mask"]
     np.testing.assert_array_equal(np.flatnonzero(mask), expected.colour)
-    everything = streams.find(group.phi, list(samples.values()))
+    everything = channel_split.find(group.phi, list(samples.values()))
     mask = found["abstract"][2].keywords["mask"]
     np.testing.assert_array_equal(np.flatnonzero(mask), everything.colour)
     assert split(group, group.targets[0])[1] is found["chelsea"][1]
@@ -104,7 +103,7 @@ def test_dead_groups_are_left_out_and_counted(
     phi = conftest.micro_representation("relu1")
     bias = jnp.asarray([-1e4] * 4 + [0.0] * 4)
     phi.params["conv1"]["bias"] = bias
-    monkeypatch.setattr(session, "load_representation", lambda name, config: phi)
+    monkeypatch.setattr(loading, "load_representation", lambda name, config: phi)
     inputs.write_photographs(tmp_path / "mine")
     with flagsaver.flagsaver(
         workdir=str(tmp_path / "run"),
@@ -137,11 +136,11 @@ def test_dead_groups_are_left_out_and_counted(
 
 def test_nothing_to_invert_is_refused():
     code = np.zeros((2, 2, 6), np.float32)
-    target = targets.Target("x", 1, None, code, (8, 8, 3))
+    target = Target("x", 1, None, code, (8, 8, 3))
     phi = conftest.micro_representation("relu1")
-    group = lanes.Group("micro/relu1", phi, [target], 1.0)
+    group = Group("micro/relu1", phi, [target], 1.0)
     (_, first, _) = channel_groups.halves(group)
-    lane = lanes.Lane(group, target, 0, 0.5, "x/micro_relu1/start_000", first)
+    lane = Lane(group, target, 0, 0.5, "x/micro_relu1/start_000", first)
     with pytest.raises(Refusal, match="nothing to invert"):
         variants.without_dead([lane])
 
@@ -151,9 +150,9 @@ def test_grouped_networks_have_halves():
     assert not channel_groups.is_grouped("alexnet/conv1")
     assert not channel_groups.is_grouped("efficientnet_lite0/block3")
     code = np.ones((2, 2, 6), np.float32)
-    target = targets.Target("x", 1, None, code, (8, 8, 3))
+    target = Target("x", 1, None, code, (8, 8, 3))
     phi = conftest.micro_representation("relu1")
-    group = lanes.Group("caffenet/conv1", phi, [target], 1.0)
+    group = Group("caffenet/conv1", phi, [target], 1.0)
     split = channel_groups.splitter(_settings(["hog"]), "auto")
     whole, first, second = split(group, target)
     assert whole.name == "all" and whole.keywords["mask"].ravel().tolist() == [1] * 6
@@ -174,10 +173,10 @@ def test_grey_representations_have_no_colour_to_split_by(tmp_path: pathlib.Path)
     assert not (tmp_path / "run").exists()
 
 
-def _settings(representations: list[str]) -> settings.Settings:
+def _settings(representations: list[str]) -> Settings:
     with flagsaver.flagsaver(
         workdir="unused",
         images="sample:chelsea,sample:abstract",
         representations=representations,
     ):
-        return settings.from_flags(images="", representations=("x",)).settings
+        return shared_flags.from_flags(images="", representations=("x",)).settings

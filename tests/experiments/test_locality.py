@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import locality as study
-from experiments import settings
-from experiments.binary import Refusal
-from invjax import images, locality
+from experiments import locality
+from invjax.commands import shared_flags
+from invjax.images import pixels, reading
+from invjax.metrics import locality
 from invjax.networks.receptive_fields import ReceptiveField, Window
+from invjax.runs.errors import Refusal
 from tests.experiments import inputs, outputs
 from tests.experiments.inputs import needs_weights
 
@@ -28,7 +29,7 @@ def test_the_table_is_of_the_lanes(tmp_path: pathlib.Path):
         num_steps=12,
         save_arrays=True,
     ):
-        study.main()
+        locality.main()
     records = outputs.records(workdir)
     assert len(records) == 2 * 2 * 2
     rows = outputs.table(workdir)
@@ -45,8 +46,8 @@ def test_the_table_is_of_the_lanes(tmp_path: pathlib.Path):
         field = int(row["field"])
         effective, recovered = [], []
         for image in ("one", "two"):
-            original = images.read(tmp_path / "mine" / f"{image}.png")
-            original = images.centre_crop(original, 224)
+            original = reading.read(tmp_path / "mine" / f"{image}.png")
+            original = pixels.centre_crop(original, 224)
             folder = workdir / "arrays" / image / name.replace("/", "_")
             found = np.stack(
                 [np.load(path)["image"] for path in sorted(folder.iterdir())]
@@ -81,8 +82,10 @@ def test_a_network_stands_for_its_layers_with_places():
     with flagsaver.flagsaver(
         workdir="unused", representations=["alexnet", "vgg16/fc6"]
     ):
-        config = settings.from_flags(images="x", representations=("alexnet",)).settings
-    names = study.expanded(config)
+        config = shared_flags.from_flags(
+            images="x", representations=("alexnet",)
+        ).settings
+    names = locality.expanded(config)
     assert names[0] == "alexnet/conv1" and names[-2:] == ("alexnet/pool5", "vgg16/fc6")
     assert len(names) == 14
 
@@ -101,13 +104,13 @@ def test_what_has_no_patch_is_refused(tmp_path: pathlib.Path, values, word: str)
         values["images"] = str(tmp_path / "mine")
     with flagsaver.flagsaver(workdir=str(tmp_path / "run"), **values):
         with pytest.raises(Refusal, match=word):
-            study.main()
+            locality.main()
     assert not (tmp_path / "run").exists()
 
 
 def test_a_box_lies_inside_its_window():
     image = np.zeros((9, 9, 3), np.float32)
-    framed = study.outlined(image, Window(1, 0, 6, 8), (1.0, 0.5, 0.0))
+    framed = locality.outlined(image, Window(1, 0, 6, 8), (1.0, 0.5, 0.0))
     inside = framed[..., 0] == 1
     assert inside.sum() == 6 * 9 - 2 * 5
     assert not inside[3:5, 2:7].any() and not inside[0].any() and inside[1].all()
@@ -128,6 +131,6 @@ def test_detail_of_a_known_square_is_measured():
     flat = np.full_like(other, 0.5)
     flat[28:68, 28:68] = 0.35 + 0.3 * other[28:68, 28:68]
     field = ReceptiveField(Window(8, 8, 87, 87), Window(8, 8, 87, 87))
-    sides, _ = study.measured(flat[None], original, field)
+    sides, _ = locality.measured(flat[None], original, field)
     assert sides.effective == pytest.approx(window.height, abs=2)
     assert sides.recovered == 0

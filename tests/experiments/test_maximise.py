@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import ascents, maximise, units
-from experiments.binary import Refusal
-from invjax import images, inversion, objective
-from invjax.representations import tracing
+from experiments import ascents, maximise
+from invjax import callables, identity
+from invjax.images import reading
+from invjax.inversion import api, objective
+from invjax.runs.errors import Refusal
+from invjax.sensitivity import neurons
+from invjax.sensitivity.neurons import Peak, Unit
 from tests.conftest import micro_representation
 from tests.experiments import outputs
 from tests.experiments.inputs import needs_weights
@@ -54,7 +57,7 @@ def test_outputs_of_a_run(tmp_path: pathlib.Path, photographs: pathlib.Path):
             workdir / "reconstructions" / f"{path}/start_{record['start']:03d}.png"
         )
         side = record["image_size"]
-        assert images.read(picture).shape == (side, side, 3)
+        assert reading.read(picture).shape == (side, side, 3)
     assert records[0]["activation"] != records[1]["activation"]
     # Blocks of random colour leave conv2 behind what fifteen steps find.
     assert all(record["relative_activation"] > 1 for record in records[4:])
@@ -117,18 +120,18 @@ def test_a_picture_is_as_large_as_a_cell_of_the_mosaic():
     # when rounded, and 17 px, 9 after conv1, have 5 after the pool.
     phi = micro_representation("conv2")
     assert (phi.geometry.receptive_field, phi.geometry.stride) == (17, 4)
-    side = units.image_side(phi)
-    assert tracing.code_shape(phi, (side, side, 3)) == (5, 5, 12)
-    assert tracing.code_shape(phi, (side + 1, side + 1, 3))[0] > 5
-    assert units.image_side(micro_representation("fc3")) == 32
-    assert units.place((5, 5, 12), 7) == (2, 2, 7)
-    assert units.place((10,), 7) == (7,)
+    side = neurons.image_side(phi)
+    assert callables.code_shape(phi, (side, side, 3)) == (5, 5, 12)
+    assert callables.code_shape(phi, (side + 1, side + 1, 3))[0] > 5
+    assert neurons.image_side(micro_representation("fc3")) == 32
+    assert neurons.place((5, 5, 12), 7) == (2, 2, 7)
+    assert neurons.place((10,), 7) == (7,)
 
 
 def test_the_direction_is_the_published_one():
     phi = micro_representation("conv2")
-    side = units.image_side(phi)
-    weights = units.direction(phi, units.Unit("7", 7), side, 4.0)
+    side = neurons.image_side(phi)
+    weights = neurons.direction(phi, Unit("7", 7), side, 4.0)
     assert np.count_nonzero(weights) == 1
     assert weights[2, 2, 7] == pytest.approx(1e4 / 17**2 / 4.0)
 
@@ -140,7 +143,7 @@ def test_peaks_are_where_photographs_excite_a_unit():
         name: generator.uniform(size=(32, 32, 3)).astype(np.float32)
         for name in ("one", "two")
     }
-    found = units.peaks(phi, photographs)
+    found = neurons.peaks(phi, photographs)
     codes = {name: np.asarray(phi(image)) for name, image in photographs.items()}
     for channel, peak in enumerate(found):
         largest = {name: code[..., channel].max() for name, code in codes.items()}
@@ -151,27 +154,27 @@ def test_peaks_are_where_photographs_excite_a_unit():
 
 def test_the_scale_of_a_unit_that_photographs_hardly_excite():
     patch = np.zeros((1, 1, 3), np.float32)
-    found = [units.Peak(value, "one", patch) for value in (0.1, 4.0, -1.0)]
-    assert units.scale(found, 0, has_places=True) == 0.1
-    assert units.scale(found, 0, has_places=False) == 4.0
-    assert units.scale(found, 2, has_places=True) == 4.0
+    found = [Peak(value, "one", patch) for value in (0.1, 4.0, -1.0)]
+    assert neurons.scale(found, 0, has_places=True) == 0.1
+    assert neurons.scale(found, 0, has_places=False) == 4.0
+    assert neurons.scale(found, 2, has_places=True) == 4.0
     with pytest.raises(Refusal, match="--images"):
-        units.scale(found[2:], 0, has_places=True)
+        neurons.scale(found[2:], 0, has_places=True)
 
 
 def test_presets_are_given_the_papers_weights():
     """What `fast` minimises is the paper's objective, but for R_alpha's form."""
     phi = micro_representation("conv1")
     shape = (32, 32, 3)
-    direction = units.direction(phi, units.Unit("7", 7), 32, 4.0)
-    key = inversion.lane_key(0, 1, 0)
+    direction = neurons.direction(phi, Unit("7", 7), 32, 4.0)
+    key = identity.lane_key(0, 1, 0)
     # Grey, so that of R_alpha's two forms one is 27 / 3 of the other.
     grey = np.random.default_rng(0).uniform(-0.2, 0.2, (32, 32, 1)).astype(np.float32)
     image = np.broadcast_to(grey + np.asarray(phi.centre) / 255, shape)
     results = {}
     for preset in ascents.PRESETS:
         # A rate of zero stays where it began.
-        results[preset] = inversion.invert(
+        results[preset] = api.invert(
             key,
             direction,
             phi,

@@ -17,31 +17,30 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import (
-    invariance,
-    lanes,
-    layer_progression,
-    naturalness,
-    printed,
-    targets,
-)
-from experiments.binary import Refusal
-from invjax import agreement, images
-from invjax import naturalness as statistics
-from invjax.networks import conversion, layers, pretrained
+from experiments import invariance, layer_progression, naturalness
+from experiments.reproduction.printed import text
+from invjax.images import reading
+from invjax.metrics import labels, naturalness
+from invjax.metrics.labels import Judge
+from invjax.networks.layers import Conv, Dense, Network, Relu
+from invjax.networks.weights import conversion
+from invjax.networks.weights.pretrained import MissingWeights
 from invjax.representations import cnn
+from invjax.runs import runner, targets
+from invjax.runs.errors import Refusal
+from invjax.runs.targets import Target
 from tests.experiments.inputs import needs_weights
 
 pytestmark = pytest.mark.slow
 
 STUDIES = (layer_progression, invariance, naturalness)
-CLASSIFIER = layers.Network(
+CLASSIFIER = Network(
     name="classifier",
     input_size=32,
     layers=(
-        layers.Conv("conv1", 4, kernel=8, stride=8),
-        layers.Relu("relu1"),
-        layers.Dense("fc2", 1000),
+        Conv("conv1", 4, kernel=8, stride=8),
+        Relu("relu1"),
+        Dense("fc2", 1000),
     ),
 )
 
@@ -50,9 +49,9 @@ CLASSIFIER = layers.Network(
 def _made_up_judge(monkeypatch: pytest.MonkeyPatch):
     """EfficientNet-Lite0 is replaced by random weights; others are not at hand."""
 
-    def load(*, name: str, weights_dir: str | None) -> agreement.Judge:
-        if name != agreement.DEFAULT_JUDGE:
-            raise pretrained.MissingWeights(name)
+    def load(*, name: str, weights_dir: str | None) -> Judge:
+        if name != labels.DEFAULT_JUDGE:
+            raise MissingWeights(name)
         generator = np.random.default_rng(0)
         tensors = {
             name: generator.normal(size=shape).astype(np.float32)
@@ -62,9 +61,9 @@ def _made_up_judge(monkeypatch: pytest.MonkeyPatch):
         phi = cnn.from_network(
             CLASSIFIER, "fc2", params, mean=(128.0,) * 3, std=(60.0,) * 3
         )
-        return agreement.Judge(name, phi)
+        return Judge(name, phi)
 
-    monkeypatch.setattr(agreement, "load", load)
+    monkeypatch.setattr(labels, "load", load)
 
 
 @pytest.fixture
@@ -74,7 +73,7 @@ def photographs(tmp_path: pathlib.Path) -> pathlib.Path:
     for name in ("one", "two", "three"):
         coarse = generator.uniform(size=(8, 8, 3)).astype(np.float32)
         photograph = np.kron(coarse, np.ones((8, 8, 1), np.float32))
-        images.write_png(folder / f"{name}.png", photograph)
+        reading.write_png(folder / f"{name}.png", photograph)
     return folder
 
 
@@ -154,10 +153,10 @@ def test_layers_of_the_progression(tmp_path: pathlib.Path):
     names = layer_progression.representations("alexnet", None)
     assert names[0] == "alexnet/conv1" and names[-1] == "alexnet/pool5"
     assert len(names) == 13
-    assert printed.text("alexnet/pool5", 50.0) == "19.0 ± 4.3"
-    assert printed.text("caffenet/mpool5", 5.0) == "15.5 ± 3.5"
-    assert printed.text("vgg16/pool5", 50.0) is None
-    assert printed.text("alexnet/pool5", 1.0) is None
+    assert text("alexnet/pool5", 50.0) == "19.0 ± 4.3"
+    assert text("caffenet/mpool5", 5.0) == "15.5 ± 3.5"
+    assert text("vgg16/pool5", 50.0) is None
+    assert text("alexnet/pool5", 1.0) is None
     for values, word in (
         ({"layers": ["relu9"]}, "--layers=relu9"),
         ({"layers": ["relu1", "relu1"]}, "repeat"),
@@ -228,7 +227,7 @@ def test_invariance(tmp_path: pathlib.Path, photographs: pathlib.Path):
     assert rows[3]["starts"] == "9" and rows[3]["failed"] == "0 of 9"
     assert float(rows[4]["RMS"]) == pytest.approx(unit, abs=6e-4)
     assert rows[4]["RMS, % of different images'"] == "100"
-    originals = [images.read(photographs / f"{name}.png") for name in names]
+    originals = [reading.read(photographs / f"{name}.png") for name in names]
     assert float(rows[5]["RMS"]) == pytest.approx(mean_distance(originals), abs=6e-4)
     assert _picture(workdir / "figure.png")
     with pytest.raises(Refusal, match="--num_starts"):
@@ -250,9 +249,9 @@ def test_naturalness(tmp_path: pathlib.Path, photographs: pathlib.Path):
         *("none", "0.5", "5", "50", "different photographs")
     ]
     names = ("one", "three", "two")
-    originals = {name: images.read(photographs / f"{name}.png") for name in names}
+    originals = {name: reading.read(photographs / f"{name}.png") for name in names}
     pairs = itertools.combinations(originals.values(), 2)
-    chance = [statistics.naturalness(*pair) for pair in pairs]
+    chance = [naturalness.naturalness(*pair) for pair in pairs]
     assert rows[4]["naturalness"] == _spread(chance, 3)
     for row in rows[:4]:
         weight = 0.0 if row["lambda_V"] == "none" else float(row["lambda_V"])
@@ -274,8 +273,8 @@ def test_naturalness(tmp_path: pathlib.Path, photographs: pathlib.Path):
             assert record["energy"] == pytest.approx(record["data_term"], rel=1e-6)
         name = f"start_000_tv_{record['tv_weight']:g}.png"
         folder = workdir / "reconstructions" / record["image"] / "alexnet_conv1"
-        picture = images.read(folder / name)
-        score = statistics.naturalness(picture, originals[record["image"]])
+        picture = reading.read(folder / name)
+        score = naturalness.naturalness(picture, originals[record["image"]])
         # The picture on disk is rounded to 8 bit.
         assert record["naturalness"] == pytest.approx(score, abs=5e-3)
     assert _picture(workdir / "figure.png")
@@ -316,7 +315,7 @@ def test_codes_of_zero_are_left_out_and_counted(
 ):
     whole = targets.from_images
 
-    def without_two(*given: Any) -> list[targets.Target]:
+    def without_two(*given: Any) -> list[Target]:
         return [
             target._replace(code=0 * target.code) if target.name == "two" else target
             for target in whole(*given)
@@ -357,7 +356,7 @@ def test_an_interrupted_study_tabulates_what_it_has(
     photographs: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    whole, calls = lanes.invert, []
+    whole, calls = runner.invert, []
 
     def interrupted(chunk, settings, judge):
         calls.append(chunk)
@@ -365,7 +364,7 @@ def test_an_interrupted_study_tabulates_what_it_has(
             raise KeyboardInterrupt
         return whole(chunk, settings, judge)
 
-    monkeypatch.setattr(lanes, "invert", interrupted)
+    monkeypatch.setattr(runner, "invert", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _run(
             layer_progression,

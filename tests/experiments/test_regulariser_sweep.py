@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import regulariser_sweep, session
-from experiments.binary import Refusal
-from invjax import naturalness
-from invjax.objective import SIGMA
-from invjax.representations import shallow
+from experiments import regulariser_sweep
+from invjax.inversion.objective import SIGMA
+from invjax.metrics import naturalness
+from invjax.representations import paper
+from invjax.runs import loading
+from invjax.runs.errors import Refusal
 from tests import conftest
 from tests.experiments import inputs, outputs
 
@@ -24,7 +25,7 @@ def _micro(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name, config):
         return conftest.micro_representation(name.partition("/")[2])
 
-    monkeypatch.setattr(session, "load_representation", load)
+    monkeypatch.setattr(loading, "load_representation", load)
 
 
 def test_the_table_is_of_the_lanes(tmp_path: pathlib.Path):
@@ -112,7 +113,7 @@ def test_jitter_is_of_networks_with_a_large_stride():
     assert found == [
         {"beta": beta, "jitter": jitter} for beta in (1.0, 2.0) for jitter in (1, 8)
     ]
-    hog = regulariser_sweep.grid(shallow.SHALLOW["hog"], [2.0])
+    hog = regulariser_sweep.grid(paper.SHALLOW["hog"], [2.0])
     assert [variant.keywords["jitter"] for variant in hog] == [1]
 
 

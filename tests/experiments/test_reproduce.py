@@ -9,8 +9,11 @@ import pytest
 from absl.testing import flagsaver
 from PIL import Image
 
-from experiments import printed, reproduce, trends
-from experiments.binary import Refusal
+from experiments import reproduce
+from experiments.reproduce import Study
+from experiments.reproduction import claims, printed
+from experiments.reproduction.claims import Verdict
+from invjax.runs.errors import Refusal
 
 # A study as reproduce sees it: flags in, files out; and it counts its runs.
 _TINY = """
@@ -68,10 +71,8 @@ def tiny(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pat
     ):
         text = _TINY.format(name=name, records=records)
         (modules / f"tiny_{name}.py").write_text(text)
-        studies.append(
-            reproduce.Study(name, f"About {name}", (), 1, module=f"tiny_{name}")
-        )
-    studies.append(reproduce.Study("absent", "About nothing", (), 1))
+        studies.append(Study(name, f"About {name}", (), 1, module=f"tiny_{name}"))
+    studies.append(Study("absent", "About nothing", (), 1))
     monkeypatch.setattr(reproduce, "STUDIES", tuple(studies))
     monkeypatch.syspath_prepend(str(modules))
     monkeypatch.setenv("PYTHONPATH", str(modules))
@@ -180,7 +181,7 @@ def test_flags_of_inversion_are_refused(tiny: pathlib.Path):
 
 def test_every_claim_has_a_test_and_a_study():
     content = printed.load()
-    assert {claim.id for claim in content.claims} == set(trends.TESTS)
+    assert {claim.id for claim in content.claims} == set(claims.TESTS)
     names = {study.name for study in reproduce.STUDIES}
     assert {claim.study for claim in content.claims} <= names
     assert {table.study for table in content.tables} <= names
@@ -197,26 +198,26 @@ def test_names_of_the_papers_layers():
 
 
 def test_the_weight_that_presets_take():
-    assert trends.chosen_weight("alexnet/relu1") == 0.5
-    assert trends.chosen_weight("alexnet/relu3") == 5
-    assert trends.chosen_weight("efficientnet_lite0/logits") == 50
-    assert trends.chosen_weight("hog") == 0.5
-    assert trends.chosen_weight("mine/relu1") is None
+    assert claims.chosen_weight("alexnet/relu1") == 0.5
+    assert claims.chosen_weight("alexnet/relu3") == 5
+    assert claims.chosen_weight("efficientnet_lite0/logits") == 50
+    assert claims.chosen_weight("hog") == 0.5
+    assert claims.chosen_weight("mine/relu1") is None
 
 
 def test_rank_correlation():
-    assert trends.spearman([1, 2, 3], [10, 20, 100]) == pytest.approx(1)
-    assert trends.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+    assert claims.spearman([1, 2, 3], [10, 20, 100]) == pytest.approx(1)
+    assert claims.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
     # By hand, with a tie: ranks 1 2 3 4 and 1.5 1.5 3 4.
     expected = np.corrcoef([1, 2, 3, 4], [1.5, 1.5, 3, 4])[0, 1]
-    assert trends.spearman([1, 2, 3, 4], [5, 5, 6, 7]) == pytest.approx(expected)
-    assert np.isnan(trends.spearman([1, 2], [1, 2]))
-    assert np.isnan(trends.spearman([1, 2, 3], [5, 5, 5]))
+    assert claims.spearman([1, 2, 3, 4], [5, 5, 6, 7]) == pytest.approx(expected)
+    assert np.isnan(claims.spearman([1, 2], [1, 2]))
+    assert np.isnan(claims.spearman([1, 2, 3], [5, 5, 5]))
 
 
-def _by_claim(claim: str, records: list[dict] | None) -> trends.Verdict:
+def _by_claim(claim: str, records: list[dict] | None) -> Verdict:
     (found,) = (one for one in printed.load().claims if one.id == claim)
-    return trends.judge(found, records)
+    return claims.judge(found, records)
 
 
 def _shallow(hog: float, hogb: float, dsift: float) -> list[dict]:

@@ -8,7 +8,7 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import benchmark, shallow_table
-from experiments.binary import Refusal
+from invjax.runs.errors import Refusal
 
 pytest.importorskip("skimage", reason="the pretrained extra has the photographs")
 

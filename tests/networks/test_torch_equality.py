@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from invjax.networks import NETWORKS, modules, torch_layouts
+from invjax.networks import NETWORKS, modules
+from invjax.networks.weights import torch_layouts
 from tests.networks.comparison import max_relative_difference
 
 torch_reference = pytest.importorskip(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invjax import images
+from invjax.images.pixels import ImageError
 from invjax.report import contact_sheet
 from invjax.report.contact_sheet import Cell, Row
 
@@ -161,5 +161,5 @@ def test_refusals():
         contact_sheet.contact_sheet([])
     with pytest.raises(ValueError, match="too small"):
         contact_sheet.contact_sheet([Row("", [])], cell_size=3)
-    with pytest.raises(images.ImageError, match="not a number"):
+    with pytest.raises(ImageError, match="not a number"):
         contact_sheet.contact_sheet([Row("", [Cell(flat(RED) * np.nan, "")])])

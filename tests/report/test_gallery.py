@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from invjax import images
+from invjax.images import reading
 from invjax.report import gallery
 from invjax.report.gallery import GalleryImage, Lane
 
@@ -100,7 +100,7 @@ def write(workdir, listed, lanes, *, title="A run", command="python -m x --a=1")
     paths = [image.original for image in listed] + [lane.picture for lane in lanes]
     for path in paths:
         if path is not None:
-            images.write_png(workdir / path, picture)
+            reading.write_png(workdir / path, picture)
     gallery.write_gallery(
         workdir, title=title, command=command, images=listed, lanes=lanes
     )

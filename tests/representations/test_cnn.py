@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import invjax
-from invjax.networks import NETWORKS, pretrained
-from invjax.representations import cnn, tracing
+from invjax import callables
+from invjax.networks import NETWORKS
+from invjax.networks.weights import pretrained
+from invjax.representations.cnn import CnnRepresentation
 from tests.conftest import MICRO, micro_representation
 
 LAYERS = MICRO.layer_names
@@ -34,7 +36,7 @@ def test_jit_and_vmap_change_rounding_only(layer, image):
     loop = jnp.stack([phi(one) for one in images])
     np.testing.assert_allclose(jax.vmap(phi)(images), loop, atol=1e-5)
     np.testing.assert_allclose(jax.jit(phi)(image), loop[0], atol=1e-5)
-    np.testing.assert_allclose(tracing.encode(phi, image), loop[0], atol=1e-5)
+    np.testing.assert_allclose(callables.encode(phi, image), loop[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -49,7 +51,7 @@ def test_gradient_agrees_with_differences(image):
     phi = micro_representation("fc3")
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), phi)
-        wide = cnn.CnnRepresentation(**{**_fields(wide), "compute_dtype": "float64"})
+        wide = CnnRepresentation(**{**_fields(wide), "compute_dtype": "float64"})
         point = jnp.asarray(image, jnp.float64)
         direction = jnp.asarray(np.random.default_rng(0).normal(size=point.shape))
 
@@ -66,7 +68,7 @@ def test_gradient_agrees_with_differences(image):
 
 def test_bfloat16_is_coarser_and_returns_float32(image):
     phi = micro_representation("relu2")
-    coarse = cnn.CnnRepresentation(**{**_fields(phi), "compute_dtype": "bfloat16"})
+    coarse = CnnRepresentation(**{**_fields(phi), "compute_dtype": "bfloat16"})
     fine_code, coarse_code = phi(image), coarse(image)
     assert coarse_code.dtype == jnp.float32
     error = jnp.linalg.norm(fine_code - coarse_code) / jnp.linalg.norm(fine_code)
@@ -129,9 +131,9 @@ def test_arguments_trace_arrays_and_keep_the_rest():
     image = jnp.ones((2, 2, 1))
     for factor in (1.0, 2.0, 3.0):
         phi = jax.tree_util.Partial(scaled, jnp.float32(factor), power=2)
-        np.testing.assert_array_equal(tracing.encode(phi, image), factor * image)
+        np.testing.assert_array_equal(callables.encode(phi, image), factor * image)
     assert len(traces) == 1
-    assert tracing.code_shape(phi, (2, 2, 1)) == (2, 2, 1)
+    assert callables.code_shape(phi, (2, 2, 1)) == (2, 2, 1)
     assert len(traces) == 1
 
 
@@ -143,12 +145,12 @@ def test_a_callable_that_cannot_be_hashed_is_refused():
             return image
 
     with pytest.raises(TypeError, match="hashable"):
-        tracing.encode(Unhashable(), jnp.ones((2, 2, 1)))
+        callables.encode(Unhashable(), jnp.ones((2, 2, 1)))
     phi = functools.partial(lambda factor, image: factor * image, 2.0)
     np.testing.assert_array_equal(
-        tracing.encode(phi, jnp.ones((2, 2, 1))), np.full((2, 2, 1), 2.0)
+        callables.encode(phi, jnp.ones((2, 2, 1))), np.full((2, 2, 1), 2.0)
     )
 
 
-def _fields(phi: cnn.CnnRepresentation) -> dict:
+def _fields(phi: CnnRepresentation) -> dict:
     return {name: getattr(phi, name) for name in phi.__dataclass_fields__}

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from invjax.representations import dsift
+from invjax.representations.dsift import DsiftConfig
 from tests.data import make_vlfeat_goldens
 
 GOLDENS = np.load(make_vlfeat_goldens.HERE / "vlfeat_dsift.npz")
 META = json.loads(str(GOLDENS["meta_json"]))
 KINDS = [
-    dsift.DsiftConfig(bin_size=(3, 4), step=(4, 5), window=window)
+    DsiftConfig(bin_size=(3, 4), step=(4, 5), window=window)
     for window in ("gaussian", "flat")
 ]
 jitted = jax.jit(dsift.dsift_frames, static_argnames="config")
@@ -25,12 +26,12 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
 
 
-def config_of(case) -> dsift.DsiftConfig:
+def config_of(case) -> DsiftConfig:
     keywords: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in case["config"].items()
     }
-    return dsift.DsiftConfig(**keywords)
+    return DsiftConfig(**keywords)
 
 
 @pytest.mark.parametrize("name", META)
@@ -123,7 +124,7 @@ def test_one_trace_for_equal_configurations():
     def trace(image):
         nonlocal count
         count += 1
-        return dsift.dsift(image, config=dsift.DsiftConfig(step=(4, 4)))
+        return dsift.dsift(image, config=DsiftConfig(step=(4, 4)))
 
     for seed in range(3):
         trace(noise(24, 24, seed=seed))
@@ -138,7 +139,7 @@ def test_one_trace_for_equal_configurations():
 def test_configuration_is_checked(field, value):
     # Types are the type checker's in this suite, ValueError's outside it.
     with pytest.raises((ValueError, TypeError), match=field):
-        dsift.DsiftConfig(**{field: value})
+        DsiftConfig(**{field: value})
 
 
 @pytest.mark.parametrize("shape", [(15, 30), (30, 15), (1, 30), (30, 30, 3)])
@@ -149,4 +150,4 @@ def test_unfit_images_are_refused(shape):
 
 def test_bounds_outside_the_image_are_refused():
     with pytest.raises(ValueError, match="bounds"):
-        dsift.dsift(noise(30, 30), config=dsift.DsiftConfig(bounds=(0, 0, 30, 29)))
+        dsift.dsift(noise(30, 30), config=DsiftConfig(bounds=(0, 0, 30, 29)))

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from invjax.representations import hog
+from invjax.representations.hog import HogConfig
 from tests.data import make_vlfeat_goldens
 
 GOLDENS = np.load(make_vlfeat_goldens.HERE / "vlfeat_hog.npz")
 META = json.loads(str(GOLDENS["meta_json"]))
 KINDS = [
-    hog.HogConfig(variant="uoctti", assignment="hard", cell_size=6, num_orientations=4),
-    hog.HogConfig(
+    HogConfig(variant="uoctti", assignment="hard", cell_size=6, num_orientations=4),
+    HogConfig(
         variant="dalal_triggs", assignment="bilinear", cell_size=6, num_orientations=4
     ),
 ]
@@ -50,7 +51,7 @@ def assert_like_vlfeat(code, expected, assignment):
 @pytest.mark.parametrize("name", META)
 def test_vlfeat_jitted(name):
     case = META[name]
-    config = hog.HogConfig(**case["config"])
+    config = HogConfig(**case["config"])
     code = jitted(GOLDENS[case["image"]], config=config)
     assert code.shape == GOLDENS[name].shape
     assert_like_vlfeat(code, GOLDENS[name], config.assignment)
@@ -59,8 +60,8 @@ def test_vlfeat_jitted(name):
 def test_eager_is_vlfeat_and_jit():
     """Colour in [0, 1]: ties between channels, which unequal rounding would break."""
     for name, case in META.items():
-        config = hog.HogConfig(**case["config"])
-        if case["image"] == "image_rgb01" and config == hog.HogConfig():
+        config = HogConfig(**case["config"])
+        if case["image"] == "image_rgb01" and config == HogConfig():
             code = hog.hog(GOLDENS[case["image"]], config=config)
             assert_like_vlfeat(code, GOLDENS[name], config.assignment)
             compiled = jitted(GOLDENS[case["image"]], config=config)
@@ -134,12 +135,12 @@ def test_one_trace_for_equal_configurations():
     def trace(image):
         nonlocal count
         count += 1
-        return hog.hog(image, config=hog.HogConfig(cell_size=5))
+        return hog.hog(image, config=HogConfig(cell_size=5))
 
     for seed in range(3):
         trace(noise(20, 20, seed=seed))
     assert count == 1
-    assert hash(hog.HogConfig(cell_size=5)) == hash(hog.HogConfig(cell_size=5))
+    assert hash(HogConfig(cell_size=5)) == hash(HogConfig(cell_size=5))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_one_trace_for_equal_configurations():
 )
 def test_configuration_is_checked(field, value):
     with pytest.raises(ValueError, match=field):
-        hog.HogConfig(**{field: value})
+        HogConfig(**{field: value})
 
 
 @pytest.mark.parametrize("shape", [(3, 30), (30, 2), (20, 20, 2), (1, 20, 20, 3)])

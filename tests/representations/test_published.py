@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from invjax.representations import hog, published
+from invjax.representations import hog, paper
+from invjax.representations.hog import HogConfig
 
 FUNCTIONS = {
-    "hog": lambda image: published.published_hog(image, assignment="hard"),
-    "hogb": lambda image: published.published_hog(image, assignment="bilinear"),
-    "dsift": published.published_dsift,
+    "hog": lambda image: paper.published_hog(image, assignment="hard"),
+    "hogb": lambda image: paper.published_hog(image, assignment="bilinear"),
+    "dsift": paper.published_dsift,
 }
 
 
@@ -92,7 +93,7 @@ def test_hog_is_the_papers(assignment, shape, cell_size):
     image = noise(*shape)
     expected = literal_hog(image, assignment, cell_size)
     options = {"assignment": assignment, "cell_size": cell_size}
-    code = jax.jit(lambda x: published.published_hog(x, **options))(image)
+    code = jax.jit(lambda x: paper.published_hog(x, **options))(image)
     np.testing.assert_allclose(code, expected, atol=2e-6)
 
 
@@ -100,7 +101,7 @@ def test_hog_is_the_papers(assignment, shape, cell_size):
 def test_dsift_is_the_papers(shape, bin_size):
     image = noise(*shape)
     expected = literal_dsift(image, bin_size)
-    code = jax.jit(lambda x: published.published_dsift(x, bin_size=bin_size))(image)
+    code = jax.jit(lambda x: paper.published_dsift(x, bin_size=bin_size))(image)
     np.testing.assert_allclose(code, expected, atol=2e-6)
 
 
@@ -117,7 +118,7 @@ def test_shapes_of_the_paper():
 )
 def test_hog_agrees_with_vlfeat_away_from_the_rim(assignment, tolerance):
     image = noise(64, 72)
-    config = hog.HogConfig(assignment=assignment)
+    config = HogConfig(assignment=assignment)
     code = jax.jit(FUNCTIONS["hog" if assignment == "hard" else "hogb"])(image)
     reference = jax.jit(hog.hog, static_argnames="config")(255 * image, config=config)
     reference = reference[..., :27]
@@ -188,10 +189,10 @@ def test_directional_derivative(name):
 
 def test_unfit_arguments_are_refused():
     with pytest.raises(ValueError, match="at least 16"):
-        published.published_hog(noise(15, 40), assignment="hard")
+        paper.published_hog(noise(15, 40), assignment="hard")
     with pytest.raises(ValueError, match="even"):
-        published.published_hog(noise(40, 40), assignment="hard", cell_size=7)
+        paper.published_hog(noise(40, 40), assignment="hard", cell_size=7)
     with pytest.raises(ValueError, match="at least 27"):
-        published.published_dsift(noise(26, 40))
+        paper.published_dsift(noise(26, 40))
     with pytest.raises(ValueError, match="bin_size"):
-        published.published_dsift(noise(26, 40), bin_size=0)
+        paper.published_dsift(noise(26, 40), bin_size=0)

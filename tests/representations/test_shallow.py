@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import invjax
-from invjax.representations import tracing
-from invjax.representations.shallow import SHALLOW
+from invjax import callables
+from invjax.representations.paper import SHALLOW
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def image():
 def test_the_list_knows_their_geometry(name: str):
     rows = {row.name: row for row in invjax.list_representations()}
     phi = invjax.representation(name)
-    assert rows[name].code_shape == tracing.code_shape(phi, (224, 224, 1))
+    assert rows[name].code_shape == callables.code_shape(phi, (224, 224, 1))
     assert rows[name].available
 
 
@@ -44,9 +44,9 @@ def test_a_unit_sees_its_receptive_field(name: str, image):
 def test_the_smallest_image_of_a_code(name: str, shape: tuple[int, int]):
     phi = SHALLOW[name]
     height, width, channels = phi.smallest_image((*shape, 1))
-    assert tracing.code_shape(phi, (height, width, channels))[:2] == shape
+    assert callables.code_shape(phi, (height, width, channels))[:2] == shape
     for smaller in ((height - 1, width, 1), (height, width - 1, 1)):
-        assert tracing.code_shape(phi, smaller)[:2] != shape
+        assert callables.code_shape(phi, smaller)[:2] != shape
 
 
 def test_they_are_arguments_of_compiled_functions(image):

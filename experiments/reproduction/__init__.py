@@ -1,0 +1,1 @@
+"""DOC: to be written."""

@@ -1,1 +1,0 @@
-"""What `experiments.sample` draws, measures and shows."""

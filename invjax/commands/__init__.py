@@ -1,0 +1,1 @@
+"""What a person types: flags, exit codes, and the mains of the binaries."""

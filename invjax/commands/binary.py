@@ -1,0 +1,57 @@
+"""How every binary starts and ends: shared flags, exit codes, one line for bad input.
+
+0 done; 1 what was asked for cannot be had; 2 the command line cannot be parsed; 130
+Ctrl-C.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+from invjax.runs import errors
+
+WEIGHTS_DIR = flags.DEFINE_string(
+    "weights_dir",
+    None,
+    "Folder of converted weights (default: INVJAX_WEIGHTS, weights/ of the checkout, "
+    "or the user's cache).",
+)
+LIST = flags.DEFINE_bool("list", False, "Show what there is, and stop.")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the command line and runs `main`, with the exit codes above."""
+
+    def guarded(argv: list[str]) -> None:
+        if not flags.FLAGS["verbosity"].present:
+            # Orbax tells every step of a restore at INFO, absl's default here.
+            logging.set_verbosity(logging.WARNING)
+        if argv[1:]:
+            _leave(2, f"unexpected argument {argv[1]!r}; settings are --flag=value")
+        try:
+            main()
+        except errors.EXPECTED as error:
+            _leave(1, str(error))
+        except BrokenPipeError:
+            # `--list | head`: nobody reads on, and the exit must not write either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except KeyboardInterrupt:
+            _leave(130, "interrupted")
+
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _leave(2, " ".join(str(error).split()))
+
+
+def _leave(code: int, message: str) -> NoReturn:
+    print(f"{sys.argv[0].rpartition('/')[2]}: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,216 @@
+"""Samples the set of images that have a code, and measures how wide it is.
+
+    python -m experiments.sample --workdir=runs/set --num_samples=16 --num_steps=200
+
+draws 16 inversions of each of two sample photographs from AlexNet's relu1, relu3 and
+pool5: about six minutes on two cores.
+
+--method is one of:
+
+    starts      inversions from independent noise; each is the same alone and in any
+                batch (on CPU to the bit), as those of experiments.invert
+    repulsion   inversions that keep apart while they are sought, in sets of --set_size
+    mala, hmc   Markov chains from such inversions, at the --temperature given or at the
+                one where the mean feature error is --target_error
+
+Depths compare only at equal feature error: an image may be far from another because its
+code is. Every sample's error is in metrics.jsonl, and the table has a row for all
+samples, errors as they came. With --target_error it has a second row, of the samples
+whose relative error is within --error_band (a share) of the target. Chains are sought
+there; for the other methods errors follow lambda_V, so give a list of --tv_weight, and
+each code's samples are of the lambda that has most of them in the band. Rows of no
+sample say that none is there: a regularised inversion has a least error, which shallow
+layers have far below what deep ones reach.
+
+Ratios are to the mean distance between the photographs of the run. The effective rank
+and the shares of components are of the samples drawn, so that of s samples is below s:
+compare equal numbers. What EfficientNet-Lite0 calls the samples is asked where its
+weights are at hand. --geometry also looks at the representation at the original and at
+a sample, and at its designed invariances; that takes as long as some inversions.
+
+Images of a set are held in memory while it is measured: 0.6 MB each at 224 px, and
+about three times that at the most.
+
+Writes below --workdir: config.json, metrics.jsonl (a line per sample), sets.jsonl (a
+line per image, representation, lambda and selection), samples/<image>/<representation>/
+start_000.png, maps/<image>/<representation>/{mean,deviation,component_1,...}.png,
+table.csv, table.md and figure.png; with --geometry also geometry and invariances, as
+.jsonl, .csv and .md.
+"""
+
+import dataclasses
+
+import numpy as np
+from absl import flags
+
+from experiments import studies
+from invjax.commands import binary, shared_flags
+from invjax.runs import lanes, loading, runner
+from invjax.runs.errors import Refusal
+from invjax.runs.folder import RunFolder
+from invjax.runs.sets import measures, methods
+from invjax.runs.sets.options import CHAINS, METHODS, Options
+from invjax.runs.sets.study import Study
+from invjax.runs.settings import Request, Settings
+
+_IMAGES = "sample:chelsea,sample:coffee"
+_REPRESENTATIONS = ("alexnet/relu1", "alexnet/relu3", "alexnet/pool5")
+
+_METHOD = flags.DEFINE_enum("method", "starts", METHODS, "How samples are drawn.")
+_NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples",
+    16,
+    "Samples of each code and lambda; of chains, rounded up to as many for each.",
+    lower_bound=2,
+)
+_NUM_PAIRS = flags.DEFINE_integer(
+    "num_pairs",
+    200,
+    "Most pairs of samples whose distance is measured, drawn at random without "
+    "replacement.",
+    lower_bound=1,
+)
+_TARGET_ERROR = flags.DEFINE_float(
+    "target_error", None, "Relative error at which depths are compared; see above."
+)
+_ERROR_BAND = flags.DEFINE_float(
+    "error_band", 0.1, "Share of the target error that a sample may be off it."
+)
+_TEMPERATURE = flags.DEFINE_float("temperature", None, "Of chains.")
+_NUM_CHAINS = flags.DEFINE_integer(
+    "num_chains", 4, "Chains per code, each from an inversion.", lower_bound=1
+)
+_NUM_WARMUP = flags.DEFINE_integer(
+    "num_warmup", 1000, "Steps of a chain before its first sample.", lower_bound=40
+)
+_THIN = flags.DEFINE_integer("thin", 10, "Steps per sample of a chain.", lower_bound=1)
+_NUM_LEAPS = flags.DEFINE_integer(
+    "num_leaps", 8, "Gradients per step of hmc.", lower_bound=1
+)
+_SET_SIZE = flags.DEFINE_integer(
+    "set_size", 8, "Most images that are kept apart from each other.", lower_bound=3
+)
+_REPULSION = flags.DEFINE_float(
+    "repulsion", 0.03, "Weight that keeps images apart, in units of the energy."
+)
+_GEOMETRY = flags.DEFINE_bool(
+    "geometry", False, "Also look at the representation itself."
+)
+
+_MEANT_FOR = {
+    "temperature": CHAINS,
+    "num_chains": CHAINS,
+    "num_warmup": CHAINS,
+    "thin": CHAINS,
+    "num_leaps": ("hmc",),
+    "set_size": ("repulsion",),
+    "repulsion": ("repulsion",),
+}
+
+
+def main() -> None:
+    request = shared_flags.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
+    options = options_from_flags(request.settings)
+    config = dataclasses.replace(request.settings, num_starts=options.num_inversions)
+    request = dataclasses.replace(request, settings=config)
+    if request.dry_run:
+        print_estimates(config, options)
+    else:
+        run(request, options)
+
+
+def options_from_flags(config: Settings) -> Options:
+    """The flags of this binary, checked.
+
+    Raises:
+      Refusal: a flag is out of range, means nothing for the method, or is missing.
+    """
+    method = _METHOD.value
+    if flags.FLAGS["num_starts"].present:
+        raise Refusal("--num_starts: here it is --num_samples")
+    for name, meant in _MEANT_FOR.items():
+        if flags.FLAGS[name].present and method not in meant:
+            raise Refusal(
+                f"--{name} means nothing with --method={method}; it is of "
+                f"{', '.join(meant)}"
+            )
+    for flag in (_TARGET_ERROR, _ERROR_BAND, _TEMPERATURE):
+        if flag.value is not None and not 0 < flag.value < np.inf:
+            raise Refusal(f"--{flag.name}={flag.value}: a number above 0 is accepted")
+    if not 0 <= _REPULSION.value < np.inf:
+        raise Refusal(f"--repulsion={_REPULSION.value}: a number from 0 up is accepted")
+    if method in CHAINS and (_TARGET_ERROR.value is None) == (
+        _TEMPERATURE.value is None
+    ):
+        raise Refusal(
+            f"--method={method} takes either --target_error, for which its temperature "
+            "is sought, or --temperature, and not both"
+        )
+    if method == "repulsion":
+        if config.preset == "ijcv2016":
+            raise Refusal(
+                "--method=repulsion: presets other than ijcv2016 are accepted"
+            )
+        for name in ("tolerance", "dead_relu"):
+            if getattr(config, name) is not None:
+                raise Refusal(f"--{name} means nothing with --method=repulsion")
+    options = Options(
+        method=method,
+        num_samples=_NUM_SAMPLES.value,
+        num_pairs=_NUM_PAIRS.value,
+        target_error=_TARGET_ERROR.value,
+        error_band=_ERROR_BAND.value,
+        temperature=_TEMPERATURE.value,
+        num_chains=_NUM_CHAINS.value,
+        num_warmup=_NUM_WARMUP.value,
+        thin=_THIN.value,
+        num_leaps=_NUM_LEAPS.value if method == "hmc" else 1,
+        set_size=_SET_SIZE.value,
+        repulsion=_REPULSION.value,
+        geometry=_GEOMETRY.value,
+    )
+    return options.in_short() if config.smoke else options
+
+
+def print_estimates(config: Settings, options: Options) -> None:
+    """Lanes and predicted time; a chain's step counts as its gradients."""
+    runner.print_estimates(config)
+    if options.method in CHAINS:
+        steps = options.num_warmup + options.num_draws * options.thin
+        print("and the chains, whose steps cost about the same:")
+        runner.print_estimates(
+            dataclasses.replace(config, num_steps=steps * options.num_leaps)
+        )
+
+
+def run(request: Request, options: Options) -> None:
+    """Draws, measures and writes everything asked for.
+
+    Raises:
+      binary.Refusal and the package's own errors: bad input; nothing was written.
+      KeyboardInterrupt: after what was finished has been written.
+    """
+    config = request.settings
+    # Of many photographs some may have nothing that a layer responds to.
+    load = loading.load_groups if config.code else studies.load_groups
+    groups = load(config)
+    judge = loading.load_judge(groups, config)
+    labels = measures.load_labels(config)
+    planned = lanes.plan(groups, config)
+    assert request.workdir is not None
+    folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
+    folder.write_config(config.as_json() | options.as_json(), loading.weights(groups))
+    print(f"inversions: {len(planned)}", flush=True)
+    study = Study(folder, config, options, judge, labels)
+    try:
+        for found in methods.draw(planned, config, options, folder, judge):
+            study.add(found)
+    finally:
+        # Also after Ctrl-C: what was finished is shown and kept.
+        study.finish()
+    print((folder.path / "table.md").read_text())
+    print(f"look at {folder.path}/figure.png")
+
+
+if __name__ == "__main__":
+    binary.run(main)

@@ -1,0 +1,214 @@
+"""--layers, for the binaries that have it: absl refuses a flag defined twice."""
+# FOLDED from experiments/settings.py:
+# """The flags that inverting binaries share, and the frozen record they become.
+#
+# Defined once: absl refuses the same flag in two modules of one process.
+# """
+
+import math
+
+import jax.numpy as jnp
+from absl import flags
+
+from invjax.commands.binary import WEIGHTS_DIR
+from invjax.inversion import presets, request
+from invjax.runs.errors import Refusal
+from invjax.runs.settings import Request, Settings
+
+LAYERS = flags.DEFINE_list(
+    "layers",
+    None,
+    "Comma-separated layers: names of layers of --network, or NETWORK/LAYER in "
+    "benchmarks (default: all at hand, or by case and backend).",
+)
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder for the results; made if missing."
+)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the run.", lower_bound=0, upper_bound=2**32 - 1
+)
+_IMAGES = flags.DEFINE_string(
+    "images",
+    None,
+    "Comma-separated files, globs, folders and sample:NAME (default: samples).",
+)
+_CODE = flags.DEFINE_string(
+    "code",
+    None,
+    "Invert recorded codes instead of images: a .npy file for one representation, or "
+    "an .npz with an array for each (named as the representation, / or _).",
+)
+_REPRESENTATIONS = flags.DEFINE_list(
+    "representations",
+    None,
+    "Comma-separated representations, NETWORK/LAYER, hog, hogb, dsift or dsift8.",
+)
+_PRESET = flags.DEFINE_enum(
+    "preset",
+    None,
+    list(presets.PRESETS),
+    "Method and its settings: cvpr2015 and ijcv2016 are the papers', adam a reference "
+    "(default: fast; of maximisation and caricature: ijcv2016).",
+)
+_NUM_STEPS = flags.DEFINE_integer(
+    "num_steps", None, "Steps (default: the preset's).", lower_bound=1
+)
+_NUM_STARTS = flags.DEFINE_integer(
+    "num_starts",
+    None,
+    "Random starts per code (default: 1, or a study's).",
+    lower_bound=1,
+)
+_TV_WEIGHT = flags.DEFINE_list(
+    "tv_weight", None, "lambda_V, or several (default: the preset's, by depth)."
+)
+_ALPHA_WEIGHT = flags.DEFINE_float(
+    "alpha_weight", None, "lambda_alpha (default: the preset's).", lower_bound=0
+)
+_TOLERANCE = flags.DEFINE_float(
+    "tolerance",
+    None,
+    "End a lane once 25 steps have lowered what it minimises by less than this share "
+    "of it (default: never; the presets' methods have no such rule).",
+    lower_bound=0,
+)
+_DEAD_RELU = flags.DEFINE_enum(
+    "dead_relu",
+    None,
+    list(request.DEAD_RELU),
+    "Where noise has switched off every ReLU below the code: draw it anew, or lead it "
+    "out with a leaky derivative. Both bias the starts (default: neither).",
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Pixels: side of the square for networks, short side for shallow representations "
+    "(default: the network's own, the image's own).",
+    lower_bound=1,
+)
+_RESIZE = flags.DEFINE_enum(
+    "resize", "crop", ["crop", "stretch"], "How images become square for networks."
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size",
+    16,
+    "Lanes side by side: of a compiled call on GPU and TPU; on CPU in threads, no more "
+    "than there are cores.",
+    lower_bound=1,
+)
+_COMPUTE_DTYPE = flags.DEFINE_enum(
+    "compute_dtype",
+    "float32",
+    ["float32", "bfloat16"],
+    "Of a network's arithmetic in the descent; targets and errors are of float32.",
+)
+_SAVE_ARRAYS = flags.DEFINE_bool(
+    "save_arrays", False, "Also write unclipped images and their codes as .npz."
+)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print lanes, predicted time and memory, and stop."
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the run in --workdir.")
+_SMOKE = flags.DEFINE_bool("smoke", False, "Two lanes of five steps, to see it run.")
+
+
+def from_flags(
+    *,
+    images: str,
+    representations: tuple[str, ...],
+    num_starts: int = 1,
+    preset: str = "fast",
+) -> Request:
+    """The parsed flags as a frozen record.
+
+    Args:
+      images: the binary's default of --images.
+      representations: the binary's default of --representations.
+      num_starts: the binary's default of --num_starts.
+      preset: the binary's default of --preset.
+
+    Raises:
+      Refusal: flags that contradict each other or are no numbers.
+    """
+    if not (_WORKDIR.value or _DRY_RUN.value):
+        raise Refusal("--workdir is missing; give a folder for the results")
+    if _IMAGES.value is not None and _CODE.value is not None:
+        raise Refusal("--images and --code exclude each other; give one of them")
+    if _ALPHA_WEIGHT.value is not None and not math.isfinite(_ALPHA_WEIGHT.value):
+        raise Refusal(
+            f"--alpha_weight={_ALPHA_WEIGHT.value}: a finite number from 0 up is "
+            "accepted"
+        )
+    if _TOLERANCE.value is not None and not math.isfinite(_TOLERANCE.value):
+        raise Refusal(
+            f"--tolerance={_TOLERANCE.value}: a finite number from 0 up is accepted"
+        )
+    given = _IMAGES.value
+    if given is None and _CODE.value is None:
+        given = images
+    names = representations
+    if _REPRESENTATIONS.value is not None:
+        names = tuple(name.strip() for name in _REPRESENTATIONS.value)
+    if not names or len(set(names)) < len(names):
+        raise Refusal(f"--representations={','.join(names)}: empty, or names repeat")
+    settings = Settings(
+        images=given,
+        code=_CODE.value,
+        representations=names,
+        preset=_PRESET.value or preset,
+        num_steps=_NUM_STEPS.value,
+        num_starts=_NUM_STARTS.value or num_starts,
+        tv_weight=_weights(_TV_WEIGHT.value),
+        alpha_weight=_ALPHA_WEIGHT.value,
+        tolerance=_TOLERANCE.value,
+        dead_relu=_DEAD_RELU.value,
+        image_size=_IMAGE_SIZE.value,
+        resize=_RESIZE.value,
+        batch_size=_BATCH_SIZE.value,
+        compute_dtype=jnp.dtype(_COMPUTE_DTYPE.value).name,
+        weights_dir=WEIGHTS_DIR.value,
+        save_arrays=_SAVE_ARRAYS.value,
+        seed=_SEED.value,
+        smoke=_SMOKE.value,
+    )
+    return Request(
+        settings=settings,
+        workdir=_WORKDIR.value,
+        dry_run=_DRY_RUN.value,
+        overwrite=_OVERWRITE.value,
+    )
+
+
+def refuse_others(*used: str) -> None:
+    """Refuses flags of this module that were given, but for those in `used`.
+
+    Raises:
+      Refusal: naming the first one.
+    """
+    for flag in flags.FLAGS.flags_by_module_dict()[__name__]:
+        if flag.present and flag.name not in used:
+            raise Refusal(
+                f"--{flag.name} means nothing here; of the shared flags "
+                f"{', '.join(f'--{name}' for name in used)} are accepted"
+            )
+
+
+def _weights(words: list[str] | None) -> tuple[float, ...] | None:
+    if words is None:
+        return None
+    try:
+        numbers = tuple(float(word) for word in words)
+    except ValueError:
+        numbers = ()
+    if (
+        not numbers
+        # As they stand in file names.
+        or len({f"{number:g}" for number in numbers}) < len(numbers)
+        or not all(math.isfinite(number) and number >= 0 for number in numbers)
+    ):
+        raise Refusal(
+            f"--tv_weight={','.join(words)}: a comma list of numbers from 0 up, "
+            "different in six figures, is accepted"
+        )
+    return numbers

@@ -1,0 +1,326 @@
+"""What a user calls: codes in, images out.
+
+A lane is one batch element: a code, a start and a set of weights. Nothing in the
+mathematics couples lanes, and a lane's key comes from what it is (`identity.lane_key`),
+not from its place in a batch.
+
+    api -> request -> loop, slots -> batch -> lane -> solvers, objective, regularisers
+
+is how a call passes through this package: the request is checked and completed by its
+preset, the host loops over chunks of lanes and over steps, and what is compiled of many
+lanes is the vmapped step of one.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar, Unpack
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invjax.inversion import dead_starts, loop, slots
+from invjax.inversion.execution import Execution, default_execution
+from invjax.inversion.lane import LaneState
+from invjax.inversion.loop import CompiledPhase
+from invjax.inversion.request import Plan, Settings, prepare
+from invjax.inversion.result import Result
+from invjax.types import PRNGKey, PRNGKeys, Representation
+
+Function = TypeVar("Function", bound=Callable)
+
+
+class Estimate(NamedTuple):
+    """What `estimate` predicts of an inversion.
+
+    Attributes:
+      seconds_per_lane: wall time divided by the number of lanes, without compiling.
+      num_bytes: memory on the device while chunks run side by side; what they share is
+        counted once for each.
+    """
+
+    seconds_per_lane: float
+    num_bytes: int
+
+
+def _with_settings(function: Function) -> Function:
+    """Shows the keywords of `request.prepare`, with defaults, in place of **settings.
+
+    So they are written down once, and help() and completion list them for every
+    function that hands them on.
+    """
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    keywords = [
+        parameter
+        for parameter in inspect.signature(prepare).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    positional = [p for p in own if p.kind is not p.KEYWORD_ONLY]
+    options = [p for p in own if p.kind is p.KEYWORD_ONLY]
+    shown = signature.replace(parameters=[*positional, *keywords, *options])
+    function.__signature__ = shown  # type: ignore[attr-defined]
+    return function
+
+
+@_with_settings
+def invert(
+    key: PRNGKey,
+    code: Any,
+    phi: Representation,
+    *,
+    history_every: int = 10,
+    execution: Execution | None = None,
+    **settings: Unpack[Settings],
+) -> Result:
+    """Finds an image whose code is `code`, by descent from noise.
+
+    Args:
+      key: the lane's key: it draws the noise of the start and, where there is jitter,
+        the crops.
+      code: the target code phi0 as float32, of the shape that phi returns; with another
+        data term, what that takes in its place, such as the direction w of
+        `objective.activation_maximisation`.
+      phi: a pure function of one image [h, w, c] in [0, 1]: a registered representation
+        or any function of your own. Arrays inside a pytree are traced; a new plain
+        function object is compiled anew.
+      image_shape: (h, w, c) of the image to be found; phi's own by default.
+      preset: name of a row of `presets.PRESETS`, which settles everything that is not
+        given here.
+      num_steps: length of the descent; schedules and phases are stretched to it.
+      learning_rate: largest step size, in the solver's units.
+      tv_weight: lambda_V, the weight of the total variation in `Result.energy` and,
+        under all presets but ijcv2016, in the objective. Under ijcv2016 the paper's own
+        weight is multiplied by tv_weight / (the layer's lambda_V), so that the default
+        is the paper's, half of it halves the regulariser, and 0 leaves it out.
+      alpha_weight: lambda_alpha, the weight of the alpha-norm, likewise.
+      data_weight: C, the weight of the data term under ijcv2016; refused under other
+        presets, whose data term has weight 1. By default `presets.data_weight`.
+      data_term: (code, target, mask) -> scalar, to be minimised in place of
+        `objective.squared_error`: `objective.activation_maximisation`,
+        `objective.caricature`, or a pure function of your own. It is compiled in by
+        identity; numbers that vary belong in `code` and `mask`. Under ijcv2016 the
+        paper's two have 300 steps, all with jitter, and C = 1.
+      beta: exponent of the total variation. lambda_V is in the units of sigma^beta:
+        its default is multiplied by sigma^(beta - 2), as in the released code.
+      jitter: number of places T of the image along each axis of a canvas enlarged by
+        T - 1 pixels, of which one is drawn at each step; 1 is no jitter. By default
+        what the preset says: under ijcv2016 a quarter of the layer's stride, in its
+        first phase. Presets without jitter take a given one in all their steps.
+      range_bound: largest norm of a pixel's colour vector around the centre, in grey
+        levels, imposed after every step; infinite for no bound. By default 160 under
+        ijcv2016 and none elsewhere.
+      tolerance: ends a lane as "converged" when `lane.PATIENCE` steps in a row have
+        decreased the lowest objective by less than this fraction of it. By default no
+        lane ends before it has taken all steps: the papers' methods have no such rule.
+        The test knows nothing of the schedule: a lane that makes no progress at a high
+        learning rate, or that jitters, ends although lower rates might take it further.
+        In a descent of several phases it ends the phase, and the next one begins.
+      dead_relu: what is done about a dead start (`Result.dead_start`): "restart" draws
+        noise anew, up to `dead_starts.MOST_RESTARTS` times; "leaky" takes up to
+        `dead_starts.MOST_RELAXED_STEPS` additional steps with the relaxed derivative
+        before the descent, and needs a representation that can be relaxed. Both change
+        the distribution of the starts, as `dead_starts` says; `Result.num_revivals`
+        counts either. By default nothing is done.
+      initial_image: [h, w, c] in [0, 1] to start from in place of noise.
+      mask: M, broadcast against the code: zero where a feature is free.
+      centre: grey levels (0 to 255) that the regularisers pull towards; by default
+        phi's mean colour or mean image (under ijcv2016 the mean image's mean colour),
+        and 128 where it has none.
+      history_every: number of steps between values of `Result.history`.
+      execution: how lanes are run; by default what suits the backend.
+
+    Raises:
+      ValueError: code, mask, shape or a setting does not fit; the target is zero
+        under the mask (in a caricature: has no positive part).
+
+    Returns:
+      The `Result` of this lane.
+
+    Examples:
+      >>> import jax, invjax
+      >>> def brightness(image):
+      ...     return image.mean(axis=(1, 2))
+      >>> code = brightness(jax.numpy.full((16, 16, 3), 0.75))
+      >>> key = invjax.lane_key(seed=0, image_id=1, start=0)
+      >>> result = invjax.invert(
+      ...     key, code, brightness, image_shape=(16, 16, 3), num_steps=100
+      ... )
+      >>> result.image.shape
+      (16, 16, 3)
+      >>> bool(abs(brightness(result.image) - code).max() < 0.05)
+      True
+    """
+    batch = invert_batch(
+        jnp.stack([key]),
+        jnp.asarray(code)[None],
+        phi,
+        history_every=history_every,
+        execution=execution,
+        **settings,
+    )
+    return jax.tree.map(lambda leaf: leaf[0], batch)
+
+
+@_with_settings
+def invert_batch(
+    keys: PRNGKeys | Sequence[PRNGKey],
+    codes: Any,
+    phi: Representation,
+    *,
+    history_every: int = 10,
+    execution: Execution | None = None,
+    **settings: Unpack[Settings],
+) -> Result:
+    """Inverts many codes from many starts with many weights, each lane as `invert`.
+
+    Args:
+      keys: [l], or a list of keys, as `lane_key` makes them.
+      codes: [l, ...], a target for each lane.
+      phi, image_shape, preset, num_steps, data_term, beta, jitter, dead_relu,
+        mask, centre, history_every: shared by the lanes, as in `invert`.
+      learning_rate, tv_weight, alpha_weight, data_weight, range_bound, tolerance: a
+        number, or one for each lane [l].
+      initial_image: [h, w, c], or one for each lane [l, h, w, c].
+      execution: how lanes are run. On CPU a lane has the same bits alone and in any
+        batch.
+
+    Raises: as `invert`.
+
+    Returns:
+      A `Result` whose fields have a leading [l].
+    """
+    numbers, results = zip(
+        *invert_stream(
+            keys,
+            codes,
+            phi,
+            history_every=history_every,
+            execution=execution,
+            **settings,
+        ),
+        strict=True,
+    )
+    order = np.argsort(np.concatenate(numbers))
+    return jax.tree.map(
+        lambda *leaves: jnp.asarray(np.concatenate(leaves)[order]), *results
+    )
+
+
+@_with_settings
+def invert_stream(
+    keys: PRNGKeys | Sequence[PRNGKey],
+    codes: Any,
+    phi: Representation,
+    *,
+    history_every: int = 10,
+    execution: Execution | None = None,
+    **settings: Unpack[Settings],
+) -> Iterator[tuple[np.ndarray, Result]]:
+    """Inverts many codes and hands results over as they come; see `invert_batch`.
+
+    At most the chunks that run side by side are on the device, and no result is kept.
+    With codes as a float32 `numpy.memmap`, a set may be larger than the memory.
+
+    Args:
+      keys, codes, phi, history_every, execution, **settings: as in `invert_batch`.
+
+    Raises: as `invert`, at the call and not at the first result.
+
+    Returns:
+      An iterator over pairs: numbers [n] of lanes that have ended, each lane once, and
+      their results, with fields [n, ...] in the host's memory. Lanes come in order,
+      but for those of a compiled loop with a tolerance, which come as they converge.
+
+    Examples:
+      >>> import jax, invjax
+      >>> def brightness(image):
+      ...     return image.mean(axis=(1, 2))
+      >>> codes = jax.numpy.full((3, 16), 0.5)
+      >>> stream = invjax.invert_stream(
+      ...     jax.random.split(jax.random.key(0), 3),
+      ...     codes,
+      ...     brightness,
+      ...     image_shape=(16, 16, 3),
+      ...     num_steps=5,
+      ... )
+      >>> sorted(int(lane) for lanes, _ in stream for lane in lanes)
+      [0, 1, 2]
+    """
+    stacked = jnp.stack(keys) if isinstance(keys, Sequence) else keys
+    plan = prepare(codes, phi, len(stacked), **settings)
+    if history_every < 1:
+        raise ValueError(f"history_every is {history_every}; it must be positive")
+    execution = execution or default_execution()
+    if execution.scan and plan.has_tolerance:
+        return slots.stream(
+            stacked, plan, width=execution.width, history_every=history_every
+        )
+    return loop.stream(stacked, plan, execution=execution, history_every=history_every)
+
+
+@_with_settings
+def estimate(
+    code: Any,
+    phi: Representation,
+    *,
+    execution: Execution | None = None,
+    **settings: Unpack[Settings],
+) -> Estimate:
+    """Predicts time and memory of an inversion from a few steps of its first phase.
+
+    Args:
+      code: one target.
+      phi: the representation.
+      execution: as in `invert_batch`.
+      **settings: other keywords of `invert`, except `history_every`.
+
+    Raises: as `invert`.
+    """
+    execution = execution or default_execution()
+    plan, states = _chunk(code, phi, execution, settings)
+    step = _compiled(plan, states, execution)
+    num_timed = step.steps_per_call if execution.scan else 3
+    pace = jax.tree.map(lambda row: np.resize(row, num_timed), plan.phases[0].pace)
+    per_step = loop.seconds_per_step(step, states, pace, execution=execution)
+    return Estimate(
+        per_step * plan.num_steps / execution.lanes_at_once,
+        step.num_bytes * execution.num_threads,
+    )
+
+
+@_with_settings
+def chunk_bytes(
+    code: Any,
+    phi: Representation,
+    *,
+    execution: Execution | None = None,
+    **settings: Unpack[Settings],
+) -> int:
+    """Predicts the memory of a chunk of lanes without taking a step.
+
+    The program is compiled as the inversion will want it, and JAX keeps it.
+
+    Args and raises: as `estimate`.
+    """
+    execution = execution or default_execution()
+    plan, states = _chunk(code, phi, execution, settings)
+    return _compiled(plan, states, execution).num_bytes
+
+
+def _chunk(
+    code: Any, phi: Representation, execution: Execution, settings: Settings
+) -> tuple[Plan, LaneState]:
+    """A chunk full of lanes of one code, before their first step."""
+    width = execution.width
+    codes = np.repeat(np.asarray(code)[None], width, axis=0)
+    plan = prepare(codes, phi, width, **settings).on_device()
+    keys = jax.random.split(jax.random.key(0), width)
+    return plan, dead_starts.start(keys, plan)
+
+
+def _compiled(plan: Plan, states: LaneState, execution: Execution) -> CompiledPhase:
+    """The steps of the first phase as `invert_stream` would run them."""
+    if execution.scan and plan.has_tolerance:
+        return slots.compile_phase(plan.phases[0], plan, states)
+    return loop.compile_phase(plan.phases[0], plan, states, scan=execution.scan)

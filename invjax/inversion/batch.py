@@ -1,0 +1,227 @@
+"""What is compiled: the functions of `lane`, vmapped over lanes and jitted.
+
+This is the one place where lanes are vmapped. Arrays [l, ...] count lanes along their
+first axis; `in_axes` says which arguments they share.
+"""
+
+import functools
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from invjax.callables import TracedCallable
+from invjax.inversion import lane, objective
+from invjax.inversion.execution import jit_unoptimised
+from invjax.inversion.lane import LaneSettings, LaneState, Pace, Program
+from invjax.inversion.objective import Shared
+from invjax.inversion.result import Result
+from invjax.types import Image, PRNGKey, PRNGKeys, Scalar
+
+
+@functools.partial(jit_unoptimised, static_argnames=("program", "has_tolerance"))
+def start(
+    program: Program,
+    keys: PRNGKeys,
+    scale: Scalar,
+    initial: Float[Array, "l h w c"] | None = None,
+    *,
+    attempt: Int[Array, ""] | None = None,
+    has_tolerance: bool = False,
+) -> LaneState:
+    """`lane.start` for every lane."""
+
+    def one(key: PRNGKey, initial: Image | None) -> LaneState:
+        return lane.start(
+            program, key, scale, initial, attempt=attempt, has_tolerance=has_tolerance
+        )
+
+    return jax.vmap(one)(keys, initial)
+
+
+@functools.partial(jit_unoptimised, static_argnames="program")
+def images(program: Program, states: LaneState) -> Float[Array, "l h w c"]:
+    """`lane.image` for every lane."""
+    return jax.vmap(functools.partial(lane.image, program))(states)
+
+
+@functools.partial(jax.jit, static_argnames="program")
+def are_dead(
+    program: Program,
+    phi: TracedCallable,
+    shared: Shared,
+    settings: LaneSettings,
+    images: Float[Array, "l h w c"],
+) -> Bool[Array, " l"]:
+    """`objective.is_dead` for every lane, at z [h, w, c] in grey levels."""
+
+    def one(settings: LaneSettings, z: Image) -> Bool[Array, ""]:
+        return objective.is_dead(
+            z, phi, shared, settings.problem, data_term=program.data_term
+        )
+
+    return jax.vmap(one)(settings, images)
+
+
+@functools.partial(jax.jit, static_argnames=("before", "program"))
+def next_phase(
+    before: Program, program: Program, states: LaneState, keys: PRNGKeys
+) -> LaneState:
+    """`lane.next_phase` for every lane."""
+    return jax.vmap(functools.partial(lane.next_phase, before, program))(states, keys)
+
+
+def _step(
+    program: Program,
+    phi: TracedCallable,
+    shared: Shared,
+    settings: LaneSettings,
+    states: LaneState,
+    pace: Pace,
+) -> tuple[LaneState, Float[Array, " l"]]:
+    if pace.relaxation is not None:
+        phi = phi.relaxed(pace.relaxation)
+
+    def one(
+        shared: Shared, settings: LaneSettings, state: LaneState
+    ) -> tuple[LaneState, Scalar]:
+        return lane.step(program, phi, shared, settings, state, pace.rate_scale)
+
+    return jax.vmap(one, in_axes=(None, 0, 0))(shared, settings, states)
+
+
+@functools.partial(jax.jit, static_argnames="program", donate_argnames="states")
+def step(
+    program: Program,
+    phi: TracedCallable,
+    shared: Shared,
+    settings: LaneSettings,
+    states: LaneState,
+    pace: Pace,
+) -> tuple[LaneState, Float[Array, " l"]]:
+    """One step of every lane, and the objectives that the lanes started from.
+
+    Args:
+      program: program of the phase.
+      phi: the representation.
+      shared: what all lanes have in common.
+      settings: [l], the numbers of each lane.
+      states: [l], the lanes' states; their memory is taken over.
+      pace: scalars of this step.
+    """
+    return _step(program, phi, shared, settings, states, pace)
+
+
+@functools.partial(jax.jit, static_argnames="program", donate_argnames="states")
+def scan_steps(
+    program: Program,
+    phi: TracedCallable,
+    shared: Shared,
+    settings: LaneSettings,
+    states: LaneState,
+    pace: Pace,
+) -> tuple[LaneState, Float[Array, "t l"]]:
+    """`step` for the t steps of a pace [t] in one program, and the objectives of each.
+
+    Arguments as of `step`.
+    """
+    return jax.lax.scan(
+        lambda states, now: _step(program, phi, shared, settings, states, now),
+        states,
+        pace,
+    )
+
+
+@functools.partial(
+    jax.jit, static_argnames=("program", "num_steps"), donate_argnames="states"
+)
+def scan_steps_at_own_pace(
+    program: Program,
+    phi: TracedCallable,
+    shared: Shared,
+    settings: LaneSettings,
+    states: LaneState,
+    pace: Pace,
+    *,
+    num_steps: int,
+) -> tuple[LaneState, Float[Array, "t l"]]:
+    """`scan_steps` for lanes that began the phase at different times.
+
+    Each lane reads the pace of the whole phase at the number of steps that it has taken
+    in it, and stands still after the last, so that its result is that of a lane alone.
+
+    Args:
+      program, phi, shared, settings, states: as of `step`.
+      pace: arrays [n], of the whole phase.
+      num_steps: t, number of steps that this call takes.
+    """
+
+    def one(settings: LaneSettings, state: LaneState) -> tuple[LaneState, Scalar]:
+        position = lane.steps_in_phase(state)
+        # Beyond the end the index is the last one, and nothing is done.
+        now = jax.tree.map(lambda row: row[position], pace)
+        relaxed = phi if now.relaxation is None else phi.relaxed(now.relaxation)
+        is_due = position < len(pace.rate_scale)
+        return lane.step(
+            program, relaxed, shared, settings, state, now.rate_scale, is_due=is_due
+        )
+
+    return jax.lax.scan(
+        lambda states, _: jax.vmap(one)(settings, states), states, length=num_steps
+    )
+
+
+def finish(
+    program: Program,
+    phi: TracedCallable,
+    shared: Shared,
+    settings: LaneSettings,
+    states: LaneState,
+) -> Result:
+    """`lane.finish` for every lane; `history` is [l], the final objectives.
+
+    A lane whose last step took it to where its energy is not finite has failed, too.
+    """
+    final = images(program, states)
+    result = _finish(program, phi, shared, settings, states, final)
+    has_failed = np.asarray(states.is_alive) & ~np.isfinite(result.energy)
+    if np.any(has_failed):
+        states = states._replace(is_alive=states.is_alive & ~has_failed)
+        result = _finish(program, phi, shared, settings, states, final)
+    return result
+
+
+@functools.partial(jit_unoptimised, static_argnames="program")
+def _finish(
+    program: Program,
+    phi: TracedCallable,
+    shared: Shared,
+    settings: LaneSettings,
+    states: LaneState,
+    final: Float[Array, "l h w c"],
+) -> Result:
+    one = functools.partial(lane.finish, program, phi)
+    return jax.vmap(one, in_axes=(None, 0, 0, 0))(shared, settings, states, final)
+
+
+def energies(
+    program: Program,
+    phi: TracedCallable,
+    shared: Shared,
+    settings: LaneSettings,
+    images: Float[Array, "l h w c"],
+) -> tuple[Float[Array, " l"], objective.Terms]:
+    """`Program.energy_at` for every lane, at z [h, w, c] in grey levels; not jitted."""
+
+    def one(settings: LaneSettings, z: Image) -> tuple[Scalar, objective.Terms]:
+        return program.energy_at(z, phi, shared, settings.problem)
+
+    return jax.vmap(one)(settings, images)
+
+
+@jax.jit
+def replace_lanes(
+    is_new: Bool[Array, " l"], new: LaneState, old: LaneState
+) -> LaneState:
+    """The new states of the lanes where `is_new`, the old ones of the others."""
+    return jax.vmap(lane.select)(is_new, new, old)

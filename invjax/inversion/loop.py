@@ -1,0 +1,313 @@
+"""The loop on the host: lanes in chunks, through the phases and steps of a descent.
+
+A run is a sequence of chunks of a fixed width. On CPU the width is one lane and the
+compiled program one step: XLA does not parallelise convolutions inside its loops there,
+and a lane has the same bits whatever else is asked for. Chunks then run side by side in
+host threads, as one step keeps a core busy for part of the time only. On GPU and TPU
+the lanes of a chunk are vmapped and the steps scanned; the width is part of a result's
+identity.
+
+What JAX is configured to do within a `with` block, such as a matmul precision, holds in
+the thread of that block alone. Everything that computes with a representation is
+therefore compiled or called by the thread that asked for the run; the other threads
+only repeat compiled steps.
+"""
+
+import dataclasses
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invjax.inversion import batch, dead_starts, lane
+from invjax.inversion.execution import Execution
+from invjax.inversion.lane import LaneState, Pace, Phase
+from invjax.inversion.request import Plan
+from invjax.inversion.result import Result
+from invjax.types import PRNGKeys
+
+SCAN_STEPS = 50
+"""Number of steps that one call of a compiled loop takes."""
+
+_STEPS_BETWEEN_CHECKS = 5
+"""Steps between convergence checks of a host loop; each check blocks on the device."""
+
+Carry = TypeVar("Carry")
+
+
+def chunks(num_lanes: int, width: int) -> Iterator[tuple[np.ndarray, int]]:
+    """The lanes of each chunk, [width], and how many of them count.
+
+    The last chunk is filled up with copies of its first lane.
+    """
+    for first in range(0, num_lanes, width):
+        numbers = np.arange(first, first + width)
+        kept = min(width, num_lanes - first)
+        yield np.where(numbers < num_lanes, numbers, first), kept
+
+
+def advance(
+    call: Callable[[Carry, Any], tuple[Carry, Any]],
+    carry: Carry,
+    paces: Any,
+    *,
+    scan: bool,
+) -> Iterator[tuple[int, Carry, Any]]:
+    """Takes the steps of a schedule one by one, or `SCAN_STEPS` to a compiled call.
+
+    This is the only loop over steps: inversion, repulsion and Markov chains share it.
+
+    Args:
+      call: takes (carry, pace) one step or, with `scan`, as many as the pace has rows.
+      carry: what is carried from step to step; its memory may be taken over.
+      paces: tree of arrays [t], what changes from step to step.
+      scan: whether `call` is a compiled loop.
+
+    Yields:
+      After each call: the number of its first step, the carry, and what else the call
+      returned.
+    """
+    (num_steps,) = {len(row) for row in jax.tree.leaves(paces)}
+    for first in range(0, num_steps, _steps_per_call(scan)):
+        steps = slice(first, first + SCAN_STEPS) if scan else first
+        pace = jax.tree.map(lambda row, steps=steps: row[steps], paces)
+        carry, values = call(carry, pace)
+        yield first, carry, values
+
+
+def stream(
+    keys: PRNGKeys, plan: Plan, *, execution: Execution, history_every: int
+) -> Iterator[tuple[np.ndarray, Result]]:
+    """Runs the lanes of a plan chunk by chunk.
+
+    Args:
+      keys: [l], the lanes' keys.
+      plan: the plan of these lanes, on the host.
+      execution: the width of the chunks, and how they are run.
+      history_every: k of `Result.history`.
+
+    Yields:
+      Numbers [n] of lanes that have ended, in order, and their results, with fields
+      [n, ...] in the host's memory.
+    """
+    running: deque[tuple[np.ndarray, Plan, Future[_Descent]]] = deque()
+
+    def end_oldest() -> tuple[np.ndarray, Result]:
+        numbers, part, descent = running.popleft()
+        # Waiting here also lets an interrupt through.
+        result = _finish(part, descent.result())
+        kept = len(numbers)
+        return numbers, jax.tree.map(lambda leaf: np.asarray(leaf)[:kept], result)
+
+    is_over = threading.Event()
+    with ThreadPoolExecutor(execution.num_threads) as pool:
+        try:
+            for lanes, kept in chunks(len(keys), execution.width):
+                if len(running) == execution.num_threads:
+                    yield end_oldest()
+                part = plan.of(lanes)
+                states = dead_starts.begin(keys[lanes], part)
+                steps = compile_phases(keys[lanes], part, states, scan=execution.scan)
+                descent = pool.submit(
+                    _descend,
+                    keys[lanes],
+                    part,
+                    steps,
+                    states,
+                    history_every=history_every,
+                    scan=execution.scan,
+                    is_over=is_over,
+                )
+                running.append((lanes[:kept], part, descent))
+            while running:
+                yield end_oldest()
+        finally:
+            # After an interrupt the other threads stop at their next step.
+            is_over.set()
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledPhase:
+    """The compiled steps of a phase.
+
+    Attributes:
+      by_num_steps: programs by the number of steps that a call takes.
+      plan: the plan of the lanes, on the device.
+      whole: the pace of the whole phase, where that is what the programs take.
+    """
+
+    by_num_steps: dict[int, jax.stages.Compiled]
+    plan: Plan
+    whole: Pace | None = None
+
+    def __call__(self, states: LaneState, pace: Pace) -> tuple[LaneState, Any]:
+        """Takes the steps of a pace: scalars for one step, arrays [t] for t."""
+        call = self.by_num_steps[np.size(pace.rate_scale)]
+        plan = self.plan
+        pace = pace if self.whole is None else self.whole
+        return call(plan.phi, plan.shared, plan.settings, states, pace)
+
+    @property
+    def steps_per_call(self) -> int:
+        """Number of steps of the longest call."""
+        return max(self.by_num_steps)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory on the device during the longest call; see `num_bytes`."""
+        return num_bytes(self.by_num_steps[self.steps_per_call])
+
+
+def compile_phases(
+    keys: PRNGKeys, plan: Plan, states: LaneState, *, scan: bool
+) -> list[CompiledPhase]:
+    """Compiles the steps of every phase; JAX keeps those of former chunks.
+
+    Args:
+      keys: [l], the lanes' keys.
+      plan: the plan of a chunk's lanes, on the device (`Plan.of`).
+      states: [l], the lanes' states before their first step.
+      scan: whether the loop over steps is compiled.
+    """
+    phases: list[CompiledPhase] = []
+    for number, phase in enumerate(plan.phases):
+        if number > 0:
+            before = plan.phases[number - 1].program
+            states = batch.next_phase.eval_shape(before, phase.program, states, keys)
+        phases.append(compile_phase(phase, plan, states, scan=scan))
+    return phases
+
+
+def compile_phase(
+    phase: Phase, plan: Plan, states: LaneState, *, scan: bool
+) -> CompiledPhase:
+    """Compiles the steps of one phase; arguments as of `compile_phases`."""
+    step = batch.scan_steps if scan else batch.step
+    most = _steps_per_call(scan)
+    sizes = {min(most, phase.num_steps), phase.num_steps % most or most}
+    compiled = {}
+    for size in sizes:
+        steps = slice(phase.num_steps - size, None) if scan else 0
+        pace = jax.tree.map(lambda row, steps=steps: row[steps], phase.pace)
+        lowered = step.lower(
+            phase.program, plan.phi, plan.shared, plan.settings, states, pace
+        )
+        compiled[size] = lowered.compile()
+    return CompiledPhase(compiled, plan)
+
+
+def num_bytes(compiled: jax.stages.Compiled) -> int:
+    """Memory on the device while a program runs: arguments, temporaries and results.
+
+    Memory that arguments and results share counts once. 0 where the backend does not
+    say.
+    """
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return 0
+    return (
+        memory.argument_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+
+
+def seconds_per_step(
+    step: CompiledPhase, states: LaneState, paces: Pace, *, execution: Execution
+) -> float:
+    """Measures a step of as many chunks as run side by side.
+
+    Args:
+      step: compiled steps of a phase.
+      states: [l], states of one chunk; they are copied.
+      paces: arrays [t], the steps to be timed; they are taken twice, first untimed.
+      execution: number of threads, and whether the loop over steps is compiled.
+    """
+
+    def repeat(states: LaneState) -> LaneState:
+        for _, moved, _ in advance(step, states, paces, scan=execution.scan):
+            states = moved
+        return jax.block_until_ready(states)
+
+    copies = [jax.tree.map(jnp.copy, states) for _ in range(execution.num_threads)]
+    with ThreadPoolExecutor(execution.num_threads) as pool:
+        begun = list(pool.map(repeat, copies))
+        began = time.perf_counter()
+        list(pool.map(repeat, begun))
+        seconds = time.perf_counter() - began
+    return seconds / len(paces.rate_scale)
+
+
+class _Descent(NamedTuple):
+    """Where a chunk of lanes ended, and the history but for its last column."""
+
+    states: LaneState
+    history: np.ndarray
+
+
+def _steps_per_call(scan: bool) -> int:
+    return SCAN_STEPS if scan else 1
+
+
+def _descend(
+    keys: PRNGKeys,
+    plan: Plan,
+    steps: list[CompiledPhase],
+    states: LaneState,
+    *,
+    history_every: int,
+    scan: bool,
+    is_over: threading.Event,
+) -> _Descent:
+    """Takes a chunk of lanes through all phases.
+
+    A phase ends early where all lanes have converged.
+
+    Args:
+      keys: [l], the lanes' keys.
+      plan: the plan of these lanes, on the device.
+      steps: compiled steps of each phase.
+      states: [l], the lanes' states before their first step.
+      history_every: k of `Result.history`.
+      scan: whether the loop over steps is compiled.
+      is_over: set when nobody waits for the result any more.
+    """
+    history = plan.empty_history(history_every)
+    done = 0
+    for number, phase in enumerate(plan.phases):
+        if number > 0:
+            before = plan.phases[number - 1].program
+            states = batch.next_phase(before, phase.program, states, keys)
+        call = steps[number]
+        for first, moved, values in advance(call, states, phase.pace, scan=scan):
+            states = moved
+            rows = np.shape(values)[0] if scan else 1
+            skipped = -(done + first) % history_every
+            if skipped < rows:
+                # Reading waits for the steps, so the queue of the device stays short.
+                wanted = np.asarray(values).reshape(rows, -1)[skipped::history_every]
+                column = (done + first + skipped) // history_every
+                history[:, column : column + len(wanted)] = wanted.T
+            is_check = scan or (first + 1) % _STEPS_BETWEEN_CHECKS == 0
+            if is_over.is_set() or (
+                plan.has_tolerance
+                and is_check
+                and not np.any(lane.is_descending(states))
+            ):
+                break
+        done += phase.num_steps
+    return _Descent(jax.block_until_ready(states), history)
+
+
+def _finish(plan: Plan, descent: _Descent) -> Result:
+    program = plan.phases[-1].program
+    result = batch.finish(program, plan.phi, plan.shared, plan.settings, descent.states)
+    descent.history[:, -1] = np.asarray(result.history)
+    return result._replace(history=jnp.asarray(descent.history))

@@ -1,0 +1,245 @@
+"""What a lane minimises: the energies of the two papers.
+
+CVPR 2015, equations 1 to 4, `energy`:
+
+    E(z) = |M (phi(z) - phi0)|^2 / |M phi0|^2
+           + lambda_alpha R_alpha(z / sigma) + lambda_V R_TV^beta(z / sigma)
+
+IJCV 2016, `ijcv_energy`, B = 80 and V = B / 6.5:
+
+    E(z) = C |M (phi(z) - phi0)|^2 / |M phi0|^2
+           + 1 / (H W B^alpha) sum |colour of z|^alpha + 1 / (H W V^beta) R_TV^beta(z)
+
+The variable z is the image in grey levels minus a centre, so that zero is a natural
+grey: image = (z + centre) / 255. sigma is the unit of x = z / sigma, the mean norm of
+a 227 x 227 photograph; it never depends on the size of the image at hand.
+
+The first term is the data term. Besides `squared_error` there are those of activation
+maximisation and caricature (IJCV 2016), and any function
+(code, target, mask) -> scalar may take its place.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
+
+from invjax.inversion import regularisers
+from invjax.inversion.canvas import Canvas
+from invjax.types import Code, DataTerm, Image, Representation, Scalar
+
+SIGMA = 27098.11571533203
+
+IJCV_NORM = 80.0
+"""B: the norm of a typical colour vector around the mean colour, grey levels."""
+
+IJCV_GRADIENT = IJCV_NORM / 6.5
+"""V: the length of a typical difference between neighbours, grey levels."""
+
+
+class IjcvWeights(NamedTuple):
+    """Factors of the IJCV objective's three terms.
+
+    Attributes:
+      data: C, the factor of the data term.
+      alpha: factor of the mean over pixels of |colour|^alpha; B^-alpha in the paper.
+      tv: factor of R_TV^beta divided by the number of pixels; V^-beta in the paper.
+    """
+
+    data: Scalar
+    alpha: Scalar
+    tv: Scalar
+
+
+class Shared(NamedTuple):
+    """What the lanes of a batch have in common.
+
+    Attributes:
+      mask: M, broadcast against the code; ones where every feature counts.
+      centre: grey levels (0 to 255) at z = 0: a scalar, one per channel or per pixel.
+    """
+
+    mask: Float[Array, "..."]
+    centre: Float[Array, "..."]
+
+
+class PerLane(NamedTuple):
+    """What differs from lane to lane in the energy; a batch has a leading axis [l].
+
+    Attributes:
+      target: the code phi0.
+      tv_weight: lambda_V.
+      alpha_weight: lambda_alpha.
+      ijcv: weights of the IJCV objective; None where the CVPR energy is minimised.
+    """
+
+    target: Code
+    tv_weight: Scalar
+    alpha_weight: Scalar
+    ijcv: IjcvWeights | None = None
+
+
+class Terms(NamedTuple):
+    """Summands of an energy, weights included."""
+
+    data: Scalar
+    alpha: Scalar
+    tv: Scalar
+
+
+@dataclasses.dataclass(frozen=True)
+class Exponents:
+    """The regularisers' exponents; the papers' inversions all use these."""
+
+    alpha: int = 6
+    beta: float = 2.0
+
+
+def squared_error(code: Code, target: Code, mask: Float[Array, "..."]) -> Scalar:
+    """|M (code - target)|^2 / |M target|^2, the paper's data term."""
+    return jnp.sum((mask * (code - target)) ** 2) / jnp.sum((mask * target) ** 2)
+
+
+def activation_maximisation(
+    code: Code, target: Code, mask: Float[Array, "..."]
+) -> Scalar:
+    """-<M w, code>, with the direction w as target (IJCV 2016).
+
+    Minimising it finds the image that excites w most.
+
+    The paper's w is one-hot, of size 10,000 / field^2 / (largest activation of the
+    channel on photographs), `field` being the receptive field in pixels; the size
+    balances it against the regularisers.
+    """
+    return -jnp.sum(mask * target * code)
+
+
+def caricature(code: Code, target: Code, mask: Float[Array, "..."]) -> Scalar:
+    """-<p, code> / |p|^2 with p = M max(target, 0) (IJCV 2016).
+
+    Minimising it from the target's own image exaggerates what the code responds to. The
+    value is -1 where the code's positive part equals the target's.
+    """
+    positive = mask * jnp.maximum(target, 0)
+    return -jnp.sum(positive * code) / jnp.sum(positive**2)
+
+
+LINEAR_TERMS = (activation_maximisation, caricature)
+"""Data terms that are linear in the code: none of them has a target to reach."""
+
+
+def is_dead(
+    z: Image,
+    phi: Representation,
+    shared: Shared,
+    per_lane: PerLane,
+    *,
+    data_term: DataTerm = squared_error,
+) -> Bool[Array, ""]:
+    """Whether the data term asks for another code, but no pixel can change the code.
+
+    This happens where all ReLUs between the image and the features that count are off:
+    the data term's gradient is then exactly zero, and only the regularisers move the
+    image.
+
+    Args:
+      z: [h, w, c], grey levels minus the centre.
+      phi, shared, per_lane, data_term: as in `energy`.
+    """
+    code, pull = jax.vjp(lambda z: _code(z, phi, shared, per_lane), z)
+    wanted = jax.grad(data_term)(code, per_lane.target, shared.mask)
+    (gradient,) = pull(wanted)
+    return jnp.any(wanted != 0) & jnp.all(gradient == 0)
+
+
+def to_image(z: Image, centre: Float[Array, "..."]) -> Image:
+    """The image in [0, 1], the range of representations, at the variable z."""
+    return (z + jnp.broadcast_to(centre, z.shape)) / 255
+
+
+def to_variable(image: Image, centre: Float[Array, "..."]) -> Image:
+    """The variable z that stands for an image in [0, 1]: the inverse of `to_image`."""
+    return 255 * image - jnp.broadcast_to(centre, image.shape)
+
+
+def energy(
+    z: Canvas,
+    phi: Representation,
+    shared: Shared,
+    per_lane: PerLane,
+    *,
+    exponents: Exponents = Exponents(),  # noqa: B008 (frozen)
+    data_term: DataTerm = squared_error,
+    crop: Image | None = None,
+) -> tuple[Scalar, Terms]:
+    """The CVPR paper's energy of z and its summands.
+
+    Args:
+      z: [h, w, c], grey levels minus the centre.
+      phi: the representation.
+      shared: mask and centre.
+      per_lane: target and weights.
+      exponents: alpha and beta of the regularisers.
+      data_term: how far a code is from the target.
+      crop: the part of z that is handed to phi; all of it by default.
+
+    Returns:
+      The total, and the three weighted terms it is the sum of; float32.
+    """
+    code = _code(z if crop is None else crop, phi, shared, per_lane)
+    x = z / SIGMA
+    # The released code floors the summand of z, which is sigma^beta times that of x.
+    floor = regularisers.CVPR_GRADIENT_FLOOR / SIGMA**exponents.beta
+    terms = Terms(
+        data=data_term(code, per_lane.target, shared.mask),
+        alpha=per_lane.alpha_weight * regularisers.alpha_norm(x, alpha=exponents.alpha),
+        tv=per_lane.tv_weight
+        * regularisers.total_variation(x, beta=exponents.beta, gradient_floor=floor),
+    )
+    return terms.data + terms.alpha + terms.tv, terms
+
+
+def ijcv_energy(
+    z: Canvas,
+    phi: Representation,
+    shared: Shared,
+    per_lane: PerLane,
+    *,
+    exponents: Exponents = Exponents(),  # noqa: B008 (frozen)
+    data_term: DataTerm = squared_error,
+    crop: Image | None = None,
+) -> tuple[Scalar, Terms]:
+    """The IJCV paper's energy of z and its summands.
+
+    With jitter, z is the enlarged canvas and `crop` a part of it: the regularisers act
+    on the whole canvas and are divided by its number of pixels, as in the released
+    code.
+
+    The paper's z is around the mean colour of a network's photographs, and for HOG and
+    DSIFT grey levels from 0 around nothing. Here the latter keep the centre 128 of
+    their functions: phi subtracts it again, so that phi of z, its border of zeros
+    included, is the released code's; what differs is the target's border cells (there
+    of the picture around 0, here around 128) and the grey that is added for display.
+
+    Args and returns: as `energy`.
+    """
+    assert per_lane.ijcv is not None
+    code = _code(z if crop is None else crop, phi, shared, per_lane)
+    num_pixels = z.shape[0] * z.shape[1]
+    norm = regularisers.colour_alpha_norm(z, alpha=exponents.alpha)
+    total_variation = regularisers.total_variation(
+        z, beta=exponents.beta, gradient_floor=regularisers.IJCV_GRADIENT_FLOOR
+    )
+    terms = Terms(
+        data=per_lane.ijcv.data * data_term(code, per_lane.target, shared.mask),
+        alpha=per_lane.ijcv.alpha * (norm / num_pixels),
+        tv=per_lane.ijcv.tv * (total_variation / num_pixels),
+    )
+    return terms.data + terms.alpha + terms.tv, terms
+
+
+def _code(image: Image, phi: Representation, shared: Shared, per_lane: PerLane) -> Code:
+    return phi(to_image(image, shared.centre)).astype(per_lane.target.dtype)

@@ -1,0 +1,367 @@
+"""Settings by name: solver, step sizes, weights and start of an inversion, one table.
+
+`cvpr2015` is the paper's method to the letter (its released code where that says more);
+`fast` reaches lower energies in as many steps and is the default; `adam` is what one
+would try first, for comparison. These three minimise the same energy with the same
+weights, so their energies can be compared. `ijcv2016` is the later paper's method, with
+an objective of its own.
+
+The weight lambda_V depends on the depth of the layer:
+
+| layer | lambda_V | source |
+|---|---|---|
+| AlexNet-like: conv1 to relu2 | 0.5 | CVPR 2015, table 3 and code: layers 1 to 6 |
+| AlexNet-like: pool2 to relu4 | 5 | layers 7 to 12 |
+| AlexNet-like: conv5 and above | 50 | layers 13 to 20 |
+| VGG-16 and -19: blocks 1, 2 / 3, 4 / 5 and above | 0.5 / 5 / 50 | the same by depth |
+| any other table: stride up to 4 / up to 16 / above | 0.5 / 5 / 50 | our rule |
+| HOG, HOGb, DSIFT | 0.5 | the released code; the paper's text says 5 (see below) |
+| any other function | 5 | our choice: the middle |
+
+Both weights of the shallow representations are in experiments/README.md. They invert
+about equally well, but their codes hardly depend on contrast, so that a larger weight
+buys a lower energy by greyer images: 0.5 keeps more of it.
+
+So does C, the weight of the data term under `ijcv2016`:
+
+| layer | C | source |
+|---|---|---|
+| AlexNet-like: conv1 to relu3 | 300 | IJCV 2016, as its readers reimplemented it |
+| AlexNet-like: conv4, relu4 / conv5, relu5 | 100 / 20 | the same |
+| AlexNet-like: pool5 and above | 1 | the same |
+| VGG-16 and -19: blocks 1 to 3 / 4 / 5 but pool5 | 300 / 100 / 20 | the same by depth |
+| VGG-16 and -19: pool5 and above | 1 | the same by depth |
+| any other table: stride up to 8 / up to 16 / above | 300 / 100 / 1 | our rule |
+| HOG, HOGb, DSIFT | 100 | the released code, exp_hog.m |
+| any other function | 100 | our choice: as HOG |
+| maximisation and caricature, of any layer | 1 | the released code's default |
+"""
+
+import dataclasses
+import re
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from invjax.inversion import objective
+from invjax.inversion.lane import Pace, Phase, Program
+from invjax.inversion.objective import IJCV_NORM, SIGMA
+from invjax.inversion.solvers import (
+    Adam,
+    DecayedAdaGrad,
+    HeavyBall,
+    PyramidAdam,
+    Solver,
+)
+from invjax.networks.layers import Dense, weighted
+from invjax.representations.paper import Dsift, Hog
+from invjax.types import DataTerm
+
+ALPHA_WEIGHT = 2.1568e8
+"""lambda_alpha of all the paper's inversions: 4e-10 sigma^4."""
+
+NATURAL_RMS = 0.2 * SIGMA / np.sqrt(224 * 224 * 3)
+"""Grey levels (13.97): a fifth of the paper's start at 224 px, for every size."""
+
+IJCV_BOUND = 160.0
+"""Largest norm of a colour vector, grey levels: 2 B, the released code's x0_max."""
+
+_LIKE_ALEXNET = ("alexnet", "caffenet", "caffe_alexnet", "vgg_m")
+_LIKE_VGG = ("vgg16", "vgg19")
+
+
+class Stage(NamedTuple):
+    """A part of a descent with a constant learning rate.
+
+    Attributes:
+      steps: number of steps, relative to the other stages.
+      rate_scale: factor of the learning rate.
+      jitter: whether the image moves on an enlarged canvas.
+      restart: whether the solver starts anew, without memory, from the central crop of
+        what the stage before found.
+    """
+
+    steps: float
+    rate_scale: float
+    jitter: bool = False
+    restart: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """One row of the table `PRESETS`: a solver, its step sizes and its start.
+
+    Attributes:
+      name: the name that flags and functions take.
+      solver: the solver with its static choices.
+      learning_rate: largest step size, in the solver's units.
+      num_steps: length of the descent where the caller gives none.
+      stages: stages in order; None is a single one whose learning rate decays to zero
+        as a cosine.
+      start_rms: root mean square of the noise to start from, in grey levels; None
+        scales the noise to Euclidean norm sigma.
+      start: "gaussian" noise of that size, or "uniform" noise as in IJCV 2016.
+      form: the paper whose objective is minimised.
+      rate_is_per_pixel: whether the learning rate is multiplied by height times width.
+      relaxes: whether the representation's derivative begins relaxed and becomes exact
+        in equal steps; see `networks.relaxation`.
+    """
+
+    name: str
+    solver: Solver
+    learning_rate: float
+    num_steps: int
+    stages: tuple[Stage, ...] | None
+    start_rms: float | None = None
+    start: Literal["gaussian", "uniform"] = "gaussian"
+    form: Literal["cvpr2015", "ijcv2016"] = "cvpr2015"
+    rate_is_per_pixel: bool = False
+    relaxes: bool = False
+
+    @property
+    def has_jitter(self) -> bool:
+        """Whether a stage moves the image on an enlarged canvas."""
+        return any(stage.jitter for stage in self.stages or ())
+
+    def rate_scale(self, num_steps: int) -> np.ndarray:
+        """Factors of the learning rate at each step, float32 [num_steps]."""
+        if self.stages is None:
+            phase = np.arange(num_steps) / num_steps
+            return (0.5 * (1 + np.cos(np.pi * phase))).astype(np.float32)
+        factors = np.array([stage.rate_scale for stage in self.stages])
+        return factors[self._stage_of_steps(num_steps)].astype(np.float32)
+
+    def phases(
+        self, program: Program, num_steps: int, *, jitter: int
+    ) -> tuple[Phase, ...]:
+        """The stages joined where no restart divides them: a program and its pace each.
+
+        Args:
+          program: what is minimised, with the jitter of the phases that have none of
+            their own.
+          num_steps: length of the descent, to which the stages are stretched. A phase
+            that is left without a step is left out.
+          jitter: number of places of the image along each axis, for stages with jitter.
+        """
+        rate_scale = self.rate_scale(num_steps)
+        if self.stages is None:
+            relaxation = (1 - np.arange(num_steps) / num_steps).astype(np.float32)
+            pace = Pace(rate_scale, relaxation if self.relaxes else None)
+            return (Phase(program, pace),)
+        phase_of_stage = np.cumsum([stage.restart for stage in self.stages])
+        phase_of_step = phase_of_stage[self._stage_of_steps(num_steps)]
+        found = []
+        for number in np.unique(phase_of_step):
+            first = self.stages[int(np.argmax(phase_of_stage == number))]
+            places = jitter if first.jitter else program.jitter
+            own = dataclasses.replace(program, jitter=places)
+            found.append(Phase(own, Pace(rate_scale[phase_of_step == number])))
+        return tuple(found)
+
+    def rate(self, image_shape: tuple[int, ...]) -> float:
+        """The learning rate for images of this shape."""
+        if self.rate_is_per_pixel:
+            return self.learning_rate * image_shape[0] * image_shape[1]
+        return self.learning_rate
+
+    def start_scale(self, image_shape: tuple[int, ...]) -> float:
+        """Size of the start z in grey levels; see `lane.start`."""
+        if self.start == "uniform":
+            # For one channel as well, as in the released code.
+            return IJCV_NORM / np.sqrt(3)
+        if self.start_rms is None:
+            return SIGMA
+        return self.start_rms * float(np.sqrt(np.prod(image_shape)))
+
+    def _stage_of_steps(self, num_steps: int) -> np.ndarray:
+        assert self.stages is not None
+        shares = np.array([stage.steps for stage in self.stages])
+        ends = np.cumsum(shares) / np.sum(shares)
+        return np.searchsorted(ends, (np.arange(num_steps) + 0.5) / num_steps)
+
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            # The released code's experiment_cnn.m: 100, 200 and 100 iterations.
+            name="cvpr2015",
+            solver=HeavyBall(decay=0.9),
+            learning_rate=4e-3,
+            num_steps=400,
+            stages=(Stage(1, 1.0), Stage(2, 0.1), Stage(1, 0.01)),
+        ),
+        Preset(
+            # Measured on AlexNet and VGG16; see experiments/solvers.md.
+            name="fast",
+            solver=PyramidAdam(b1=0.93, b2=0.9),
+            learning_rate=4.0,
+            num_steps=400,
+            stages=None,
+            start_rms=NATURAL_RMS,
+            relaxes=True,
+        ),
+        Preset(
+            # The released code: get_defaults.m (rate 0.05 B^2 / alpha per pixel of the
+            # network's input, 300 iterations and 50 at a tenth), get_preimage_opts.m
+            # (the 50 without jitter) and nnpreimage.m (solver, start).
+            name="ijcv2016",
+            solver=DecayedAdaGrad(decay=0.9),
+            learning_rate=0.05 * IJCV_NORM**2 / 6,
+            num_steps=350,
+            stages=(Stage(300, 1.0, jitter=True), Stage(50, 0.1, restart=True)),
+            start="uniform",
+            form="ijcv2016",
+            rate_is_per_pixel=True,
+        ),
+        Preset(
+            # A reference, no paper's: Adam as one would try it first, with optax's
+            # defaults, from the CVPR paper's noise; 8 grey levels measured on AlexNet.
+            name="adam",
+            solver=Adam(),
+            learning_rate=8.0,
+            num_steps=400,
+            stages=None,
+        ),
+    )
+}
+
+_SHALLOW: dict[str, Preset] = {
+    # The released code's experiment_shallow.m: four stages of 200 iterations.
+    "cvpr2015": dataclasses.replace(
+        PRESETS["cvpr2015"],
+        num_steps=800,
+        stages=(Stage(1, 1.0), Stage(1, 0.1), Stage(1, 0.01), Stage(1, 0.001)),
+    ),
+    # Of 1, 2 and 4, measured on photographs.
+    "fast": dataclasses.replace(PRESETS["fast"], learning_rate=2.0),
+    # The released code's exp_inversion_hog.m: 300 iterations, no jitter. Its DSIFT has
+    # bins of 8 px, which is dsift8 here.
+    "ijcv2016": dataclasses.replace(
+        PRESETS["ijcv2016"], num_steps=300, stages=(Stage(1, 1.0),)
+    ),
+}
+"""Where a preset treats the shallow representations differently."""
+
+_HARD: dict[str, Preset] = {
+    # The energy jumps wherever a pixel's orientation changes its bin, and momentum
+    # carries the iterate over many jumps: without it the energy halves.
+    "fast": dataclasses.replace(
+        PRESETS["fast"],
+        solver=PyramidAdam(b1=0.0, b2=0.999),
+        learning_rate=2.0,
+    )
+}
+"""And hard orientation assignment differently again."""
+
+_DEEP: dict[str, Preset] = {
+    # Of 1 to 6, measured on VGG16: the deeper, the rougher the energy.
+    "fast": dataclasses.replace(PRESETS["fast"], learning_rate=2.0)
+}
+"""Where a preset treats over 8 convolutions, and functions unknown, differently."""
+
+_LINEAR: dict[str, Preset] = {
+    # exp_maximization.m and exp_enhance.m: 300 iterations, all with jitter.
+    "ijcv2016": dataclasses.replace(
+        PRESETS["ijcv2016"], num_steps=300, stages=(Stage(1, 1.0, jitter=True),)
+    )
+}
+"""Where a preset treats maximisation and caricature of networks differently."""
+
+
+def find(
+    name: str, *, phi: Any = None, data_term: DataTerm = objective.squared_error
+) -> Preset:
+    """The preset of that name, as it is for a representation and a data term.
+
+    Args:
+      name: of the table.
+      phi: the representation, if any.
+      data_term: what is to be done with its code.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if name not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise ValueError(f"unknown preset {name!r}; known are {known}")
+    if isinstance(phi, Hog | Dsift):
+        row = _SHALLOW.get(name, PRESETS[name])
+        if isinstance(phi, Hog) and phi.assignment == "hard":
+            row = _HARD.get(name, row)
+        return row
+    row = _DEEP.get(name, PRESETS[name]) if _is_deep(phi) else PRESETS[name]
+    if data_term in objective.LINEAR_TERMS:
+        row = _LINEAR.get(name, row)
+    return row
+
+
+def tv_weight(phi: Any) -> float:
+    """lambda_V for a representation, by the table above.
+
+    Args:
+      phi: anything; `name` ("network/layer") and `geometry` are used where present.
+    """
+    if isinstance(phi, Hog | Dsift):
+        return 0.5
+    if (place := _depth(phi)) is not None:
+        network, kind, depth = place
+        if network in _LIKE_VGG:
+            return 0.5 if depth <= 2 else 5.0 if depth <= 4 else 50.0
+        if depth == 1 or (depth == 2 and kind in ("conv", "relu")):
+            return 0.5
+        return 5.0 if depth <= 4 else 50.0
+    if (geometry := getattr(phi, "geometry", None)) is not None:
+        return 0.5 if geometry.stride <= 4 else 5.0 if geometry.stride <= 16 else 50.0
+    return 5.0
+
+
+def data_weight(phi: Any, *, data_term: DataTerm = objective.squared_error) -> float:
+    """C, the weight of the IJCV objective's data term, by the table above.
+
+    Args:
+      phi: as for `tv_weight`.
+      data_term: which it is.
+    """
+    if data_term in objective.LINEAR_TERMS:
+        return 1.0
+    if (place := _depth(phi)) is not None:
+        _, kind, depth = place
+        if depth == 5 and kind not in ("conv", "relu"):
+            return 1.0
+        return 300.0 if depth <= 3 else {4: 100.0, 5: 20.0}.get(depth, 1.0)
+    if isinstance(phi, Hog | Dsift):
+        return 100.0
+    if (geometry := getattr(phi, "geometry", None)) is not None:
+        return (
+            300.0 if geometry.stride <= 8 else 100.0 if geometry.stride <= 16 else 1.0
+        )
+    return 100.0
+
+
+def jitter(phi: Any) -> int:
+    """T = max(round(stride / 4), 1), the places of an image along each axis.
+
+    As in the released code of IJCV 2016, halves rounded up: 1, 2, 4 and 8 for strides
+    of 4, 8, 16 and 32; 1, which is none, for functions without a `geometry`.
+    """
+    geometry = getattr(phi, "geometry", None)
+    return 1 if geometry is None else max(int(geometry.stride / 4 + 0.5), 1)
+
+
+def _is_deep(phi: Any) -> bool:
+    """Whether a representation has more than 8 convolutions, or who knows how many."""
+    layers = getattr(phi, "layers", None)
+    if layers is None:
+        return phi is not None
+    rows = weighted(layers, phi.image_shape)
+    return sum(not isinstance(layer, Dense) for _, layer, _ in rows) > 8
+
+
+def _depth(phi: Any) -> tuple[str, str, int] | None:
+    """("alexnet", "pool", 2) of alexnet/pool2, ("vgg16", "relu", 3) of its relu3_1."""
+    network, _, layer = str(getattr(phi, "name", "")).partition("/")
+    if network not in _LIKE_ALEXNET + _LIKE_VGG:
+        return None
+    found = re.fullmatch(r"([a-z]+)(\d)(?:_\d)?", layer)
+    return found and (network, found[1], int(found[2]))

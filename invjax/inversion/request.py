@@ -1,0 +1,387 @@
+"""A request for inversion: its keywords, checked and filled in by the presets."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypedDict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array
+
+from invjax import callables
+from invjax.callables import TracedCallable
+from invjax.inversion import objective, presets
+from invjax.inversion.lane import LaneSettings, Phase, Program
+from invjax.inversion.objective import Exponents, IjcvWeights, PerLane, Shared
+from invjax.inversion.presets import Preset
+from invjax.types import DataTerm, Relaxable, Representation
+
+DEAD_RELU = ("restart", "leaky")
+"""Ways out of a dead start; see `dead_starts`."""
+
+
+class Settings(TypedDict, total=False):
+    """The keywords of `prepare`, for the functions that hand them on to it."""
+
+    image_shape: Sequence[int] | None
+    preset: str
+    num_steps: int | None
+    learning_rate: ArrayLike | None
+    tv_weight: ArrayLike | None
+    alpha_weight: ArrayLike | None
+    data_weight: ArrayLike | None
+    data_term: DataTerm
+    beta: float
+    jitter: int | None
+    range_bound: ArrayLike | None
+    tolerance: ArrayLike | None
+    dead_relu: str | None
+    initial_image: Any
+    mask: Any
+    centre: Any
+
+
+class Plan(NamedTuple):
+    """A request, checked and completed: what the loop carries out.
+
+    Attributes:
+      phases: programs and their paces, in order.
+      phi: the representation.
+      shared: what all lanes have in common, on the device.
+      settings: [l], the numbers of each lane: NumPy arrays on the host, so that a set
+        of codes may be larger than the device; `of` moves a chunk of them there.
+      start_scale: size of the noise to start from; see `lane.start`.
+      initial: [l, h, w, c], grey levels minus the centre, to start from in place of
+        noise; on the host as `settings`.
+      dead_relu: the way out of dead starts; None where the lanes just run.
+    """
+
+    phases: tuple[Phase, ...]
+    phi: TracedCallable
+    shared: Shared
+    settings: LaneSettings
+    start_scale: Array
+    initial: Any = None
+    dead_relu: str | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps of all phases together."""
+        return sum(phase.num_steps for phase in self.phases)
+
+    @property
+    def num_lanes(self) -> int:
+        """Number of lanes, l."""
+        return len(self.settings.learning_rate)
+
+    @property
+    def has_tolerance(self) -> bool:
+        """Whether lanes can converge before they have taken all steps."""
+        return self.settings.tolerance is not None
+
+    def of(self, lanes: np.ndarray) -> "Plan":
+        """The plan of some of the lanes, by number, with their settings on the device."""
+
+        def rows(leaf: Any) -> Array:
+            # Chosen by NumPy: nothing is compiled for every shape of code.
+            return jnp.asarray(np.asarray(leaf)[lanes])
+
+        settings, initial = jax.tree.map(rows, (self.settings, self.initial))
+        return self._replace(settings=settings, initial=initial)
+
+    def on_device(self) -> "Plan":
+        """The plan of all lanes, with their settings on the device."""
+        return self.of(np.arange(self.num_lanes))
+
+    def empty_history(self, history_every: int) -> np.ndarray:
+        """NaN for every value of `Result.history`, [l, t]."""
+        num_columns = -(-self.num_steps // history_every) + 1
+        return np.full((self.num_lanes, num_columns), np.nan, np.float32)
+
+
+def prepare(
+    codes: Any,
+    phi: Representation,
+    num_lanes: int,
+    *,
+    image_shape: Sequence[int] | None = None,
+    preset: str = "fast",
+    num_steps: int | None = None,
+    learning_rate: ArrayLike | None = None,
+    tv_weight: ArrayLike | None = None,
+    alpha_weight: ArrayLike | None = None,
+    data_weight: ArrayLike | None = None,
+    data_term: DataTerm = objective.squared_error,
+    beta: float = 2.0,
+    jitter: int | None = None,
+    range_bound: ArrayLike | None = None,
+    tolerance: ArrayLike | None = None,
+    dead_relu: str | None = None,
+    initial_image: Any = None,
+    mask: Any = None,
+    centre: Any = None,
+) -> Plan:
+    """Checks a request and completes it by its preset and representation.
+
+    For callers who run the compiled steps by themselves. Arguments and errors are those
+    of `api.invert_batch`.
+    """
+    _check_data_term(data_term)
+    chosen = presets.find(preset, phi=phi, data_term=data_term)
+    num_steps = chosen.num_steps if num_steps is None else num_steps
+    if num_steps < 1:
+        raise ValueError(f"num_steps is {num_steps}; it must be positive")
+    shape = _image_shape(phi, image_shape)
+    exponents = Exponents(beta=_beta(beta))
+    target, weights = _targets(codes, mask, num_lanes, data_term)
+    centre = _centre(phi, centre, shape, chosen)
+
+    def per_lane(name: str, value: Any, default: float) -> Any:
+        return _per_lane(name, default if value is None else value, num_lanes)
+
+    tv = _default_tv_weight(phi, chosen, exponents)
+    problem = PerLane(
+        target=target,
+        tv_weight=per_lane("tv_weight", tv_weight, tv),
+        alpha_weight=per_lane("alpha_weight", alpha_weight, presets.ALPHA_WEIGHT),
+    )
+    if chosen.form == "ijcv2016":
+        c = presets.data_weight(phi, data_term=data_term)
+        c = per_lane("data_weight", data_weight, c)
+        problem = problem._replace(ijcv=_ijcv_weights(problem, c, tv, exponents))
+    elif data_weight is not None:
+        raise ValueError(
+            f"data_weight belongs to preset ijcv2016; in the energy of {preset} the "
+            "data term counts once: give tv_weight and alpha_weight"
+        )
+    settings = LaneSettings(
+        problem=problem,
+        learning_rate=per_lane("learning_rate", learning_rate, chosen.rate(shape)),
+        range_bound=_range_bound(range_bound, chosen, num_lanes),
+        tolerance=None if tolerance is None else per_lane("tolerance", tolerance, 0),
+    )
+    traced = TracedCallable.of(phi)
+    _check_code_shape(traced, target.shape[1:], shape)
+    if jitter is not None and jitter < 1:
+        raise ValueError(f"jitter is {jitter}; pixels from 1 (none) up are accepted")
+    program = Program(
+        chosen.solver,
+        shape,
+        form=chosen.form,
+        exponents=exponents,
+        data_term=data_term,
+        # Where the preset has no jitter, a given one is for the whole descent.
+        jitter=1 if jitter is None or chosen.has_jitter else jitter,
+        start=chosen.start,
+    )
+    places = presets.jitter(phi) if jitter is None else jitter
+    return Plan(
+        phases=chosen.phases(program, num_steps, jitter=places),
+        phi=traced,
+        shared=Shared(mask=jnp.asarray(weights), centre=jnp.asarray(centre)),
+        settings=settings,
+        start_scale=jnp.float32(chosen.start_scale(shape)),
+        initial=_initial(initial_image, centre, shape, num_lanes),
+        dead_relu=_dead_relu(dead_relu, phi, initial_image),
+    )
+
+
+def _check_data_term(data_term: DataTerm) -> None:
+    """Refuses what cannot be a static argument of a compiled program."""
+    try:
+        hash(data_term)
+    except TypeError:
+        raise ValueError(
+            f"data_term is {data_term!r:.80}, which has no hash; a function "
+            "(code, target, mask) -> scalar without arrays of its own is accepted"
+        ) from None
+
+
+def _dead_relu(
+    given: str | None, phi: Representation, initial_image: Any
+) -> str | None:
+    if given is not None and given not in DEAD_RELU:
+        raise ValueError(
+            f"dead_relu is {given!r}; restart, leaky and None are accepted"
+        )
+    if given == "restart" and initial_image is not None:
+        raise ValueError(
+            "dead_relu is restart, which draws noise anew, but initial_image is given; "
+            "leave out one of them"
+        )
+    if given == "leaky" and not isinstance(phi, Relaxable):
+        raise ValueError(
+            "dead_relu is leaky, but the representation has no method relaxed(amount); "
+            "restart or None is accepted"
+        )
+    return given
+
+
+def _beta(beta: float) -> float:
+    if not (np.isfinite(beta) and beta > 0):
+        raise ValueError(f"beta is {beta}; a positive number is accepted")
+    return float(beta)
+
+
+def _default_tv_weight(
+    phi: Representation, preset: Preset, exponents: Exponents
+) -> float:
+    """lambda_V by default, in the units of the energy, which depend on beta.
+
+    The energy under ijcv2016 has beta 2 whatever is minimised.
+    """
+    tv = presets.tv_weight(phi)
+    if preset.form == "ijcv2016":
+        return tv
+    return tv * objective.SIGMA ** (exponents.beta - 2)
+
+
+def _ijcv_weights(
+    problem: PerLane, data_weight: Any, layers_tv_weight: float, exponents: Exponents
+) -> IjcvWeights:
+    """The paper's weights, scaled as the lambdas asked for to the layer's own."""
+    alpha = np.float32(objective.IJCV_NORM**-exponents.alpha)
+    tv = np.float32(objective.IJCV_GRADIENT**-exponents.beta)
+    return IjcvWeights(
+        data=data_weight,
+        alpha=problem.alpha_weight / np.float32(presets.ALPHA_WEIGHT) * alpha,
+        tv=problem.tv_weight / np.float32(layers_tv_weight) * tv,
+    )
+
+
+def _range_bound(given: Any, preset: Preset, num_lanes: int) -> Any:
+    if given is None:
+        if preset.form != "ijcv2016":
+            return None
+        given = presets.IJCV_BOUND
+    bound = np.asarray(given, np.float32)
+    # Infinite is no bound.
+    if np.any(np.isnan(bound)) or np.any(bound <= 0):
+        raise ValueError(f"range_bound is {given}; positive grey levels are accepted")
+    _per_lane("range_bound", np.where(np.isinf(bound), 0, bound), num_lanes)
+    return np.broadcast_to(bound, (num_lanes,))
+
+
+def _initial(
+    given: Any, centre: np.ndarray, shape: tuple[int, int, int], num_lanes: int
+) -> np.ndarray | None:
+    if given is None:
+        return None
+    images = np.asarray(given, np.float32)
+    if images.shape not in (shape, (num_lanes, *shape)):
+        raise ValueError(
+            f"initial_image has shape {images.shape}; {shape}, or one per lane, "
+            f"{(num_lanes, *shape)}, is accepted"
+        )
+    if not np.all(np.isfinite(images)):
+        raise ValueError("initial_image is not finite; values in [0, 1] are accepted")
+    variables = np.float32(255) * images - np.broadcast_to(centre, shape)
+    return np.broadcast_to(variables, (num_lanes, *shape))
+
+
+def _image_shape(
+    phi: Representation, given: Sequence[int] | None
+) -> tuple[int, int, int]:
+    shape = given if given is not None else getattr(phi, "image_shape", None)
+    if shape is None or len(shape) != 3 or min(shape) < 1:
+        raise ValueError(
+            f"image_shape is {shape}; (height, width, channels) is accepted, and a "
+            "representation without an image_shape of its own needs it"
+        )
+    return (int(shape[0]), int(shape[1]), int(shape[2]))
+
+
+def _per_lane(name: str, value: Any, num_lanes: int) -> np.ndarray:
+    array = np.asarray(value, np.float32)
+    if array.shape not in ((), (num_lanes,)):
+        raise ValueError(
+            f"{name} has shape {array.shape}; a number or one per lane, "
+            f"({num_lanes},), is accepted"
+        )
+    if not np.all(np.isfinite(array)) or np.any(array < 0):
+        raise ValueError(f"{name} is {value}; finite numbers from 0 up are accepted")
+    return np.broadcast_to(array, (num_lanes,))
+
+
+def _centre(
+    phi: Representation, given: Any, shape: tuple[int, ...], preset: Preset
+) -> np.ndarray:
+    """Grey levels at z = 0, of a shape that broadcasts to the image.
+
+    Of a network's mean image the IJCV paper takes the mean colour.
+    """
+    centre = given if given is not None else getattr(phi, "centre", 128.0)
+    array = np.asarray(centre, np.float32)
+    if not np.all(np.isfinite(array)):
+        raise ValueError("centre is not finite; grey levels are accepted")
+    try:
+        np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(
+            f"centre has shape {array.shape}, which does not fit an image of {shape}"
+        ) from None
+    if given is None and preset.form == "ijcv2016" and array.ndim == 3:
+        array = np.mean(array, axis=(0, 1))
+    return array
+
+
+def _targets(
+    codes: Any, mask: Any, num_lanes: int, data_term: DataTerm
+) -> tuple[Any, np.ndarray]:
+    """Targets and mask, checked: a target of norm zero asks for nothing."""
+    if np.iscomplexobj(codes):
+        raise ValueError("codes are complex; real ones are accepted")
+    with np.errstate(over="ignore"):
+        target = np.asarray(codes, np.float32)
+    if num_lanes < 1 or target.shape[:1] != (num_lanes,):
+        raise ValueError(
+            f"{num_lanes} keys and codes of shape {target.shape}; at least one lane, "
+            "and as many codes as keys, are accepted"
+        )
+    weights = np.asarray(1.0 if mask is None else mask, np.float32)
+    try:
+        everywhere = np.broadcast_to(weights, target.shape[1:])
+    except ValueError:
+        raise ValueError(
+            f"mask has shape {weights.shape}, codes have {target.shape[1:]}"
+        ) from None
+    what, size = _SIZES.get(data_term, (None, None))
+    zeros = []
+    # Code by code, since all of them together may be larger than the memory.
+    for number, code in enumerate(target):
+        masked = (code * everywhere).ravel()
+        if not np.isfinite(np.sum(np.square(masked))):
+            raise ValueError("a target code is not finite")
+        if size is not None and size(masked) == 0:
+            zeros.append(number)
+    if zeros:
+        lanes = ", ".join(map(str, zeros))
+        raise ValueError(f"{what} is zero under the mask in lane {lanes}")
+    return target, weights
+
+
+_SIZES: dict[Any, tuple[str, Callable[[np.ndarray], np.floating]]] = {
+    # Squares in float32, as the data terms divide by them: what vanishes there is zero.
+    objective.squared_error: ("target code", lambda code: np.sum(np.square(code))),
+    objective.caricature: (
+        "positive part of the target code",
+        lambda code: np.sum(np.square(np.maximum(code, 0))),
+    ),
+    objective.activation_maximisation: (
+        "direction to maximise",
+        lambda code: np.max(np.abs(code), initial=0),
+    ),
+}
+"""What a data term needs of a masked target: in words, and its size."""
+
+
+def _check_code_shape(
+    phi: TracedCallable, code_shape: tuple[int, ...], image_shape: tuple[int, ...]
+) -> None:
+    expected = callables.code_shape(phi, image_shape)
+    if expected != code_shape:
+        raise ValueError(
+            f"codes have shape {code_shape}, but the representation of an image of "
+            f"{image_shape} has {expected}"
+        )

@@ -1,0 +1,1 @@
+"""How good, how different, how natural: numbers about images and codes."""

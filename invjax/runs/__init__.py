@@ -1,0 +1,1 @@
+"""Many lanes to files: settings, targets, the runner, the folder, records."""

@@ -1,0 +1,135 @@
+"""The folder of a run: who may write there, and the files that describe it."""
+
+import importlib.metadata
+import json
+import math
+import pathlib
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from invjax import files
+from invjax.runs.errors import Refusal
+
+_OURS = (
+    "config.json",
+    "metrics.jsonl",
+    "originals",
+    "reconstructions",
+    "samples",
+    "maps",
+    "arrays",
+    "sets.jsonl",
+    "geometry.jsonl",
+    "invariances.jsonl",
+    "invariances.csv",
+    "invariances.md",
+    "geometry.csv",
+    "geometry.md",
+    "grid.png",
+    "index.html",
+    "table.csv",
+    "table.md",
+    "figure.png",
+    "curves.png",
+)
+_PACKAGES = ("invjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class RunFolder:
+    """A folder that belongs to one run."""
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        self._records: list[Mapping[str, Any]] = []
+
+    @classmethod
+    def claim(cls, workdir: str, *, overwrite: bool) -> "RunFolder":
+        """Takes `workdir` for a new run, emptied of an earlier one if `overwrite`.
+
+        Raises:
+          Refusal: it is not a folder, holds a run and `overwrite` is not given, or
+            holds other things.
+        """
+        path = pathlib.Path(workdir).expanduser()
+        if path.exists() and not path.is_dir():
+            raise Refusal(f"--workdir={workdir}: not a folder; name a new or empty one")
+        there = sorted(item.name for item in path.iterdir()) if path.is_dir() else []
+        if there and "config.json" not in there:
+            raise Refusal(
+                f"--workdir={workdir}: holds {there[0]} but no run; name a new or "
+                "empty folder"
+            )
+        if there and not overwrite:
+            raise Refusal(
+                f"--workdir={workdir}: holds a run already; pass --overwrite to "
+                "replace it, or name another folder"
+            )
+        # config.json goes last: a folder half emptied is still known as a run.
+        for name in reversed(_OURS):
+            files.remove(path / name)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refusal(f"--workdir={workdir}: {error.strerror}") from None
+        return cls(path)
+
+    def write_config(
+        self, settings: Mapping[str, Any], weights: Mapping[str, str]
+    ) -> None:
+        """config.json: what is needed to run it again, and what it ran on."""
+        device = jax.devices()[0]
+        config = {
+            "command": command(),
+            "settings": dict(settings),
+            "weights": dict(weights),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in _PACKAGES},
+            },
+            "device": {
+                "backend": jax.default_backend(),
+                "kind": device.device_kind,
+                "count": jax.device_count(),
+                "machine": platform.machine(),
+            },
+        }
+        text = json.dumps(config, indent=1, allow_nan=False)
+        files.write_whole(self.path / "config.json", text + "\n")
+
+    def add_records(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Lines for metrics.jsonl, which is replaced whole; undefined becomes null."""
+        self._records += records
+        write_lines(self.path / "metrics.jsonl", self._records)
+
+
+def write_lines(path: pathlib.Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Records as lines of strict JSON, all of them or none."""
+    lines = (json.dumps(strict(record), allow_nan=False) for record in records)
+    files.write_whole(path, "".join(f"{line}\n" for line in lines))
+
+
+def command() -> str:
+    """The command line of this process, as one would type it."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    name = f"-m {spec.name}" if spec else sys.argv[0]
+    return f"python {name} {shlex.join(sys.argv[1:])}"
+
+
+def strict(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as strict JSON has it: null for what is not a finite number."""
+    return {name: _strict(value) for name, value in record.items()}
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_strict(item) for item in value]
+    if isinstance(value, float):
+        # Seven figures are what float32 holds.
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    return value

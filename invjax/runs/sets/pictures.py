@@ -1,0 +1,115 @@
+"""Maps and components of a set as pictures, and the figure of a run."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from invjax import files
+from invjax.images import reading
+from invjax.metrics import diversity
+from invjax.report import contact_sheet
+from invjax.report.contact_sheet import Cell, Row
+from invjax.runs.sets import measures
+from invjax.runs.sets.local import Look
+from invjax.runs.sets.methods import SampleSet
+
+WHITE_DEVIATION = 0.15
+"""Standard deviation, of a range of 1, that maps show as white, in every run."""
+
+_NUM_SHOWN = 4
+_MOST_IMAGES = 4
+_CELL = 176
+
+
+class Portrait(NamedTuple):
+    """What the figure shows of a set: a row of it."""
+
+    image: str
+    label: str
+    cells: list[Cell]
+
+
+def write_maps(
+    folder: pathlib.Path, found: SampleSet, looks: dict[str, Look]
+) -> Portrait:
+    """maps/<image>/<representation>/*.png of a set, and its row of the figure.
+
+    mean.png; deviation.png, in which a standard deviation of `WHITE_DEVIATION` is
+    white; component_1.png ..., leading directions of the samples around grey; and, of a
+    set whose geometry was looked at, seen.png and ignored.png of the original, or of a
+    sample where there is none. Directions are stretched to the full range.
+
+    Args:
+      folder: of the run.
+      found: all samples of a code with one lambda.
+      looks: by where the geometry was looked at; the first is shown.
+    """
+    target = found.lane.target
+    cells = []
+    if target.original is not None:
+        cells.append(Cell(target.original, "original"))
+    errors = found.values("relative_error")[:_NUM_SHOWN]
+    for picture, error in zip(found.images[:_NUM_SHOWN], errors, strict=True):
+        cells.append(Cell(picture, f"error {error:.1%}"))
+    maps: list[tuple[str, np.ndarray, str]] = []
+    if len(found.images) > 1:
+        mean, deviation = map(np.asarray, diversity.maps(found.images))
+        maps = [
+            ("mean", mean, "mean"),
+            (
+                "deviation",
+                deviation / WHITE_DEVIATION,
+                f"deviation, white {WHITE_DEVIATION:g}",
+            ),
+        ]
+        count = min(measures.NUM_COMPONENTS, len(found.images) - 1)
+        components = diversity.principal_components(found.images, count=count)
+        for number in range(count):
+            share = float(components.shares[number])
+            maps.append(
+                (
+                    f"component_{number + 1}",
+                    around_grey(np.asarray(components.directions[number])),
+                    f"component {number + 1}: {share:.0%}",
+                )
+            )
+    if looks:
+        first = next(iter(looks.values()))
+        maps.append(("seen", around_grey(first.seen), "seen best"))
+        maps.append(("ignored", around_grey(first.ignored), "ignored"))
+    # Lane paths are <image>/<representation>/<sample>, with lambda where several.
+    lane = found.lane
+    parent = pathlib.PurePath(lane.path).parent
+    suffix = lane.path.partition("_tv_")[1:]
+    for name, picture, caption in maps:
+        path = folder / "maps" / parent / f"{name}{''.join(suffix)}.png"
+        reading.write_png(path, picture)
+        cells.append(Cell(np.clip(picture, 0, 1), caption))
+    label = (
+        f"{target.name}, {lane.group.name}, tv {lane.tv_weight:g}, "
+        f"{len(found.images)} samples"
+    )
+    return Portrait(target.name, label, cells)
+
+
+def write_figure(folder: pathlib.Path, portraits: Sequence[Portrait]) -> None:
+    """figure.png: a row per image, representation and lambda, of the first images."""
+    names = list(dict.fromkeys(portrait.image for portrait in portraits))
+    rows = [
+        Row(portrait.label, portrait.cells)
+        for name in names[:_MOST_IMAGES]
+        for portrait in portraits
+        if portrait.image == name
+    ]
+    sheet = contact_sheet.contact_sheet(rows, cell_size=_CELL)
+    with files.whole_file(folder / "figure.png") as stream:
+        sheet.save(stream, "PNG")
+
+
+def around_grey(direction: np.ndarray) -> np.ndarray:
+    """A direction as a picture: zero is grey, almost all of it is in the range."""
+    # Not the largest value: single pixels lie far out.
+    scale = float(np.percentile(np.abs(direction), 99.5))
+    return np.clip(0.5 + 0.5 * direction / max(scale, 1e-12), 0, 1)

@@ -1,0 +1,1 @@
+"""What a representation responds to: Jacobian, transformations, channels, neurons."""

