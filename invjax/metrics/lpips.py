@@ -99,7 +99,7 @@ def _unit(x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
 
 def _heads(folder: pathlib.Path) -> dict[str, np.ndarray]:
     if not checkpoints.exists(folder):
-        source, path, tensors = pretrained.proven_tensors(_NAME, _read_heads, folder)
+        source, path, tensors = pretrained.pinned_tensors(_NAME, _read_heads, folder)
         record = {
             "origin": source.origin,
             "licence": source.licence,

@@ -1,10 +1,11 @@
-"""Derivatives that look past kinks: values stay exact, gradients are a neighbour's.
+"""How far the derivatives of ReLUs and max-pools are relaxed; values stay exact.
 
-A ReLU that is off and a pixel that is not its window's maximum get no gradient, so that
-a deep code says nothing about most of an image that is still noise. A relaxed operation
-has the exact value and the derivative of a smoother one: of a leaky ReLU, of a pool
-that is in part an average. Descents that begin relaxed and end exact reach lower
-energies (see experiments/solvers.md); what they minimise is unchanged.
+A ReLU that is off and a pixel that is not the maximum of its pooling window pass no
+gradient, so most pixels of a noisy start get no gradient from a deep code. A relaxed
+operation (`ops.activations.relu`, `ops.pooling.spreading_max_pool`) has the exact value
+and the derivative of a smoother function: a leaky ReLU, or a pool that is partly an
+average. Descents that begin relaxed and end exact reach lower energies (measured in
+experiments/solvers.md), and the energy they minimise is the same.
 """
 
 from typing import NamedTuple
@@ -13,17 +14,30 @@ from invjax.types import Scalar
 
 
 class Relaxation(NamedTuple):
-    """How far derivatives are relaxed; zeros are exact.
+    """How far derivatives are relaxed; with zeros they are exact.
 
     Attributes:
-      relu_leak: slope where a ReLU is constant.
-      pool_spread: share of a pool's gradient that is spread over its whole window.
+      relu_leak: derivative of a ReLU where its output is constant, 0 to 1.
+      pool_spread: fraction of a max-pool's derivative, 0 to 1, that is divided evenly
+        over the whole window.
     """
 
     relu_leak: Scalar
     pool_spread: Scalar
 
+    @classmethod
+    def of(cls, amount: Scalar) -> "Relaxation":
+        """The relaxation at a fraction of its full strength.
 
-def full(amount: Scalar) -> Relaxation:
-    """`amount`, 0 to 1, of what `fast` begins with (see experiments/solvers.md)."""
-    return Relaxation(relu_leak=0.05 * amount, pool_spread=0.4 * amount)
+        At full strength, with which the preset `fast` begins, ReLUs leak 0.05 and pools
+        spread 0.4 of their derivative (chosen in experiments/solvers.md).
+
+        Args:
+          amount: 0 (exact derivatives) to 1 (full strength).
+
+        Examples:
+          >>> import jax.numpy as jnp
+          >>> Relaxation.of(jnp.float32(0.5)).relu_leak
+          Array(0.025, dtype=float32)
+        """
+        return cls(relu_leak=0.05 * amount, pool_spread=0.4 * amount)

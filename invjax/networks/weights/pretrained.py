@@ -23,7 +23,7 @@ from invjax.networks import layers
 from invjax.networks.layers import Network
 from invjax.networks.weights import checkpoints, conversion, formats
 from invjax.networks.weights.checkpoints import DamagedCheckpoint
-from invjax.networks.weights.formats import Foreign
+from invjax.networks.weights.formats import FileContents
 from invjax.networks.weights.forward_check import (
     WrongWeights,
     check_forward,
@@ -31,19 +31,19 @@ from invjax.networks.weights.forward_check import (
 )
 from invjax.networks.weights.preprocessing import Preprocessing
 from invjax.networks.weights.readers import MissingReader
-from invjax.networks.weights.sources import Source, published_files, sources
+from invjax.networks.weights.sources import WeightSource, published_files, sources
 
 __all__ = [
     "MissingWeights",
     "Pretrained",
-    "Source",
+    "WeightSource",
     "WrongWeights",
     "available",
     "convert_file",
     "convert_installed",
     "default_weights_dir",
     "load",
-    "proven_tensors",
+    "pinned_tensors",
     "sources",
     "weights_folder",
 ]
@@ -144,7 +144,7 @@ def convert_installed(network: Network, folder: pathlib.Path) -> None:
 
     Raises: as `load`. Nothing is written unless everything was proven.
     """
-    source, path, tensors = proven_tensors(
+    source, path, tensors = pinned_tensors(
         network.name, lambda path: formats.read(path, network).params, folder
     )
     params = conversion.nest(tensors)
@@ -153,7 +153,7 @@ def convert_installed(network: Network, folder: pathlib.Path) -> None:
     _save(
         folder,
         network,
-        Foreign(params, source.preprocessing),
+        FileContents(params, source.preprocessing),
         {"origin": source.origin, "licence": source.licence, "forward_check": check},
         path,
     )
@@ -192,9 +192,9 @@ def convert_file(
     _save(folder, network, read._replace(preprocessing=preprocessing), record, path)
 
 
-def proven_tensors(
+def pinned_tensors(
     name: str, read: Callable[[pathlib.Path], Mapping[str, Any]], folder: pathlib.Path
-) -> tuple[Source, pathlib.Path, dict[str, np.ndarray]]:
+) -> tuple[WeightSource, pathlib.Path, dict[str, np.ndarray]]:
     """Tensors of an installed package's file, all as pinned in sources.toml.
 
     Args:
@@ -237,7 +237,7 @@ def proven_tensors(
 def _save(
     folder: pathlib.Path,
     network: Network,
-    weights: Foreign,
+    weights: FileContents,
     facts: Mapping[str, Any],
     path: pathlib.Path,
 ) -> None:
@@ -270,7 +270,7 @@ def _advice(network: Network) -> str:
     return _advice_for(network.name, known[:0])
 
 
-def _advice_for(name: str, known: list[Source]) -> str:
+def _advice_for(name: str, known: list[WeightSource]) -> str:
     """How to get weights, to end an error's line with."""
     ways = [f"install them with: {source.install}" for source in known]
     if published := published_files().get(name):

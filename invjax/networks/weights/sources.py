@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from invjax.networks.weights.preprocessing import Preprocessing
 
 
-class Source(NamedTuple):
+class WeightSource(NamedTuple):
     """A weight file inside an installable package, pinned."""
 
     network: str
@@ -53,10 +53,10 @@ class PublishedFile(NamedTuple):
 
 
 @functools.cache
-def sources() -> tuple[Source, ...]:
+def sources() -> tuple[WeightSource, ...]:
     """Files inside packages, in order of preference."""
     return tuple(
-        Source(
+        WeightSource(
             **{**row, "preprocessing": Preprocessing.from_json(row["preprocessing"])}
         )
         for row in _rows("source")
