@@ -1,4 +1,4 @@
-"""Pixels: reading, sources, sizes, colour, spectrum, the abstract pattern."""
+"""Images as arrays of pixels: reading, finding, resizing, colour and spectrum."""
 
 from invjax.identity import code_id, image_id
 from invjax.images.pixels import (
@@ -15,7 +15,7 @@ from invjax.images.sources import (
     ABSTRACT,
     ENDINGS,
     SAMPLES,
-    Source,
+    ImageSource,
     find,
     load,
     sample,
@@ -26,7 +26,7 @@ __all__ = [
     "ENDINGS",
     "SAMPLES",
     "ImageError",
-    "Source",
+    "ImageSource",
     "centre_crop",
     "code_id",
     "find",

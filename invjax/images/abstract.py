@@ -1,9 +1,10 @@
-"""A colourful picture of nothing, made by formula.
+"""A synthetic colour pattern with no objects, computed from a formula.
 
 The papers invert one abstract picture beside photographs, to see what codes keep of an
-image that is of no class a network knows. This one needs no file: overlapping ellipses
-with sharp and soft rims, plain, shaded or with stripes, rings and checks of several
-periods, under clouds with the spectrum of photographs.
+image that belongs to no class of the network. The pattern here needs no file. It shows
+overlapping ellipses with sharp and soft edges under clouds with the spectrum of
+photographs. Ellipses are plain, shaded, or have stripes, rings or checks of several
+periods.
 """
 
 import numpy as np
@@ -14,27 +15,31 @@ _GOLDEN = (np.sqrt(5) - 1) / 2
 _PLASTIC = 1.324717957244746
 _NUM_ELLIPSES = 26
 _NUM_WAVES = 400
-# Cycles per side of the longest and shortest wave of the clouds.
+# Frequencies of the longest and the shortest wave of the clouds, in cycles per side.
 _LOWEST, _HIGHEST = 1.0, 128.0
 
 
 def abstract_pattern(size: int) -> Float32[np.ndarray, "{size} {size} 3"]:
-    """The picture at a size; there is only one, no chance is in it.
+    """Computes the pattern at a size. Nothing is random: equal sizes give equal pixels.
 
-    Sharp rims are a pixel wide, of a 512 px picture or of this, whichever is wider;
-    waves finer than two pixels fade out.
+    Sharp edges are one pixel wide, or 1/512 of the side where that is wider; waves
+    shorter than two pixels fade out.
 
     Args:
-      size: pixels a side.
+      size: side of the square in pixels.
 
     Returns:
-      RGB in [0, 1].
+      RGB [size, size, 3] in [0, 1].
 
     Raises:
-      ValueError: a size below 1.
+      ValueError: the size is below 1.
+
+    Examples:
+      >>> abstract_pattern(8).shape
+      (8, 8, 3)
     """
     if size < 1:
-        raise ValueError(f"size is {size}; at least one pixel is accepted")
+        raise ValueError(f"size is {size}; at least 1 pixel is accepted")
     place = (np.arange(size) + 0.5) / size
     x, y = place[None, :], place[:, None]
     tints = np.stack([_clouds(place, offset=channel) for channel in (1, 2, 3)], axis=-1)
@@ -49,7 +54,7 @@ def abstract_pattern(size: int) -> Float32[np.ndarray, "{size} {size} 3"]:
 def _ground(
     x: Float[np.ndarray, "1 w"], y: Float[np.ndarray, "h 1"]
 ) -> Float[np.ndarray, "h w 3"]:
-    """Smooth colours that drift over the picture."""
+    """Background: colours that change slowly over the picture."""
     red, green, blue = 0.7 * x + 0.2 * y, 0.9 * y * (1 - x), 1 - 0.8 * y + 0 * x
     return 0.2 + 0.55 * np.stack([red, green, blue], axis=-1)
 
@@ -57,11 +62,11 @@ def _ground(
 def _ellipse(
     number: int, x: np.ndarray, y: np.ndarray, size: int
 ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w 3"]]:
-    """How much an ellipse covers, and its colours."""
-    # Low-discrepancy sequences spread places, shapes and hues evenly.
+    """Opacity [h, w] of an ellipse, from 0 to 1, and its colours [h, w, 3]."""
+    # Low-discrepancy sequences distribute places, shapes and hues evenly.
     row, column = ((0.5 + (number + 1) / _PLASTIC**k) % 1 for k in (1, 2))
     angle = np.pi * (number * _GOLDEN % 1)
-    # The first ones are large and lie below.
+    # The first ones are large; later ones are drawn over them.
     radius = 0.34 * (1 - number / _NUM_ELLIPSES) + 0.05
     stretch = 0.45 + 0.55 * (number * _GOLDEN**2 % 1)
     along = np.cos(angle) * (x - column) + np.sin(angle) * (y - row)
@@ -77,7 +82,7 @@ def _ellipse(
 def _texture(
     number: int, along: np.ndarray, across: np.ndarray, level: np.ndarray, size: int
 ) -> Float[np.ndarray, "h w"]:
-    """In [-1, 1]: plain, shaded, stripes, rings or checks, by turns."""
+    """Texture of an ellipse in [-1, 1]: plain, shaded, stripes, rings or checks."""
     frequency = (9.0, 40.0, 18.0)[number // 5 % 3]
     contrast = _visible(frequency, size)
     wave = 2 * np.pi * frequency
@@ -87,7 +92,7 @@ def _texture(
         case 3:
             return contrast * np.sin(wave * 0.2 * level)
         case 4:
-            # tanh flattens the waves' tops.
+            # tanh flattens the extrema, so that the checks have sharp edges.
             return contrast * np.tanh(4 * np.sin(wave * along) * np.sin(wave * across))
         case 1:
             return 2 * np.clip(level, 0, 1) - 1
@@ -95,36 +100,36 @@ def _texture(
 
 
 def _clouds(place: Float[np.ndarray, " n"], *, offset: int) -> Float[np.ndarray, "n n"]:
-    """Waves in all directions, of mean 0 and mean square 1 but for those left out.
+    """A sum of waves in all directions, of mean 0 and, unless some fade, mean square 1.
 
-    Of equal amplitude, and as many in every octave: the power at a frequency falls off
-    as its inverse square.
+    Waves have equal amplitudes, and equally many lie in every octave. So the power at a
+    frequency falls off as the inverse square of the frequency.
     """
     number = np.arange(_NUM_WAVES)
-    share = (number * _GOLDEN + 0.17 * offset) % 1
-    frequency = _LOWEST * (_HIGHEST / _LOWEST) ** share
+    position = (number * _GOLDEN + 0.17 * offset) % 1
+    frequency = _LOWEST * (_HIGHEST / _LOWEST) ** position
     angle = np.pi * ((number / _PLASTIC + 0.31 * offset) % 1)
     phase = 2 * np.pi * ((number / _PLASTIC**2 + 0.53 * offset) % 1)
     amplitude = np.sqrt(2 / _NUM_WAVES) * _visible(frequency, place.size)
     turn = 2j * np.pi * frequency * place[:, None]
-    # A wave is a product of one along x and one along y.
+    # A wave is the product of a complex wave along x and one along y.
     rows = amplitude * np.exp(turn * np.sin(angle) + 1j * phase)
     return (rows @ np.exp(turn * np.cos(angle)).T).real
 
 
 def _visible(frequency: ArrayLike, size: int) -> np.ndarray | np.floating:
-    """1 up to a third of the pixels a side, falling to 0 at half of them."""
+    """Contrast at a frequency in cycles per side: 1 up to size / 3, 0 from size / 2."""
     return np.clip(3 - 6 * np.asarray(frequency) / size, 0, 1)
 
 
 def _step(distance: np.ndarray) -> np.ndarray:
-    """From 0 at -1/2 to 1 at 1/2, smoothly."""
+    """A smooth step from 0 at -1/2 to 1 at 1/2."""
     ramp = np.clip(distance + 0.5, 0, 1)
     return ramp * ramp * (3 - 2 * ramp)
 
 
 def _colour(number: int, turn: float) -> Float[np.ndarray, "3"]:
-    """Its hue on the circle, and a lightness of its own."""
+    """A colour whose hue and lightness depend on the ellipse's number and on `turn`."""
     lightness = 0.2 + 0.65 * ((number * _GOLDEN**2 + 2 * turn) % 1)
     hue = np.cos(2 * np.pi * (number * _GOLDEN + turn + np.arange(3) / 3))
     return lightness + 0.2 * hue

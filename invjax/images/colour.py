@@ -1,13 +1,15 @@
-"""One split of colour images, for everything that tells colour from brightness.
+"""Splits colour images into luminance and chroma.
 
-Orthonormal opponent channels of the RGB values as they are stored (no gamma undone):
+The split is into orthonormal opponent channels of the RGB values as they are stored
+(gamma is not undone):
 
-    luminance  (R + G + B) / sqrt(3)
-    red-green  (R - G) / sqrt(2)
+    luminance    (R + G + B) / sqrt(3)
+    red-green    (R - G) / sqrt(2)
     blue-yellow  (R + G - 2 B) / sqrt(6)
 
-Orthonormal, so that the energies of the three add up to that of RGB; the chroma of a
-grey pixel is zero. Images are [h, w, 3], or [h, w, 1] for grey, in any range.
+Since they are orthonormal, the energies of the three channels add up to the energy of
+RGB. The chroma of a grey pixel is zero. Images are [h, w, 3], or [h, w, 1] for grey, in
+any range.
 """
 
 import jax.numpy as jnp
@@ -29,13 +31,21 @@ _OPPONENT = np.array(
 
 
 def opponent(image: ArrayLike) -> Float[Array, "h w 3"]:
-    """Luminance, red-green and blue-yellow of every pixel; grey images have no chroma.
+    """Returns luminance, red-green and blue-yellow of every pixel.
+
+    Args:
+      image: [h, w, 3] or [h, w, 1].
 
     Raises:
-      ValueError: neither one nor three channels.
+      ValueError: there are neither one nor three channels.
+
+    Examples:
+      >>> red = np.float32([[[1, 0, 0]]])
+      >>> np.asarray(opponent(red)).round(2)
+      array([[[0.58, 0.71, 0.41]]], dtype=float32)
     """
     red, green, blue = jnp.moveaxis(_rgb(image), -1, 0)
-    # Sums of products, as no matrix product may be rounded to bfloat16 on its way.
+    # Not a matrix product, which accelerators may round to bfloat16.
     return jnp.stack(
         [
             weights[0] * red + weights[1] * green + weights[2] * blue
@@ -46,16 +56,24 @@ def opponent(image: ArrayLike) -> Float[Array, "h w 3"]:
 
 
 def luminance_only(image: ArrayLike) -> Float[Array, "h w 3"]:
-    """The image without its colours: the mean of the channels, three times."""
+    """Returns the image without its colours: the mean of the channels, three times.
+
+    Raises:
+      ValueError: there are neither one nor three channels.
+    """
     rgb = _rgb(image)
     return jnp.broadcast_to(rgb.mean(-1, keepdims=True), rgb.shape)
 
 
 def chroma_only(image: ArrayLike) -> Float[Array, "h w 3"]:
-    """The image's colours at one luminance, the mean of the image's.
+    """Returns the image's colours, all at the mean luminance of the image.
 
-    `image` = `luminance_only` + `chroma_only` - that mean, so of a photograph in [0, 1]
-    some values lie outside; they are not clipped.
+    `image` = `luminance_only(image)` + `chroma_only(image)` - mean of `image`. For an
+    image in [0, 1] some values of the result lie outside that range; they are not
+    clipped.
+
+    Raises:
+      ValueError: there are neither one nor three channels.
     """
     rgb = _rgb(image)
     return rgb - rgb.mean(-1, keepdims=True) + rgb.mean()
@@ -65,6 +83,6 @@ def _rgb(image: ArrayLike) -> Image:
     image = jnp.asarray(image)
     if image.ndim != 3 or image.shape[-1] not in (1, 3):
         raise ValueError(
-            f"an image of shape {image.shape}; [h, w, 3] and [h, w, 1] are accepted"
+            f"the image has shape {image.shape}; [h, w, 3] and [h, w, 1] are accepted"
         )
     return jnp.broadcast_to(image, (*image.shape[:2], 3))

@@ -1,8 +1,8 @@
-"""Pixels in the memory: 8-bit levels, sizes and crops, grey.
+"""Pixels of images in memory: 8-bit levels, resizing, cropping, grey.
 
 An image is a float32 NumPy array [h, w, 3] (RGB) or [h, w, 1] (grey) in [0, 1], rows
-from the top. What was resized holds multiples of 1/255 only, so that the picture and
-the 8-bit file it may be written to are the same image.
+from the top. Resized images hold multiples of 1/255 only, so that writing one to an
+8-bit file loses nothing.
 """
 
 import numpy as np
@@ -11,19 +11,29 @@ from PIL import Image
 
 from invjax import identity
 
-# MATLAB's rgb2gray to four digits, as in the papers; they sum to 0.9999.
-_GREY_WEIGHTS = np.array([0.2989, 0.5870, 0.1140], np.float32)
+GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)
+"""Red, green and blue in grey: MATLAB's `rgb2gray` to four digits, as in the papers.
+
+They sum to 0.9999.
+"""
 
 
 class ImageError(ValueError):
-    """An image that cannot be found, read or used; the message is one line."""
+    """An image cannot be found, read or used; the message is one line."""
 
 
 def quantise(image: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
-    """Clips to [0, 1] and rounds to the nearest of the 256 levels.
+    """Clips an image to [0, 1] and rounds it to the nearest of 256 levels.
+
+    Args:
+      image: any shape, 0 for black and 1 for white.
 
     Raises:
       ImageError: A pixel is infinite or not a number.
+
+    Examples:
+      >>> quantise(np.float32([-1, 0, 0.5, 1])).tolist()
+      [0, 0, 128, 255]
     """
     try:
         return identity.quantise(image)
@@ -34,10 +44,10 @@ def quantise(image: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
 def centre_crop(
     image: Float[np.ndarray, "h w c"], size: int
 ) -> Float32[np.ndarray, "{size} {size} c"]:
-    """Cuts out the largest centred square and resizes it, in 8 bit.
+    """Cuts out the largest centred square and resizes it with Pillow, in 8 bit.
 
-    An odd margin loses its extra pixel at the bottom or right. Small images are
-    enlarged.
+    The filter is LANCZOS. Where the margin is odd, the extra pixel is cut off at the
+    bottom or at the right. Small images are enlarged.
 
     Args:
       image: [h, w, 3] or [h, w, 1] in [0, 1], quantised first.
@@ -47,7 +57,11 @@ def centre_crop(
       float32 [size, size, c], multiples of 1/255.
 
     Raises:
-      ImageError: A size below 1, or a pixel is not finite.
+      ImageError: The size is below 1, or a pixel is not finite.
+
+    Examples:
+      >>> centre_crop(np.zeros((300, 451, 3), np.float32), 224).shape
+      (224, 224, 3)
     """
     height, width = image.shape[:2]
     side = min(height, width)
@@ -59,9 +73,9 @@ def centre_crop(
 def stretch(
     image: Float[np.ndarray, "h w c"], size: int
 ) -> Float32[np.ndarray, "{size} {size} c"]:
-    """Resizes all of the image to a square, in 8 bit, whatever becomes of its aspect.
+    """Resizes the whole image to a square in 8 bit, changing its aspect ratio.
 
-    Arguments, result and errors as of `centre_crop`.
+    Arguments, result and errors as in `centre_crop`.
     """
     return _resize(image, (size, size))
 
@@ -69,9 +83,13 @@ def stretch(
 def fit_short_side(
     image: Float[np.ndarray, "h w c"], size: int
 ) -> Float32[np.ndarray, "H W c"]:
-    """Resizes in 8 bit so that the short side is `size`, keeping the aspect.
+    """Resizes in 8 bit so that the short side is `size`, keeping the aspect ratio.
 
-    The long side is rounded to the nearest pixel. Otherwise as `centre_crop`.
+    The long side is rounded to the nearest pixel. Otherwise as in `centre_crop`.
+
+    Examples:
+      >>> fit_short_side(np.zeros((300, 451, 3), np.float32), 224).shape
+      (224, 337, 3)
     """
     height, width = image.shape[:2]
     short = min(height, width)
@@ -82,22 +100,35 @@ def fit_short_side(
 
 
 def to_grey(image: Float[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w 1"]:
-    """Weighs red, green and blue by 0.2989, 0.5870, 0.1140 (MATLAB's `rgb2gray`).
+    """Converts a colour image to grey with MATLAB's weights, `GREY_WEIGHTS`.
 
     Args:
-      image: [h, w, 3] in any range; [h, w, 1] is returned as it is.
+      image: [h, w, 3] in any range; [h, w, 1] is returned unchanged, as float32.
 
     Returns:
       float32 [h, w, 1], not quantised.
+
+    Examples:
+      >>> round(to_grey(np.float32([[[1, 0, 0]]])).item(), 4)
+      0.2989
     """
     if image.shape[-1] == 1:
         return image.astype(np.float32)
-    # A sum of products, not a matrix product: no BLAS may change the last bit.
-    return (image.astype(np.float32) * _GREY_WEIGHTS).sum(-1, keepdims=True)
+    # Not a matrix product, whose last bit would depend on the BLAS library.
+    weights = np.array(GREY_WEIGHTS, np.float32)
+    return (image.astype(np.float32) * weights).sum(-1, keepdims=True)
 
 
 def to_pillow(image: Float[np.ndarray, "h w c"]) -> Image.Image:
-    """The image as an 8-bit Pillow picture: "RGB", or "L" for one channel."""
+    """Converts an image to an 8-bit Pillow picture: "RGB", or "L" for one channel.
+
+    Raises:
+      ImageError: A pixel is not finite, or there are neither 1 nor 3 channels.
+
+    Examples:
+      >>> to_pillow(np.zeros((2, 3, 1), np.float32)).mode
+      'L'
+    """
     pixels = quantise(image)
     if pixels.shape[-1] == 1:
         return Image.fromarray(pixels[:, :, 0])
@@ -109,12 +140,15 @@ def to_pillow(image: Float[np.ndarray, "h w c"]) -> Image.Image:
 def _resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     height, width = shape
     if min(shape) < 1:
-        raise ImageError(f"an image needs at least one pixel, not {height} x {width}")
+        raise ImageError(
+            f"an image of {height} x {width} pixels cannot be made; at least one pixel "
+            "is needed"
+        )
     resized = to_pillow(image).resize((width, height), Image.Resampling.LANCZOS)
     pixels = np.asarray(resized, np.float32) / np.float32(255)
     return pixels.reshape(height, width, image.shape[-1])
 
 
 def _scaled(length: int, size: int, short: int) -> int:
-    # Integer arithmetic: length * size / short, halves upwards, on every machine.
+    # length * size / short, halves rounded up, in integers: equal on every machine.
     return (2 * length * size + short) // (2 * short)

@@ -1,8 +1,8 @@
-"""Image files: photographs read, pictures written.
+"""Image files: reads photographs and writes PNG files.
 
-An image is a float32 numpy array [h, w, 3] (RGB) or [h, w, 1] (grey) in [0, 1], rows
-from the top. What is read holds multiples of 1/255 only, except from 16-bit and
-transparent files. Colour profiles are ignored.
+An image is a float32 NumPy array [h, w, 3] (RGB) or [h, w, 1] (grey) in [0, 1], rows
+from the top. Values read are multiples of 1/255, except from 16-bit and transparent
+files. Colour profiles are ignored.
 """
 
 import io
@@ -17,27 +17,28 @@ from PIL import Image, ImageOps
 from invjax import files
 from invjax.images.pixels import ImageError, to_pillow
 
-# Naming the formats keeps the rarer decoders, and Ghostscript, away from user files.
+# Pillow would try every decoder it has, rare ones and Ghostscript included.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF and GIF files"
 
 
 def read(path: str | os.PathLike[str]) -> Float32[np.ndarray, "h w 3"]:
-    """Reads a photograph as RGB.
+    """Reads an image file as RGB.
 
-    JPEG, PNG, WebP, BMP, TIFF and GIF (of an animation, the first frame). Grey is
-    repeated to three channels; palettes and CMYK are converted; 16-bit grey is divided
-    by 65535 (Pillow gives only the upper eight bits of 16-bit colour); transparent
-    pixels are composited over white; EXIF orientation is applied.
+    Accepts JPEG, PNG, WebP, BMP, TIFF and GIF (the first frame of an animation). Grey
+    is repeated to three channels; palettes and CMYK are converted; 16-bit grey is
+    divided by 65535 (Pillow gives only the upper eight bits of 16-bit colour);
+    transparent pixels are composited over white; EXIF orientation is applied.
 
     Args:
-      path: The file; its ending does not matter here.
+      path: The file, with any ending: the format is recognised by its contents.
 
     Returns:
       float32 [h, w, 3] in [0, 1].
 
     Raises:
-      ImageError: No such file, not an image, truncated, or of no known range.
+      ImageError: The file does not exist, is not an image, is truncated, or holds
+        pixels whose range is unknown.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -45,8 +46,7 @@ def read(path: str | os.PathLike[str]) -> Float32[np.ndarray, "h w 3"]:
     if path.is_dir():
         raise ImageError(f"{path}: is a folder, not an image; accepted: {_ACCEPTED}")
     try:
-        # What a decoder merely warns of (odd EXIF, a large picture) is none of the
-        # user's business if the pixels arrive.
+        # Decoders warn of odd EXIF data or large pictures; the pixels are read anyway.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=_FORMATS) as picture:
@@ -54,7 +54,7 @@ def read(path: str | os.PathLike[str]) -> Float32[np.ndarray, "h w 3"]:
                 return _pixels(ImageOps.exif_transpose(picture))
     except MemoryError:
         raise
-    # Damaged bytes make the decoders raise almost anything, SyntaxError included.
+    # Damaged bytes make decoders raise exceptions of any type, even SyntaxError.
     except Exception as error:
         reason = (
             "not an image, or its header is damaged"
@@ -67,14 +67,14 @@ def read(path: str | os.PathLike[str]) -> Float32[np.ndarray, "h w 3"]:
 
 
 def write_png(path: str | os.PathLike[str], image: Float[np.ndarray, "h w c"]) -> None:
-    """Writes an 8-bit PNG, whole or not at all.
+    """Writes an 8-bit PNG atomically.
 
     Args:
       path: The file; missing folders are made.
       image: [h, w, 3] is written as RGB, [h, w, 1] as grey; clipped to [0, 1].
 
     Raises:
-      ImageError: A pixel is not finite, or another number of channels.
+      ImageError: A pixel is not finite, or there are neither 1 nor 3 channels.
     """
     stream = io.BytesIO()
     to_pillow(image).save(stream, "PNG")

@@ -1,12 +1,13 @@
-"""The spectrum of natural images, as a change of coordinates.
+"""The amplitude spectrum of natural images, as a change of coordinates.
 
-Amplitudes of photographs fall as one over the frequency. Divided by that, every
-coefficient has about the same size, and so a step of one size suits them all. Samplers
-iterate on such a white image w; z = irfft2(rfft2(w) weight), with
+Amplitudes of photographs fall off as one over the frequency. In coordinates divided by
+that, all coefficients have about the same size, so that one step size suits them all.
+Samplers iterate on such a white image w, which stands for the image
+z = irfft2(rfft2(w) weight) with
 
     weight ~ 1 / sqrt(fx^2 + fy^2 + (1 / max(h, w))^2),
 
-scaled to unit mean square over the half plane of `rfft2`.
+fx and fy in cycles per pixel, and unit mean square over the half plane of `rfft2`.
 """
 
 import jax
@@ -17,7 +18,18 @@ from invjax.types import Image, PRNGKey
 
 
 def weight(height: int, width: int) -> np.ndarray:
-    """[h, w // 2 + 1, 1]: amplitudes of natural images, unit mean square."""
+    """Returns the amplitudes of natural images, with unit mean square.
+
+    Args:
+      height, width: size of the image in pixels.
+
+    Returns:
+      float64 [h, w // 2 + 1, 1], in the order of `rfft2`.
+
+    Examples:
+      >>> weight(4, 6).shape
+      (4, 4, 1)
+    """
     vertical = np.fft.fftfreq(height)[:, None]
     horizontal = np.fft.rfftfreq(width)[None, :]
     lowest = 1 / max(height, width)
@@ -26,25 +38,19 @@ def weight(height: int, width: int) -> np.ndarray:
 
 
 def colour(white: Image) -> Image:
-    """White noise becomes noise as images have it.
+    """Gives white noise the amplitude spectrum of natural images.
 
-    Linear, symmetric and invertible, with as many numbers on either side.
+    The map is linear, symmetric and invertible, and keeps the shape.
+
+    Args:
+      white: [h, w, c].
     """
-    return _filtered(white, weight(*white.shape[:2]))
-
-
-def whiten(z: Image) -> Image:
-    """The reverse of `colour`."""
-    return _filtered(z, 1 / weight(*z.shape[:2]))
+    coefficients = jnp.fft.rfft2(white, axes=(0, 1))
+    scaled = coefficients * jnp.asarray(weight(*white.shape[:2]), white.dtype)
+    return jnp.fft.irfft2(scaled, s=white.shape[:2], axes=(0, 1))
 
 
 def natural_direction(key: PRNGKey, image_shape: tuple[int, int, int]) -> Image:
-    """A random direction [h, w, c] of unit norm with the spectrum of images."""
+    """Draws a direction [h, w, c] of unit norm with the spectrum of natural images."""
     noise = colour(jax.random.normal(key, image_shape))
     return noise / jnp.linalg.norm(noise)
-
-
-def _filtered(image: Image, factor: np.ndarray) -> Image:
-    coefficients = jnp.fft.rfft2(image, axes=(0, 1))
-    scaled = coefficients * jnp.asarray(factor, image.dtype)
-    return jnp.fft.irfft2(scaled, s=image.shape[:2], axes=(0, 1))

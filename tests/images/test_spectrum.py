@@ -1,4 +1,4 @@
-"""The coordinates in which images look white, and back."""
+"""White noise is given the spectrum of natural images."""
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,7 @@ SHAPES = [(8, 8, 3), (7, 9, 1), (6, 5, 3)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_colour_and_whiten_are_each_other_s_reverse(key, shape):
-    z = jax.random.normal(key, shape)
-    np.testing.assert_allclose(spectrum.colour(spectrum.whiten(z)), z, atol=1e-5)
-    np.testing.assert_allclose(spectrum.whiten(spectrum.colour(z)), z, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_colour_is_symmetric_and_filters_by_the_weight(key, shape):
+def test_colour_is_symmetric_and_filters_by_the_weight(shape):
     # Its matrix, column by column, on one channel.
     height, width, _ = shape
     basis = jnp.eye(height * width).reshape(-1, height, width, 1)

@@ -1,0 +1,223 @@
+"""Every kind of image file is read, and PNG files are written atomically."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from invjax.images import reading
+from invjax.images.pixels import ImageError, quantise
+
+# Four corners by which all rotations and reflections differ.
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+CORNERS = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8)
+
+
+def blocks(corners=CORNERS, side=16):
+    """The corners as flat squares, so that JPEG keeps their colours."""
+    return np.repeat(np.repeat(corners, side, 0), side, 1)
+
+
+def noise(height, width, channels=3, seed=0):
+    generator = np.random.default_rng(seed)
+    levels = generator.integers(0, 256, (height, width, channels), np.uint8)
+    return levels.astype(np.float32) / np.float32(255)
+
+
+def assert_reads(path, expected, atol=0.0):
+    image = reading.read(path)
+    assert image.dtype == np.float32
+    assert image.shape == expected.shape
+    np.testing.assert_allclose(image, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "tif"])
+def test_read_lossless_colour(tmp_path, ending):
+    Image.fromarray(blocks()).save(tmp_path / f"a.{ending}")
+    assert_reads(tmp_path / f"a.{ending}", blocks() / 255, atol=1e-7)
+
+
+def test_read_lossless_webp(tmp_path):
+    Image.fromarray(blocks()).save(tmp_path / "a.webp", lossless=True)
+    assert_reads(tmp_path / "a.webp", blocks() / 255, atol=1e-7)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+def test_read_lossy_colour(tmp_path, ending):
+    Image.fromarray(blocks()).save(tmp_path / f"a.{ending}", quality=95)
+    image = reading.read(tmp_path / f"a.{ending}")
+    assert image.shape == (32, 32, 3)
+    np.testing.assert_allclose(image[8::16, 8::16], CORNERS / 255, atol=0.05)
+
+
+def test_read_gif_gives_the_first_frame(tmp_path):
+    frames = [Image.fromarray(blocks()), Image.fromarray(255 - blocks())]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert_reads(tmp_path / "a.gif", blocks() / 255, atol=1e-7)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_read_repeats_grey(tmp_path, ending):
+    levels = blocks(np.array([[0, 51], [102, 255]], np.uint8))
+    Image.fromarray(levels).save(tmp_path / f"a.{ending}", quality=100)
+    expected = np.repeat(levels[:, :, None] / 255, 3, 2)
+    assert_reads(tmp_path / f"a.{ending}", expected, atol=0.005)
+
+
+def test_read_black_and_white(tmp_path):
+    bits = np.array([[0, 255, 0], [255, 255, 0]], np.uint8)
+    Image.fromarray(bits).convert("1").save(tmp_path / "a.png")
+    assert_reads(tmp_path / "a.png", np.repeat(bits[:, :, None] / 255, 3, 2))
+
+
+def palette_picture():
+    picture = Image.new("P", (3, 1))
+    picture.putpalette([10, 20, 30, 200, 100, 50, 0, 0, 0])
+    picture.putdata([0, 1, 2])
+    return picture
+
+
+def test_read_palette(tmp_path):
+    palette_picture().save(tmp_path / "a.png")
+    expected = np.array([[[10, 20, 30], [200, 100, 50], [0, 0, 0]]]) / 255
+    assert_reads(tmp_path / "a.png", expected, atol=1e-7)
+
+
+def test_read_palette_with_transparency_over_white(tmp_path):
+    palette_picture().save(tmp_path / "a.png", transparency=bytes([255, 51, 0]))
+    half = np.array([200, 100, 50]) / 255 * 0.2 + 0.8
+    expected = np.array([[np.array([10, 20, 30]) / 255, half, [1, 1, 1]]])
+    assert_reads(tmp_path / "a.png", expected, atol=1e-6)
+
+
+def test_read_alpha_over_white(tmp_path):
+    pixels = np.array([[[255, 0, 0, 255], [0, 0, 0, 102], [9, 9, 9, 0]]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    expected = np.array([[[1, 0, 0], [0.6, 0.6, 0.6], [1, 1, 1]]])
+    assert_reads(tmp_path / "a.png", expected, atol=1e-6)
+
+
+def test_read_grey_alpha_over_white(tmp_path):
+    pixels = np.array([[[255, 0], [0, 51]]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    expected = np.array([[[1, 1, 1], [0.8, 0.8, 0.8]]])
+    assert_reads(tmp_path / "a.png", expected, atol=1e-6)
+
+
+def test_read_one_transparent_colour(tmp_path):
+    Image.fromarray(blocks()).save(tmp_path / "a.png", transparency=BLUE)
+    expected = blocks(np.array([[RED, GREEN], [WHITE, WHITE]], np.uint8)) / 255
+    assert_reads(tmp_path / "a.png", expected, atol=1e-6)
+
+
+def test_read_cmyk_jpeg(tmp_path):
+    picture = Image.new("CMYK", (32, 32), (255, 0, 0, 0))
+    picture.paste((0, 0, 0, 255), (0, 16, 32, 32))
+    picture.save(tmp_path / "a.jpg", quality=100)
+    image = reading.read(tmp_path / "a.jpg")
+    np.testing.assert_allclose(image[8, 8], [0, 1, 1], atol=0.05)
+    np.testing.assert_allclose(image[24, 8], [0, 0, 0], atol=0.05)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_read_16_bit_grey_keeps_its_depth(tmp_path, ending):
+    levels = np.array([[0, 1, 256], [257, 40000, 65535]], np.uint16)
+    Image.fromarray(levels).save(tmp_path / f"a.{ending}")
+    expected = np.repeat(levels[:, :, None] / 65535, 3, 2)
+    assert_reads(tmp_path / f"a.{ending}", expected, atol=1e-7)
+
+
+def test_read_16_bit_grey_with_a_transparent_level(tmp_path):
+    levels = np.array([[100, 65535, 300]], np.uint16)
+    Image.fromarray(levels).save(tmp_path / "a.png", transparency=300)
+    expected = np.array([[100 / 65535, 1, 1]])[:, :, None].repeat(3, 2)
+    assert_reads(tmp_path / "a.png", expected, atol=1e-7)
+
+
+def test_read_32_bit_grey_is_scaled_alike_or_refused(tmp_path):
+    Image.fromarray(np.array([[0, 13107]], np.int32)).save(tmp_path / "a.tif")
+    assert_reads(tmp_path / "a.tif", np.array([[[0] * 3, [0.2] * 3]]), atol=1e-7)
+    Image.fromarray(np.array([[0, 65536]], np.int32)).save(tmp_path / "b.tif")
+    with pytest.raises(ImageError, match=r"b\.tif.*outside 0 to 65535"):
+        reading.read(tmp_path / "b.tif")
+
+
+def test_read_refuses_floating_point_pixels(tmp_path):
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match="no known range"):
+        reading.read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turned"),
+    [
+        (1, CORNERS),
+        (3, np.rot90(CORNERS, 2)),
+        (5, CORNERS.transpose(1, 0, 2)),
+        (6, np.rot90(CORNERS, -1)),
+        (8, np.rot90(CORNERS, 1)),
+    ],
+)
+def test_read_applies_exif_orientation(tmp_path, orientation, turned):
+    wide = np.repeat(blocks(), 2, axis=1)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(wide).save(tmp_path / "a.jpg", exif=exif, quality=95, subsampling=0)
+    image = reading.read(tmp_path / "a.jpg")
+    assert image.shape == ((32, 64, 3) if orientation in (1, 3) else (64, 32, 3))
+    height, width = image.shape[:2]
+    centres = image[height // 4 :: height // 2, width // 4 :: width // 2]
+    np.testing.assert_allclose(centres, turned / 255, atol=0.05)
+
+
+def assert_refuses(path, *words):
+    with pytest.raises(ImageError) as caught:
+        reading.read(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in (str(path), *words):
+        assert word in message
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "bmp", "tif", "gif"])
+@pytest.mark.parametrize("fraction", [0.02, 0.5, 0.9])
+def test_read_refuses_truncated_files(tmp_path, ending, fraction):
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(quantise(noise(40, 30))).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * fraction)])
+    assert_refuses(path, "cannot be read as an image", "accepted: JPEG, PNG, WebP")
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+def test_read_refuses_what_is_no_image(tmp_path, data):
+    (tmp_path / "a.png").write_bytes(data)
+    assert_refuses(tmp_path / "a.png", "not an image", "accepted: JPEG")
+
+
+def test_read_refuses_absent_files_and_folders(tmp_path):
+    assert_refuses(tmp_path / "none.png", "no such file")
+    assert_refuses(tmp_path, "folder")
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+def test_write_png(tmp_path, channels, mode):
+    image = noise(5, 7, channels)
+    image[0, 0], image[0, 1] = -3, 3
+    path = tmp_path / "new" / "a.png"
+    reading.write_png(path, image)
+    with Image.open(path) as picture:
+        assert (picture.format, picture.mode) == ("PNG", mode)
+        pixels = np.asarray(picture).reshape(image.shape)
+    np.testing.assert_array_equal(pixels, np.rint(np.clip(image, 0, 1) * 255))
+
+
+def test_write_png_leaves_the_old_file_when_it_refuses(tmp_path):
+    reading.write_png(tmp_path / "a.png", noise(2, 2))
+    before = (tmp_path / "a.png").read_bytes()
+    for bad in (np.full((2, 2, 3), np.nan, np.float32), noise(2, 2, 2)):
+        with pytest.raises(ImageError):
+            reading.write_png(tmp_path / "a.png", bad)
+    assert (tmp_path / "a.png").read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.png"]
