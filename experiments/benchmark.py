@@ -7,19 +7,19 @@
 --cases takes any of:
 
     shallow         HOG and DSIFT with gradients, beside scikit-image's HOG
-    ops             each fast form of invjax.ops beside the stock operation
+    ops             each fast form of invjax.networks.ops beside the stock operation
     throughput      image-steps per second, beside stock JAX and PyTorch
     time_to_energy  seconds to the energy of preset `fast`, beside plain Adam in PyTorch
     compile         seconds and memory that a first inversion takes
-    samples         finished inversions per second: samples of experiments.sample with
-                    --method=starts, but for measuring and writing them
+    samples         finished inversions per second, as experiments.sample takes them
+                    with --method=starts, without metrics and files
 
-The sides of a case take turns, so that a busy machine slows all of them alike; a value
-is of the median round, and its spread what lies between the fastest and the slowest, of
-the median. Ratios are to the baselines of the same run. What is not installed (PyTorch,
-scikit-image, weights) is left out, with a line that says so. Random weights but for
-time_to_energy. All cases take a few minutes on two cores. Writes benchmark.jsonl, a
-line per measurement, and table.md, both again after each one.
+The sides of a case take turns, so that a busy machine slows all of them alike. A value
+is that of the median round; its spread is the difference between the slowest and the
+fastest round, divided by the median. Ratios are to the baselines of the same run. What
+is not installed (PyTorch, scikit-image, weights) is left out, with a line that says so.
+Weights are random, except in time_to_energy. All cases take a few minutes on two cores.
+Writes benchmark.jsonl, a line per measurement, and table.md, both anew after each one.
 """
 
 import itertools
@@ -48,7 +48,6 @@ from experiments.benchmarks.precisions import (
 )
 from experiments.benchmarks.report import Report
 from invjax.commands import binary, shared_flags
-from invjax.commands.shared_flags import LAYERS
 from invjax.images.pixels import ImageError
 from invjax.networks.weights.pretrained import MissingWeights
 from invjax.representations.cnn import CnnRepresentation
@@ -56,11 +55,12 @@ from invjax.runs.errors import Refusal
 from invjax.runs.settings import Settings
 
 _FIRST = ("alexnet/relu1", "alexnet/relu3", "alexnet/pool5")
-"""What `experiments.invert` inverts when nothing is said."""
+"""What `experiments.invert` inverts by default."""
 
 CASES = ("shallow", "ops", "throughput", "time_to_energy", "compile", "samples")
 
 _CASES = flags.DEFINE_list("cases", None, f"Of {', '.join(CASES)} (default: all).")
+_LAYERS = shared_flags.define_layers()
 _BATCHES = flags.DEFINE_list(
     "batches", None, "Comma-separated lanes or images (default: by case and backend)."
 )
@@ -82,13 +82,20 @@ _STEPS_PER_TURN = flags.DEFINE_integer(
 
 
 class _Plan(NamedTuple):
-    """What to measure, flags and defaults of the backend taken together.
+    """What to measure, from the flags and the defaults for the backend.
 
     Attributes:
-      steps: (layer, batch) of throughput.
-      layers, batches: as given; None where each case has its own.
-      turn: steps of a turn of throughput.
-      num_steps: of whole inversions; None where the case or preset says.
+      cases: words of `CASES`.
+      steps: pairs (layer, batch) that throughput measures.
+      layers, batches: as given; None where each case has its own defaults.
+      precisions: words of `precisions.PRECISIONS`.
+      baselines: what to compare with: words of --baselines, later names of sides.
+      rounds: number of turns of every side.
+      turn: number of steps of a turn of throughput.
+      num_steps: number of steps of whole inversions; None for that of the case or of
+        the preset.
+      smoke: whether --smoke is given.
+      weights_dir: folder of converted weights.
     """
 
     cases: tuple[str, ...]
@@ -141,8 +148,8 @@ def _plan(given: Settings) -> _Plan:
     default_cases = ("ops", "throughput") if smoke else CASES
     default_precisions = ("float32",) if is_cpu else ("tf32", "bfloat16")
     layers = batches = None
-    if LAYERS.value is not None:
-        layers = tuple(name.strip() for name in LAYERS.value)
+    if _LAYERS.value is not None:
+        layers = tuple(name.strip() for name in _LAYERS.value)
         for name in layers:
             try:
                 networks.find(name)
@@ -223,7 +230,7 @@ def _throughput(report: Report, plan: _Plan) -> None:
             throughput.run(
                 report,
                 name=name,
-                batch=batch,
+                num_lanes=batch,
                 precision=precision,
                 baselines=plan.baselines,
                 num_steps=plan.turn,

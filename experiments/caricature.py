@@ -26,30 +26,26 @@ figure.png, whose contrast is stretched but for the originals. In the table:
 """
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import ascents, studies
-from experiments.ascents import Ascent, Outcome
-from invjax.commands import binary, shared_flags
-from invjax.images import reading, sources
-from invjax.inversion import objective
-from invjax.metrics import errors
-from invjax.metrics.labels import Judge, guesses, logits
-from invjax.metrics.lpips import Parameters
-from invjax.report import contact_sheet
+from experiments import studies
+from experiments.studies import Bench, Defaults, Findings, Study
+from invjax import identity
+from invjax.commands import binary
+from invjax.images import sources
+from invjax.inversion import objective, presets
+from invjax.metrics import labels
+from invjax.metrics.labels import Classifier
+from invjax.report import contrast
 from invjax.report.contact_sheet import Cell, Row
-from invjax.runs import loading
+from invjax.runs import classifiers, loading
 from invjax.runs.errors import Refusal
-from invjax.runs.folder import RunFolder
-from invjax.runs.lanes import Group
-from invjax.runs.settings import Request, Settings
+from invjax.runs.lanes import Lane, Variant
+from invjax.runs.runner import Outcome
 
-_IMAGES = ",".join(f"sample:{name}" for name in sources.SAMPLES)
-_REPRESENTATIONS = ("alexnet/relu2", "alexnet/relu3", "alexnet/relu5", "alexnet/pool5")
-_HEADER = (
+_COLUMNS = (
     "representation",
     "steps",
     "growth",
@@ -61,63 +57,25 @@ _HEADER = (
 )
 
 
-def main() -> None:
-    shared_flags.refuse_others(
-        *("workdir", "overwrite", "dry_run", "smoke", "seed", "images"),
-        *("representations", "preset", "num_steps", "image_size", "resize"),
-        *("batch_size", "compute_dtype", "save_arrays"),
-    )
-    run(
-        shared_flags.from_flags(
-            images=_IMAGES, representations=_REPRESENTATIONS, preset="ijcv2016"
-        )
-    )
+class Tools(NamedTuple):
+    """What the study needs.
+
+    Attributes:
+      classifier: what names pictures; None where its weights are not at hand.
+      names: what it calls the originals, by image.
+    """
+
+    classifier: Classifier | None
+    names: dict[str, str]
 
 
-def run(request: Request) -> None:
-    """Draws the caricatures and writes table and figure; with --dry_run says how long.
+def load(bench: Bench) -> Bench:
+    """Loads the groups, whose codes have to have positive values.
 
     Raises:
-      Refusal and the package's own errors: bad input; nothing was written.
+      Refusal: nothing of a code could grow.
     """
-    config = request.settings
-    ascents.check_preset(config.preset)
-    groups = loading.load_groups(config)
-    check_positive(groups)
-    planned = plan(groups, config)
-    if request.dry_run:
-        ascents.print_estimates(planned, config, data_term=objective.caricature)
-        return
-    judge = ascents.load_judge(config)
-    distance = loading.load_judge(groups, config)
-    assert request.workdir is not None
-    folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
-    folder.write_config(config.as_json(), loading.weights(groups))
-    for target in groups[0].targets:
-        assert target.original is not None
-        path = folder.path / "originals" / f"{target.name}.png"
-        reading.write_png(path, target.original)
-
-    def write(finished: Sequence[Outcome]) -> None:
-        rows = table_rows([outcome.record for outcome in finished])
-        studies.publish(folder.path, _HEADER, rows, figure_rows(finished))
-
-    ascents.run(
-        planned,
-        config,
-        folder,
-        data_term=objective.caricature,
-        measure=functools.partial(measure, names_of(judge, planned), judge, distance),
-        write=write,
-    )
-
-
-def check_positive(groups: Sequence[Group]) -> None:
-    """Refuses codes without a positive value: nothing of them could grow.
-
-    Raises:
-      Refusal: naming the first.
-    """
+    groups = loading.load_groups(bench.settings)
     for group in groups:
         for target in group.targets:
             if not np.sum(np.square(np.maximum(target.code, 0))) > 0:
@@ -125,138 +83,144 @@ def check_positive(groups: Sequence[Group]) -> None:
                     f"{target.name}: no value of its {group.name} code is positive, so "
                     "there is nothing to exaggerate"
                 )
+    return bench._replace(groups=groups)
 
 
-def plan(groups: Sequence[Group], config: Settings) -> list[Ascent]:
-    """Every caricature of a run, layer by layer; two under --smoke."""
-    planned = [
-        Ascent(
-            phi=group.phi,
-            code=target.code,
-            image_shape=target.image_shape,
-            initial=target.original,
-            start=0,
-            facts={"image": target.name, "representation": group.name},
-            path=f"{target.name}/{group.name.replace('/', '_')}",
-        )
-        for group in groups
-        for target in group.targets
-    ]
-    return planned[:2] if config.smoke else planned
+def plan(bench: Bench) -> list[Lane]:
+    """Every caricature, layer by layer, each started from its original."""
+    settings = bench.settings
+    planned = []
+    for group in bench.groups:
+        variants: dict[tuple[int, int, int], Variant] = {}
+        for target in group.targets:
+            shape = target.image_shape
+            weights = presets.linear_term_weights(settings.preset, shape)
+            tv_weight = weights.pop("tv_weight", presets.tv_weight(group.phi))
+            keywords = {"data_term": objective.caricature, **weights}
+            variant = variants.setdefault(shape, Variant("caricature", keywords))
+            # What is drawn for the jitter depends on the code alone.
+            target = target._replace(image_id=identity.code_id(target.code))
+            path = f"{target.name}/{group.name.replace('/', '_')}"
+            planned.append(
+                Lane(group, target, 0, tv_weight, path, variant, target.original)
+            )
+    return planned[:2] if settings.smoke else planned
 
 
-def names_of(judge: Judge | None, planned: Sequence[Ascent]) -> dict[str, str]:
-    """Image -> what the judge calls the original; empty without a judge."""
-    if judge is None:
-        return {}
+def load_tools(bench: Bench) -> Tools:
+    """Loads the classifier and lets it name the originals."""
+    classifier = classifiers.load_default(bench.settings)
+    if classifier is None:
+        return Tools(None, {})
     originals = {
-        ascent.facts["image"]: ascent.initial
-        for ascent in planned
-        if ascent.initial is not None
+        lane.target.name: lane.initial
+        for lane in bench.planned
+        if lane.initial is not None
     }
-    rows = logits(judge, list(originals.values()))
-    return {
-        image: guesses(row, count=1)[0].name
+    rows = labels.logits(classifier, list(originals.values()))
+    names = {
+        image: labels.guesses(row, count=1)[0].name
         for image, row in zip(originals, rows, strict=True)
     }
+    return Tools(classifier, names)
 
 
-def measure(
-    labels: Mapping[str, str],
-    judge: Judge | None,
-    distance: Parameters | None,
-    ascent: Ascent,
-    image: np.ndarray,
-    code: np.ndarray,
-) -> dict[str, Any]:
-    """How far a code has grown, how far the picture is from its original, its label.
-
-    Args:
-      labels: of the originals, from `names_of`.
-      judge: who named them.
-      distance: of LPIPS; None for none.
-      ascent: of the caricature.
-      image: [h, w, c], not clipped.
-      code: of the image.
-    """
-    original = ascent.initial
-    assert original is not None
-    positive = np.maximum(ascent.code, 0)
+def measure(bench: Bench, outcome: Outcome) -> dict[str, Any]:
+    """How far a code has grown, how far the picture is from its original, its label."""
+    tools: Tools = bench.tools
+    columns = dict.fromkeys(_MEASURED)
+    if outcome.picture is None:
+        return columns
+    target, code = outcome.lane.target, outcome.code
+    positive = np.maximum(target.code, 0)
     product, square = float(np.vdot(positive, code)), float(np.vdot(positive, positive))
     norm = float(np.linalg.norm(code)) * np.sqrt(square)
-    label = None
-    if judge is not None:
-        (row,) = logits(judge, [image])
-        label = guesses(row, count=1)[0].name
-    own = labels.get(ascent.facts["image"])
-    change = np.clip(image, 0, 1) - original
+    label, own = None, tools.names.get(target.name)
+    if tools.classifier is not None:
+        (row,) = labels.logits(tools.classifier, [outcome.picture])
+        label = labels.guesses(row, count=1)[0].name
     return {
         "growth": product / square,
         "cosine": product / norm if norm > 0 else None,
-        "distance": 255 * float(np.sqrt(np.mean(np.square(change)))),
-        "psnr": float(errors.psnr(image, original)),
-        "ssim": float(errors.ssim(image, original)),
-        "lpips": None
-        if distance is None
-        else float(errors.lpips_of(distance, image, original)),
+        "distance": 255 * outcome.record.number("rms"),
         "label": label,
         "original_label": own,
         "is_label_kept": None if label is None else label == own,
     }
 
 
-def table_rows(records: Sequence[dict[str, Any]]) -> list[list[str]]:
+_MEASURED = ("growth", "cosine", "distance", "label", "original_label", "is_label_kept")
+
+
+def table(findings: Findings) -> list[list[str]]:
     """A row per representation: means and deviations over images."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        groups.setdefault(record["representation"], []).append(record)
     rows = []
-    for name, mine in groups.items():
-        done = [record for record in mine if record["status"] != "failed"]
-        kept = [r["is_label_kept"] for r in done if r["is_label_kept"] is not None]
+    for (name,), mine in studies.by(findings.records, "representation").items():
+        kept = studies.finite(mine, "is_label_kept")
         rows.append(
             [
                 name,
-                str(max(record["num_steps"] for record in mine)),
-                _mean(done, "growth", 2),
-                _mean(done, "cosine", 2),
-                _mean(done, "distance", 1),
-                _mean(done, "ssim", 2),
-                f"{sum(kept)} of {len(kept)}" if kept else "–",
-                f"{len(mine) - len(done)} of {len(mine)}",
+                str(max(record.num_steps for record in mine)),
+                studies.mean_and_deviation(studies.finite(mine, "growth"), digits=2),
+                studies.mean_and_deviation(studies.finite(mine, "cosine"), digits=2),
+                studies.mean_and_deviation(studies.finite(mine, "distance")),
+                studies.mean_and_deviation(studies.finite(mine, "ssim"), digits=2),
+                f"{sum(kept):.0f} of {len(kept)}" if kept else studies.NOTHING,
+                studies.failures(mine),
             ]
         )
     return rows
 
 
-def figure_rows(finished: Sequence[Outcome]) -> list[Row]:
+def figure(findings: Findings) -> list[Row]:
     """Originals on top, then a row of caricatures per representation."""
+    names = findings.bench.tools.names
     originals: dict[str, Cell] = {}
     rows: dict[str, list[Cell]] = {}
-    for outcome in finished:
+    for outcome in findings.shown:
         record = outcome.record
-        name = record["image"]
+        name = record.image
         if name not in originals:
-            assert outcome.ascent.initial is not None
-            caption = f"{name}: {record['original_label'] or 'no label'}"
-            originals[name] = Cell(outcome.ascent.initial, caption)
+            called = names.get(name, "no label")
+            originals[name] = Cell(outcome.lane.initial, f"{name}: {called}")
         picture, caption = None, "failed"
-        if record["status"] != "failed":
-            picture = contact_sheet.stretched(outcome.image)
-            caption = f"growth {record['growth']:.1f}"
-            caption += f": {record['label']}" if record["label"] else ""
-        cell = Cell(picture, caption)
-        rows.setdefault(record["representation"], []).append(cell)
+        if outcome.picture is not None:
+            picture = contrast.stretched(outcome.picture)
+            caption = f"growth {record.value('growth'):.1f}"
+            label = record.value("label")
+            caption += f": {label}" if label else ""
+        rows.setdefault(record.representation, []).append(Cell(picture, caption))
     labelled = [Row(name, cells) for name, cells in rows.items()]
     return [Row("originals", list(originals.values())), *labelled]
 
 
-def _mean(records: Sequence[dict[str, Any]], field: str, digits: int) -> str:
-    values = [record[field] for record in records if record[field] is not None]
-    if not values:
-        return "–"
-    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
-
+STUDY = Study(
+    defaults=Defaults(
+        images=",".join(f"sample:{name}" for name in sources.SAMPLES),
+        representations=(
+            "alexnet/relu2",
+            "alexnet/relu3",
+            "alexnet/relu5",
+            "alexnet/pool5",
+        ),
+        preset="ijcv2016",
+    ),
+    columns=_COLUMNS,
+    table=table,
+    figure=figure,
+    measure=measure,
+    used_flags=(
+        *("workdir", "overwrite", "dry_run", "smoke", "seed", "images"),
+        *("representations", "preset", "num_steps", "image_size", "resize"),
+        *("batch_size", "compute_dtype", "save_arrays"),
+    ),
+    configure=studies.without_cvpr_presets,
+    load=load,
+    load_tools=load_tools,
+    plan=plan,
+    writes_originals=True,
+)
+main = functools.partial(studies.main, STUDY)
 
 if __name__ == "__main__":
     binary.run(main)

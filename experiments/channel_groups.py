@@ -12,42 +12,42 @@ The paper's network has two streams of filters, and its groups are the first and
 second half of the channels. So they are here for networks with grouped convolutions
 (--representations=caffenet/conv1,caffenet/norm1,caffenet/norm2, with weights of your
 own). The channels of the others are split into equal halves by how much they respond to
-colour alone (`representations.streams`), as measured on the sample photographs without
+colour alone (`sensitivity.channel_split`), measured on the sample photographs without
 the one inverted: "form" has those that respond less. --channel_split=halves takes the
 contiguous halves there as well, for comparison.
 
 Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md and figure.png.
 In the table, means and deviations over lanes, of the reconstructions:
 
-    chroma          share of the energy that is in the colours
-    high-frequency  share of the luminance's energy above 0.125 cycles per pixel
+    chroma          fraction of the energy that is in the colours
+    high-frequency  fraction of the luminance's energy above 0.125 cycles per pixel
     more than the other group: in how many lanes, of each of the two
 """
 
-import pathlib
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import flags
 
 from experiments import studies
-from experiments.studies import Finished
+from experiments.studies import Bench, Defaults, Findings, Study
 from invjax import identity
-from invjax.commands import binary, shared_flags
+from invjax.commands import binary
 from invjax.images import sources
 from invjax.metrics import naturalness
 from invjax.networks import NETWORKS, layers
-from invjax.networks.layers import Conv
 from invjax.report.contact_sheet import Cell, Row
-from invjax.representations.masks import channel_group, channels
-from invjax.runs import loading, runner, targets, variants
+from invjax.representations import masks
+from invjax.runs import loading, targets, variants
 from invjax.runs.errors import Refusal
-from invjax.runs.lanes import Group, Lane, Outcome, Variant
-from invjax.runs.records import mask_of
-from invjax.runs.settings import Request, Settings
+from invjax.runs.lanes import Group, Lane, Variant
+from invjax.runs.records import Record
+from invjax.runs.runner import Outcome
+from invjax.runs.settings import Settings
 from invjax.runs.targets import Target
-from invjax.sensitivity.channel_split import find
+from invjax.sensitivity import channel_split
 from invjax.types import Representation
 
 _SPLIT = flags.DEFINE_enum(
@@ -57,13 +57,11 @@ _SPLIT = flags.DEFINE_enum(
     "Contiguous halves, or by response to colour; auto: halves for grouped networks.",
 )
 
-_IMAGES = "sample:abstract,sample:astronaut,sample:chelsea,sample:coffee,sample:rocket"
-_REPRESENTATIONS = ("alexnet/conv1", "alexnet/pool1", "alexnet/relu2")
 _CUTOFF = 0.125
 _MOST_IMAGES = 3
 _ALL = "all"
-_STATISTICS = ("chroma_share", "high_frequency_share")
-_HEADER = (
+_STATISTICS = ("chroma_fraction", "high_frequency_fraction")
+_COLUMNS = (
     "representation",
     "group",
     "channels",
@@ -77,139 +75,106 @@ _HEADER = (
     "left out",
 )
 
-VariantsOf = Callable[[Group, Target], list[Variant]]
 
-
-def main() -> None:
-    run(
-        shared_flags.from_flags(images=_IMAGES, representations=_REPRESENTATIONS),
-        _SPLIT.value,
-    )
-
-
-def run(request: Request, channel_split: str) -> None:
-    """Inverts the groups and writes table and figure; with --dry_run says how long.
+def load(bench: Bench) -> Bench:
+    """Loads the groups, whose channels have to be such that they can be split.
 
     Raises:
-      binary.Refusal and the package's own errors: bad input; nothing was written.
+      Refusal: a representation of grey images is to be split by colour.
     """
-    config = request.settings
-    groups = studies.load_groups(config)
-    everything = variants.plan(groups, config, splitter(config, channel_split))
-    planned, dead = variants.without_dead(everything)
-    if request.dry_run:
-        runner.print_estimates(config, planned=planned)
-        return
-    names = studies.first_images(groups, _MOST_IMAGES)
-    weights = {lane.group.name: lane.tv_weight for lane in reversed(planned)}
-    finished = Finished(
-        lambda lane: (
-            lane.start == 0
-            and lane.target.name in names
-            and lane.tv_weight == weights[lane.group.name]
-        )
-    )
-
-    def write(folder: pathlib.Path) -> None:
-        rows = table_rows(groups, everything, finished.records, dead)
-        figure = figure_rows(names, finished.shown) if finished.shown else []
-        studies.publish(folder, _HEADER, rows, figure)
-
-    studies.run(
-        request,
-        groups,
-        [(config, planned)],
-        collect=finished.collect,
-        write=write,
-        judge=loading.load_judge(groups, config),
-        measure=measure,
-        recorded={"channel_split": channel_split},
-    )
+    groups = loading.load_image_groups(bench.settings)
+    for group in groups:
+        is_grey = group.targets[0].image_shape[2] != 3
+        if is_grey and not by_halves(group.name, bench.options["channel_split"]):
+            raise Refusal(
+                f"--representations={group.name}: sees no colour to split its channels "
+                "by; networks are accepted, and --channel_split=halves"
+            )
+    return bench._replace(groups=groups)
 
 
-def splitter(config: Settings, channel_split: str) -> VariantsOf:
-    """What says which groups a target's channels are in; see the top of this file."""
-    photographs: dict[str, np.ndarray] = {}
-    known: dict[tuple[str, tuple[str, ...]], list[Variant]] = {}
-
-    def variants_of(group: Group, target: Target) -> list[Variant]:
-        if channel_split == "auto":
-            by_halves = is_grouped(group.name)
-        else:
-            by_halves = channel_split == "halves"
-        others: dict[str, np.ndarray] = {}
-        if not by_halves:
-            if not photographs:
-                photographs.update(
-                    {name: sources.sample(name) for name in sources.SAMPLES}
-                )
-            others = others_than(target, photographs, group.phi, config)
-        key = (group.name, tuple(others))
-        if key not in known:
-            known[key] = halves(group) if by_halves else two_streams(group, others)
-        return known[key]
-
-    return variants_of
+def by_halves(representation: str, channel_split: str) -> bool:
+    """Whether channels are split into contiguous halves."""
+    if channel_split == "auto":
+        return is_grouped(representation)
+    return channel_split == "halves"
 
 
 def is_grouped(representation: str) -> bool:
     """Whether a network, by a layer's name, has convolutions in groups of channels."""
     network = NETWORKS.get(representation.partition("/")[0])
     return network is not None and any(
-        isinstance(layer, Conv) and layer.groups > 1
+        isinstance(layer, layers.Conv) and layer.groups > 1
         for _, layer, _ in layers.weighted(network.layers, network.image_shape)
     )
+
+
+def plan(bench: Bench) -> list[Lane]:
+    """The lanes of all groups of channels."""
+    photographs: dict[str, np.ndarray] = {}
+    known: dict[tuple[str, tuple[str, ...]], list[Variant]] = {}
+
+    def variants_of(group: Group, target: Target) -> list[Variant]:
+        others: dict[str, np.ndarray] = {}
+        is_halved = by_halves(group.name, bench.options["channel_split"])
+        if not is_halved:
+            if not photographs:
+                photographs.update(
+                    {name: sources.sample(name) for name in sources.SAMPLES}
+                )
+            others = others_than(target, photographs, group.phi, bench.settings)
+        key = (group.name, tuple(others))
+        if key not in known:
+            known[key] = halves(group) if is_halved else by_colour(group, others)
+        return known[key]
+
+    return variants.plan(bench.groups, bench.settings, variants_of)
 
 
 def halves(group: Group) -> list[Variant]:
     """All channels, the first half of them, and the second."""
     shape = group.targets[0].code.shape
     # All channels are a mask as well, so that the three share a compiled program.
-    masks = {
-        _ALL: channel_group(shape, 1, num_groups=1),
-        "first": channel_group(shape, 1),
-        "second": channel_group(shape, 2),
+    found = {
+        _ALL: masks.channel_group(shape, 1, num_groups=1),
+        "first": masks.channel_group(shape, 1),
+        "second": masks.channel_group(shape, 2),
     }
-    return [Variant(name, {"mask": mask}) for name, mask in masks.items()]
+    return [Variant(name, {"mask": mask}) for name, mask in found.items()]
 
 
-def two_streams(group: Group, photographs: dict[str, np.ndarray]) -> list[Variant]:
+def by_colour(group: Group, photographs: dict[str, np.ndarray]) -> list[Variant]:
     """All channels, those that respond less to colour alone, and those that do more.
 
     Args:
-      group: what to split.
-      photographs: by name, as the representation takes them.
+      group: the group whose channels are split.
+      photographs: photographs by name, prepared for the representation.
 
     Raises:
-      Refusal: a representation of grey images, or codes without places.
+      Refusal: codes without places.
     """
     shape = group.targets[0].code.shape
-    if group.targets[0].image_shape[2] != 3:
-        raise Refusal(
-            f"--representations={group.name}: sees no colour to split its channels by; "
-            "networks are accepted, and --channel_split=halves"
-        )
     try:
-        found = find(group.phi, list(photographs.values()))
+        found = channel_split.find(group.phi, list(photographs.values()))
     except ValueError as error:
         raise Refusal(f"--representations={group.name}: {error}") from None
-    masks = {
-        _ALL: channel_group(shape, 1, num_groups=1),
-        "form": channels(shape, found.form),
-        "colour": channels(shape, found.colour),
+    kept = {
+        _ALL: masks.channel_group(shape, 1, num_groups=1),
+        "form": masks.channels(shape, found.form),
+        "colour": masks.channels(shape, found.colour),
     }
-    return [Variant(name, {"mask": mask}) for name, mask in masks.items()]
+    return [Variant(name, {"mask": mask}) for name, mask in kept.items()]
 
 
 def others_than(
     target: Target,
     photographs: dict[str, np.ndarray],
     phi: Representation,
-    config: Settings,
+    settings: Settings,
 ) -> dict[str, np.ndarray]:
-    """Photographs as `phi` takes them, without the target's own."""
+    """Photographs prepared for `phi`, without the target's own."""
     prepared = {
-        name: targets.prepare(photograph, phi, config)
+        name: targets.prepare(photograph, phi, settings)
         for name, photograph in photographs.items()
     }
     return {
@@ -219,67 +184,72 @@ def others_than(
     }
 
 
-def measure(outcome: Outcome) -> dict[str, Any]:
-    """What joins a lane's record: its number of channels, its picture's statistics."""
-    place = {"channels": num_channels(outcome.lane)}
-    if outcome.record["status"] == "failed":
-        return place | dict.fromkeys(_STATISTICS)
-    return place | statistics(outcome.image)
+def measure(bench: Bench, outcome: Outcome) -> dict[str, Any]:
+    """Number of channels of a lane, and statistics of its picture."""
+    del bench
+    columns = {"channels": num_channels(outcome.lane)}
+    if outcome.picture is None:
+        return columns | dict.fromkeys(_STATISTICS)
+    return columns | statistics(outcome.picture)
 
 
 def num_channels(lane: Lane) -> int:
-    """How many of the code's channels count in a lane."""
-    mask = mask_of(lane)
+    """Number of the code's channels that count in a lane."""
+    mask = lane.mask
     return lane.target.code.shape[-1] if mask is None else int(mask.sum())
 
 
 def statistics(image: np.ndarray) -> dict[str, float]:
-    """Shares of a picture's energy in its colours, and of its luminance's up high."""
-    shares = (
-        naturalness.chroma_share(image),
-        naturalness.high_frequency_share(image, _CUTOFF),
+    """Fractions of a picture's energy: in its colours, and of its luminance up high."""
+    fractions = (
+        naturalness.chroma_fraction(image),
+        naturalness.high_frequency_fraction(image, _CUTOFF),
     )
-    return dict(zip(_STATISTICS, map(float, shares), strict=True))
+    return dict(zip(_STATISTICS, map(float, fractions), strict=True))
 
 
-def table_rows(
-    groups: Sequence[Group],
-    everything: Sequence[Lane],
-    records: Sequence[dict[str, Any]],
-    dead: Sequence[Lane],
-) -> list[list[str]]:
-    """A row per representation, lambda and group of channels; the originals first."""
-    rows = []
-    for group in groups:
+def is_shown(bench: Bench, lane: Lane) -> bool:
+    """Whether a lane is in the figure: first images at a layer's first lambda_V."""
+    first = next(p for p in bench.planned if p.group is lane.group)
+    is_first = lane.start == 0 and lane.tv_weight == first.tv_weight
+    return is_first and lane.target.name in bench.first_images(_MOST_IMAGES)
+
+
+def table(findings: Findings) -> list[list[str]]:
+    """A row per representation, lambda_V and group of channels; the originals first."""
+    bench, rows = findings.bench, []
+    planned = [*bench.planned, *bench.left_out]
+    for group in bench.groups:
         originals = [
-            {"status": "original", **statistics(target.original)}
+            statistics(target.original)
             for target in group.targets
             if target.original is not None
         ]
+        columns = [[row[name] for row in originals] for name in _STATISTICS]
         nothing = studies.NOTHING
-        cells = ["original", nothing, nothing, nothing, *_measured(originals)]
+        cells = ["original", nothing, nothing, nothing, *_measured(columns)]
         rows.append([group.name, *cells, *[nothing] * 4])
-        mine = [record for record in records if record["representation"] == group.name]
+        mine = [r for r in findings.records if r.representation == group.name]
         found = studies.by(mine, "tv_weight", "variant")
         kinds = {
-            (lane.tv_weight, variants.name_of(lane)): num_channels(lane)
-            for lane in everything
+            (lane.tv_weight, lane.variant_name): num_channels(lane)
+            for lane in planned
             if lane.group is group
         }
         for (tv_weight, name), num_kept in kinds.items():
+            assert name is not None
             some = found.get((tv_weight, name), [])
             others = [
                 record
                 for record in mine
-                if record["tv_weight"] == tv_weight
-                and record["variant"] not in (name, _ALL)
+                if record.tv_weight == tv_weight and record.variant not in (name, _ALL)
             ]
             more = [
                 nothing if name == _ALL else more_than(some, others, field)
                 for field in _STATISTICS
             ]
             errors = studies.finite(some, "relative_error")
-            left_out = variants.num_left_out(group, dead, name, tv_weight)
+            left_out = variants.num_left_out(group, bench.left_out, name, tv_weight)
             rows.append(
                 [
                     group.name,
@@ -287,7 +257,7 @@ def table_rows(
                     str(num_kept),
                     f"{tv_weight:g}",
                     studies.mean_and_deviation(errors, scale=100),
-                    *_measured(some),
+                    *_measured([studies.finite(some, field) for field in _STATISTICS]),
                     *more,
                     studies.failures(some),
                     str(left_out),
@@ -296,23 +266,22 @@ def table_rows(
     return rows
 
 
-def more_than(
-    records: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], field: str
-) -> str:
+def more_than(records: Sequence[Record], others: Sequence[Record], field: str) -> str:
     """In how many lanes a group has more of a statistic than the other group."""
-    theirs = {(record["image"], record["start"]): record[field] for record in others}
+    theirs = {(record.image, record.start): record.value(field) for record in others}
     pairs = [
-        (record[field], theirs.get((record["image"], record["start"])))
+        (record.value(field), theirs.get((record.image, record.start)))
         for record in records
     ]
     both = [(mine, other) for mine, other in pairs if None not in (mine, other)]
     return f"{sum(mine > other for mine, other in both)} of {len(both)}"
 
 
-def figure_rows(names: Sequence[str], shown: Sequence[Outcome]) -> list[Row]:
+def figure(findings: Findings) -> list[Row]:
     """A row per image and layer: the original, all channels, and the two groups."""
+    names = findings.bench.first_images(_MOST_IMAGES)
     rows: dict[str, list[Cell]] = {}
-    for outcome in sorted(shown, key=lambda o: names.index(o.lane.target.name)):
+    for outcome in sorted(findings.shown, key=lambda o: names.index(o.record.image)):
         lane, record = outcome.lane, outcome.record
         label = f"{lane.target.name}, {lane.group.name}"
         if label not in rows:
@@ -320,24 +289,41 @@ def figure_rows(names: Sequence[str], shown: Sequence[Outcome]) -> list[Row]:
             if (original := lane.target.original) is not None:
                 caption = _caption("original", statistics(original))
                 rows[label].append(Cell(original, caption))
-        caption = _caption(f"{record['variant']}, {record['channels']}", record)
-        rows[label].append(Cell(studies.picture(outcome), caption))
+        name = f"{record.variant}, {record.value('channels')}"
+        caption = _caption(name, record.measured)
+        rows[label].append(Cell(outcome.picture, caption))
     return [Row(label, cells) for label, cells in rows.items()]
 
 
-def _caption(name: str, values: dict[str, Any]) -> str:
+def _caption(name: str, values: Mapping[str, Any]) -> str:
     if values[_STATISTICS[0]] is None:
         return name
     chroma, high = (values[field] for field in _STATISTICS)
     return f"{name}: chroma {chroma:.0%}, high {high:.0%}"
 
 
-def _measured(records: Sequence[dict[str, Any]]) -> list[str]:
-    return [
-        studies.mean_and_deviation(studies.finite(records, field), scale=100)
-        for field in _STATISTICS
-    ]
+def _measured(columns: Sequence[Sequence[float]]) -> list[str]:
+    return [studies.mean_and_deviation(values, scale=100) for values in columns]
 
+
+STUDY = Study(
+    defaults=Defaults(
+        images=(
+            "sample:abstract,sample:astronaut,sample:chelsea,sample:coffee,"
+            "sample:rocket"
+        ),
+        representations=("alexnet/conv1", "alexnet/pool1", "alexnet/relu2"),
+    ),
+    columns=_COLUMNS,
+    table=table,
+    figure=figure,
+    measure=measure,
+    is_shown=is_shown,
+    options=lambda: {"channel_split": _SPLIT.value},
+    load=load,
+    plan=plan,
+)
+main = functools.partial(studies.main, STUDY)
 
 if __name__ == "__main__":
     binary.run(main)

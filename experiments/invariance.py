@@ -17,7 +17,7 @@ Writes config.json, metrics.jsonl (with the labels of every lane), reconstructio
 table.csv, table.md and figure.png: originals, starts, and where the starts differ.
 """
 
-import pathlib
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,26 +25,25 @@ import jax
 import numpy as np
 
 from experiments import studies
-from invjax.commands import binary, shared_flags
+from experiments.studies import Bench, Defaults, Findings, Study
+from invjax.commands import binary
 from invjax.images import pixels
 from invjax.metrics import diversity
 from invjax.metrics.diversity import Distances
-from invjax.metrics.lpips import Parameters
 from invjax.report.contact_sheet import Cell, Row
-from invjax.runs import lanes, loading, runner
-from invjax.runs.classifiers import JUDGES, Judges
+from invjax.runs.classifiers import CLASSIFIERS, Classifiers
 from invjax.runs.errors import Refusal
-from invjax.runs.lanes import Lane, Outcome
-from invjax.runs.settings import Request
+from invjax.runs.lanes import Lane
+from invjax.runs.records import Record
+from invjax.runs.runner import Outcome
+from invjax.runs.settings import Settings
 
-_IMAGES = "sample:chelsea,sample:coffee,sample:astronaut,sample:abstract"
-_REPRESENTATIONS = ("alexnet/pool5", "efficientnet_lite0/logits")
 _NUM_STARTS = 6
 _MOST_ROWS = 24
 _MOST_COLUMNS = 10
 # Enough for a mean; all pairs of a hundred images would take minutes.
 _MOST_PAIRS = 300
-_HEADER = (
+_COLUMNS = (
     "representation",
     "lambda_V",
     "image",
@@ -68,184 +67,133 @@ class Starts(NamedTuple):
     """The starts of one code that did not fail.
 
     Attributes:
-      lane: of the first of them, failed or not.
-      records: of all, the failed ones too.
-      distances: between pairs of them; None for fewer than two.
-      to_original: distances to the original; None for none.
-      example: one image [h, w, c]; None for none.
+      lane: lane of the first start, failed or not.
+      records: records of all starts, failed ones included.
+      distances: distances between pairs of starts; None for fewer than two.
+      to_original: distances to the original; None where all starts failed.
+      example: one image [h, w, c]; None where all starts failed.
     """
 
     lane: Lane
-    records: list[dict]
+    records: list[Record]
     distances: Distances | None
     to_original: Distances | None
     example: np.ndarray | None
 
 
-class Collector:
-    """Reduces the starts of each code to numbers when the next code begins."""
-
-    def __init__(self, shown: Sequence[str], judge: Parameters | None, *, seed: int):
-        self.sets: list[Starts] = []
-        self.shown: list[list[Outcome]] = []
-        self._current: list[Outcome] = []
-        self._names = shown
-        self._judge = judge
-        self._key = jax.random.key(seed)
-
-    def collect(self, outcome: Outcome) -> None:
-        if self._current and _place(outcome.lane) != _place(self._current[0].lane):
-            self.finish()
-        self._current.append(outcome)
-
-    def finish(self) -> None:
-        """Also reduces the last code, or what an interruption left of it."""
-        outcomes, self._current = self._current, []
-        if not outcomes:
-            return
-        lane = outcomes[0].lane
-        pictures = [p for p in map(studies.picture, outcomes) if p is not None]
-        distances = to_original = None
-        if len(pictures) > 1:
-            chosen = diversity.pairs(self._key, len(pictures), num_pairs=_MOST_PAIRS)
-            distances = diversity.pairwise(
-                np.stack(pictures), chosen, judge=self._judge
-            )
-        original = lane.target.original
-        if pictures and original is not None:
-            to_original = diversity.to_original(np.stack(pictures), original)
-        records = [outcome.record for outcome in outcomes]
-        example = pictures[0] if pictures else None
-        self.sets.append(Starts(lane, records, distances, to_original, example))
-        if lane.target.name in self._names:
-            self.shown.append(outcomes)
-
-    def unrelated(self, pictures: Sequence[np.ndarray]) -> Distances | None:
-        """Distances between different images; None for fewer than two of one size."""
-        if len(pictures) < 2 or len({picture.shape for picture in pictures}) > 1:
-            return None
-        chosen = diversity.pairs(self._key, len(pictures), num_pairs=_MOST_PAIRS)
-        return diversity.pairwise(np.stack(pictures), chosen, judge=self._judge)
-
-
-def main() -> None:
-    request = shared_flags.from_flags(
-        images=_IMAGES, representations=_REPRESENTATIONS, num_starts=_NUM_STARTS
-    )
-    config = request.settings
-    if config.num_starts < 2:
+def configure(settings: Settings) -> Settings:
+    """The settings, which have to have starts to compare."""
+    if settings.num_starts < 2:
         raise Refusal("--num_starts=1: this study compares starts; give 2 or more")
-    if request.dry_run:
-        planned = lanes.plan(studies.load_groups(config), config)
-        runner.print_estimates(config, planned=planned)
-    else:
-        run(request)
+    return settings
 
 
-def run(request: Request) -> None:
-    """Inverts every code from many starts, and writes table and figure.
-
-    Raises:
-      binary.Refusal and the package's own errors: bad input; nothing was written.
-    """
-    config = request.settings
-    groups = studies.load_groups(config)
-    judge = loading.load_judge(groups, config)
-    judges = Judges(groups, config)
-    rows_per_image = len(groups) * len(config.tv_weight or [None])
-    shown = studies.first_images(groups, max(1, _MOST_ROWS // rows_per_image))
-    collector = Collector(shown, judge, seed=config.seed)
-
-    def write(folder: pathlib.Path) -> None:
-        collector.finish()
-        rows = table_rows(collector)
-        figure = figure_rows(collector.shown, judges)
-        studies.publish(folder, _HEADER, rows, figure, cell_size=192)
-
-    studies.run(
-        request,
-        groups,
-        [(config, lanes.plan(groups, config))],
-        collect=collector.collect,
-        write=write,
-        judge=judge,
-        measure=judges.measure,
+def summarise(bench: Bench, outcomes: Sequence[Outcome]) -> Starts:
+    """Distances between the starts of one code, and to its original."""
+    lane = outcomes[0].lane
+    pictures = [o.picture for o in outcomes if o.picture is not None]
+    to_original = None
+    if pictures and lane.target.original is not None:
+        to_original = diversity.to_original(np.stack(pictures), lane.target.original)
+    return Starts(
+        lane,
+        [outcome.record for outcome in outcomes],
+        between(bench, pictures),
+        to_original,
+        pictures[0] if pictures else None,
     )
 
 
-def table_rows(collector: Collector) -> list[list[str]]:
-    """A row per code, and below those of a representation its means and its units."""
-    rows = []
+def between(bench: Bench, pictures: Sequence[np.ndarray]) -> Distances | None:
+    """Distances between pairs of pictures; None for fewer than two of one size."""
+    if len(pictures) < 2 or len({picture.shape for picture in pictures}) > 1:
+        return None
+    key = jax.random.key(bench.settings.seed)
+    chosen = diversity.pairs(key, len(pictures), num_pairs=_MOST_PAIRS)
+    return diversity.pairwise(
+        np.stack(pictures), chosen, parameters=bench.lpips_parameters
+    )
+
+
+def is_shown(bench: Bench, lane: Lane) -> bool:
+    """Whether a lane is in the figure: those of the first images."""
+    settings = bench.settings
+    rows_per_image = len(bench.groups) * len(settings.tv_weight or [None])
+    return lane.target.name in bench.first_images(max(1, _MOST_ROWS // rows_per_image))
+
+
+def table(findings: Findings) -> list[list[str]]:
+    """A row per code; below a representation's, means and reference distances."""
+    bench, rows = findings.bench, []
     groups: dict[tuple[str, float], list[Starts]] = {}
-    for starts in collector.sets:
+    for starts in findings.codes:
         key = (starts.lane.group.name, starts.lane.tv_weight)
         groups.setdefault(key, []).append(starts)
     for (name, tv_weight), sets in groups.items():
-        unit = collector.unrelated([s.example for s in sets if s.example is not None])
+        examples = [s.example for s in sets if s.example is not None]
+        reconstructed = between(bench, examples)
         originals = [s.lane.target.original for s in sets]
-        photographs = collector.unrelated([o for o in originals if o is not None])
+        photographs = between(bench, [o for o in originals if o is not None])
         head = [name, f"{tv_weight:g}"]
-        rows += [[*head, *_cells([starts], unit)] for starts in sets]
-        rows.append([*head, *_cells(sets, unit)])
+        rows += [[*head, *_cells([starts], reconstructed)] for starts in sets]
+        rows.append([*head, *_cells(sets, reconstructed)])
         for label, distances in (
-            ("different images, reconstructed", unit),
+            ("different images, reconstructed", reconstructed),
             ("different images", photographs),
         ):
-            row = [*head, label, *[studies.NOTHING] * (len(_HEADER) - 3)]
-            row[5:11] = _distances([distances], unit)
+            row = [*head, label, *[studies.NOTHING] * (len(_COLUMNS) - 3)]
+            row[5:11] = _distances([distances], reconstructed)
             rows.append(row)
     return rows
 
 
-def figure_rows(shown: Sequence[Sequence[Outcome]], judges: Judges) -> list[Row]:
-    """The original, its starts and their deviation, a row per code."""
-    rows = []
-    weights = {(o.lane.group.name, o.lane.tv_weight) for row in shown for o in row}
+def figure(findings: Findings) -> list[Row]:
+    """A row per code: the original, its starts and their deviation."""
+    classifiers: Classifiers = findings.bench.tools
+    by_code: dict[tuple, list[Outcome]] = {}
+    for outcome in findings.shown:
+        by_code.setdefault(outcome.lane.code_key, []).append(outcome)
+    weights = {(o.lane.group.name, o.lane.tv_weight) for o in findings.shown}
     several = len(weights) > len({name for name, _ in weights})
-    for outcomes in shown:
+    rows = []
+    for outcomes in by_code.values():
         lane = outcomes[0].lane
         original, name = lane.target.original, lane.target.name
         assert original is not None
-        called = judges.label_of_original(lane.group, lane.target)
+        called = classifiers.label_of_original(lane.group, lane.target)
         cells = [Cell(original, f"{name}: {called}" if called else name)]
         for outcome in outcomes[:_MOST_COLUMNS]:
-            error = outcome.record["relative_error"]
+            error = outcome.record.relative_error
             caption = "failed" if error is None else f"{error:.1%}"
-            if label := outcome.record["judge_label"]:
+            if label := outcome.record.value("classifier_label"):
                 caption += f": {label}"
-            cells.append(Cell(studies.picture(outcome), caption))
-        pictures = [p for p in map(studies.picture, outcomes) if p is not None]
+            cells.append(Cell(outcome.picture, caption))
+        pictures = [o.picture for o in outcomes if o.picture is not None]
         if len(pictures) > 1:
             deviation = np.asarray(diversity.maps(np.stack(pictures)).deviation)
             grey = pixels.to_grey(deviation)
             highest = float(grey.max())
             caption = f"deviation, white: {highest:.2f}"
             cells.append(Cell(grey / max(highest, 1e-6), caption))
-        label = f"{lane.group.name}" + (
-            f", lambda_V {lane.tv_weight:g}" if several else ""
-        )
-        rows.append(Row(f"{label}: relative error, and label", cells))
+        suffix = f", lambda_V {lane.tv_weight:g}" if several else ""
+        label = f"{lane.group.name}{suffix}: relative error, and label"
+        rows.append(Row(label, cells))
     return rows
 
 
-def _place(lane: Lane) -> tuple[str, str, float]:
-    return lane.group.name, lane.target.name, lane.tv_weight
-
-
-def _cells(sets: Sequence[Starts], unit: Distances | None) -> list[str]:
-    """From "image" on: of one code, or means over those of a representation."""
+def _cells(sets: Sequence[Starts], reference: Distances | None) -> list[str]:
+    """Cells from "image" on, of one code, or means over those of a representation."""
     records = [record for starts in sets for record in starts.records]
     errors = studies.finite(records, "relative_error")
     to_original = [
         float(np.mean(s.to_original.rms)) for s in sets if s.to_original is not None
     ]
-    labels = [studies.finite(records, f"{judge}_top1") for judge in JUDGES]
-    starts = len(records)
+    labels = [studies.finite(records, f"{word}_top1") for word in CLASSIFIERS]
     return [
         sets[0].lane.target.name if len(sets) == 1 else f"mean of {len(sets)} images",
-        str(starts),
+        str(len(records)),
         studies.mean_and_deviation(errors, scale=100),
-        *_distances([s.distances for s in sets], unit),
+        *_distances([s.distances for s in sets], reference),
         studies.mean(to_original, digits=3),
         *(studies.mean(values, scale=100, digits=0) for values in labels),
         studies.failures(records),
@@ -253,20 +201,40 @@ def _cells(sets: Sequence[Starts], unit: Distances | None) -> list[str]:
     ]
 
 
-def _distances(found: Sequence[Distances | None], unit: Distances | None) -> list[str]:
-    """Six cells: means over codes of the mean distances, and of their shares."""
+def _distances(
+    found: Sequence[Distances | None], reference: Distances | None
+) -> list[str]:
+    """Six cells: means over codes, and the same relative to a reference."""
     present = [distances for distances in found if distances is not None]
     means = [[float(np.mean(d)) for d in distances] for distances in present]
-    shares = []
-    if unit is not None:
-        shares = [list(diversity.relative(d, unit)) for d in present]
+    relative = []
+    if reference is not None:
+        relative = [list(diversity.relative(d, reference)) for d in present]
     cells = []
-    for table, scale, digits in ((means, 1, 3), (shares, 100, 0)):
+    for table, scale, digits in ((means, 1, 3), (relative, 100, 0)):
         for column in range(len(Distances._fields)):
             values = [row[column] for row in table if np.isfinite(row[column])]
             cells.append(studies.mean(values, scale=scale, digits=digits))
     return cells
 
+
+STUDY = Study(
+    defaults=Defaults(
+        images="sample:chelsea,sample:coffee,sample:astronaut,sample:abstract",
+        representations=("alexnet/pool5", "efficientnet_lite0/logits"),
+        num_starts=_NUM_STARTS,
+    ),
+    columns=_COLUMNS,
+    table=table,
+    figure=figure,
+    measure=lambda bench, outcome: bench.tools.measure(outcome),
+    summarise=summarise,
+    is_shown=is_shown,
+    cell_size=192,
+    configure=configure,
+    load_tools=lambda bench: Classifiers(bench.groups, bench.settings),
+)
+main = functools.partial(studies.main, STUDY)
 
 if __name__ == "__main__":
     binary.run(main)

@@ -16,6 +16,7 @@ lambda_V that presets take), figure.png (the first image at all layers) and curv
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -23,7 +24,7 @@ from absl import flags
 
 from experiments import studies
 from experiments.reproduction import printed
-from experiments.studies import Finished
+from experiments.studies import Bench, Defaults, Findings, Study
 from invjax.commands import binary, shared_flags
 from invjax.images import sources
 from invjax.inversion import presets
@@ -32,16 +33,18 @@ from invjax.networks.weights import pretrained
 from invjax.report import curves
 from invjax.report.contact_sheet import Cell, Row
 from invjax.report.curves import Curve
-from invjax.runs import lanes, loading, runner
 from invjax.runs.errors import Refusal
-from invjax.runs.lanes import Group, Outcome
-from invjax.runs.settings import Request
+from invjax.runs.lanes import Lane
+from invjax.runs.runner import Outcome
+from invjax.runs.settings import Settings
 
-_NETWORK = flags.DEFINE_string("network", "alexnet", "Whose layers are inverted.")
+_NETWORK = flags.DEFINE_string(
+    "network", "alexnet", "Network whose layers are inverted."
+)
+_LAYERS = shared_flags.define_layers()
 
-_IMAGES = ",".join(f"sample:{name}" for name in sources.SAMPLES)
 _MOST_COLUMNS = 7
-_HEADER = (
+_COLUMNS = (
     "representation",
     "lambda_V",
     "preset's lambda_V",
@@ -55,24 +58,23 @@ _HEADER = (
 )
 
 
-def main() -> None:
-    if flags.FLAGS["representations"].present:
-        raise Refusal("--representations: this study has --network and --layers")
-    names = representations(_NETWORK.value, shared_flags.LAYERS.value)
-    request = shared_flags.from_flags(images=_IMAGES, representations=names)
-    config = request.settings
-    if config.tv_weight is None:
-        config = dataclasses.replace(config, tv_weight=studies.PAPER_TV_WEIGHTS)
-    request = dataclasses.replace(request, settings=config)
-    if request.dry_run:
-        planned = lanes.plan(studies.load_groups(config), config)
-        runner.print_estimates(config, planned=planned)
-    else:
-        run(request)
+def configure(settings: Settings) -> Settings:
+    """The settings with the layers that --network and --layers name."""
+    names = representations(
+        _NETWORK.value, _LAYERS.value, weights_dir=settings.weights_dir
+    )
+    return dataclasses.replace(settings, representations=names)
 
 
-def representations(network: str, layers: Sequence[str] | None) -> tuple[str, ...]:
-    """Names of layers of a network; by default of those whose weights are at hand.
+def representations(
+    network: str, layers: Sequence[str] | None, *, weights_dir: str | None = None
+) -> tuple[str, ...]:
+    """Names of layers of a network as representations.
+
+    Args:
+      network: name of the network.
+      layers: names of its layers; None for those whose weights are at hand.
+      weights_dir: folder of converted weights; None for the default.
 
     Raises:
       Refusal: there is no such network or layer.
@@ -81,9 +83,7 @@ def representations(network: str, layers: Sequence[str] | None) -> tuple[str, ..
         raise Refusal(f"--network={network}: unknown; accepted: {', '.join(NETWORKS)}")
     known = NETWORKS[network].layer_names
     if layers is None:
-        at_hand = pretrained.available(
-            NETWORKS[network], weights_dir=binary.WEIGHTS_DIR.value
-        )
+        at_hand = pretrained.available(NETWORKS[network], weights_dir=weights_dir)
         # Without any, loading the first one says where to get them.
         chosen = [name for name in known if name in at_hand] or list(known)
     else:
@@ -98,41 +98,18 @@ def representations(network: str, layers: Sequence[str] | None) -> tuple[str, ..
     return tuple(f"{network}/{name}" for name in chosen)
 
 
-def run(request: Request) -> None:
-    """Inverts all layers at all lambdas, and writes table, figure and curves.
-
-    Raises:
-      binary.Refusal and the package's own errors: bad input; nothing was written.
-    """
-    config = request.settings
-    groups = studies.load_groups(config)
-    first = studies.first_images(groups, 1)
-    finished = Finished(lambda lane: lane.start == 0 and lane.target.name in first)
-
-    def write(folder: pathlib.Path) -> None:
-        rows = table_rows(groups, finished.records)
-        bold = studies.bold_presets(_HEADER, rows)
-        studies.publish(folder, _HEADER, rows, figure_rows(finished.shown), bold=bold)
-        write_curves(folder / "curves.png", finished.records)
-
-    studies.run(
-        request,
-        groups,
-        [(config, lanes.plan(groups, config))],
-        collect=finished.collect,
-        write=write,
-        judge=loading.load_judge(groups, config),
-    )
+def is_shown(bench: Bench, lane: Lane) -> bool:
+    """Whether a lane is in the figure: the first start of the first image."""
+    return lane.start == 0 and lane.target.name in bench.first_images(1)
 
 
-def table_rows(groups: Sequence[Group], records: Sequence[dict]) -> list[list[str]]:
-    """A row per layer and lambda: mean and deviation over images and starts."""
-    group_of = {group.name: group for group in groups}
+def table(findings: Findings) -> list[list[str]]:
+    """A row per layer and lambda_V: mean and deviation over images and starts."""
     rows = []
     for (name, tv_weight), some in studies.by(
-        records, "representation", "tv_weight"
+        findings.records, "representation", "tv_weight"
     ).items():
-        group = group_of[name]
+        group = findings.bench.group(name)
         errors = studies.finite(some, "relative_error")
         normalised = studies.finite(some, "normalised_error")
         rows.append(
@@ -140,7 +117,7 @@ def table_rows(groups: Sequence[Group], records: Sequence[dict]) -> list[list[st
                 name,
                 f"{tv_weight:g}",
                 "yes" if tv_weight == presets.tv_weight(group.phi) else "no",
-                str(max(record["num_steps"] for record in some)),
+                str(max(record.num_steps for record in some)),
                 studies.mean_and_deviation(normalised, scale=100),
                 printed.text(name, tv_weight) or studies.NOTHING,
                 studies.mean_and_deviation(errors, scale=100),
@@ -152,8 +129,9 @@ def table_rows(groups: Sequence[Group], records: Sequence[dict]) -> list[list[st
     return rows
 
 
-def figure_rows(shown: Sequence[Outcome]) -> list[Row]:
-    """One image: a row per lambda and a column per layer, in blocks of columns."""
+def figure(findings: Findings) -> list[Row]:
+    """One image: a row per lambda_V and a column per layer, in blocks of columns."""
+    shown = findings.shown
     target = shown[0].lane.target
     assert target.original is not None
     rows = [
@@ -177,21 +155,21 @@ def figure_rows(shown: Sequence[Outcome]) -> list[Row]:
     return rows
 
 
-def write_curves(path: pathlib.Path, records: Sequence[dict]) -> None:
-    """Normalised error by layer, a curve per lambda, the paper's dashed."""
-    layers = list(dict.fromkeys(record["representation"] for record in records))
+def publish(findings: Findings, folder: pathlib.Path) -> None:
+    """Writes curves.png: error by layer, a curve per lambda_V, the paper's dashed."""
+    records = findings.records
+    layers = list(dict.fromkeys(record.representation for record in records))
     found = studies.by(records, "representation", "tv_weight")
-    # One image has no spread of codes to normalise by.
+    # One image has no code scale to normalise by.
     field = "normalised_error"
     if not studies.finite(records, field):
         field = "relative_error"
     drawn = []
-    weights = dict.fromkeys(record["tv_weight"] for record in records)
+    weights = dict.fromkeys(record.tv_weight for record in records)
     for number, weight in enumerate(weights):
         values = [studies.finite(found.get((n, weight), []), field) for n in layers]
         means, deviations = studies.means(values, scale=100)
-        label = f"lambda_V {weight:g}"
-        drawn.append(Curve(label, means, deviations, number))
+        drawn.append(Curve(f"lambda_V {weight:g}", means, deviations, number))
         words = [printed.text(name, weight) for name in layers]
         if any(words) and field == "normalised_error":
             theirs = [float(w.split()[0]) if w else float("nan") for w in words]
@@ -199,17 +177,40 @@ def write_curves(path: pathlib.Path, records: Sequence[dict]) -> None:
             drawn.append(Curve(label, theirs, None, number, is_dashed=True))
     places = [name.partition("/")[2] for name in layers]
     ylabel = f"{field.replace('_', ' ')}, %"
-    curves.write(path, places, drawn, ylabel=ylabel)
+    curves.write(folder / "curves.png", places, drawn, ylabel=ylabel)
+
+
+def bold(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Numbers of the rows at the lambda_V that presets take."""
+    return studies.preset_rows(_COLUMNS, rows)
 
 
 def _cell(outcome: Outcome) -> Cell:
     layer = outcome.lane.group.name.partition("/")[2]
-    error = outcome.record["relative_error"]
+    error = outcome.record.relative_error
     caption = f"{layer}: " + ("failed" if error is None else f"error {error:.1%}")
     if outcome.lane.tv_weight == presets.tv_weight(outcome.lane.group.phi):
         caption += " *"
-    return Cell(studies.picture(outcome), caption)
+    return Cell(outcome.picture, caption)
 
+
+STUDY = Study(
+    defaults=Defaults(
+        images=",".join(f"sample:{name}" for name in sources.SAMPLES),
+        # Replaced by --network and --layers.
+        representations=("alexnet/relu1",),
+        tv_weight=studies.PAPER_TV_WEIGHTS,
+    ),
+    columns=_COLUMNS,
+    table=table,
+    figure=figure,
+    is_shown=is_shown,
+    publish=publish,
+    bold=bold,
+    refused_flags={"representations": "this study has --network and --layers"},
+    configure=configure,
+)
+main = functools.partial(studies.main, STUDY)
 
 if __name__ == "__main__":
     binary.run(main)

@@ -28,38 +28,37 @@ centre). In the table, lengths in pixels, means and deviations over images:
 """
 
 import dataclasses
+import functools
 import itertools
 import math
-import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from experiments import studies
-from invjax.commands import binary, shared_flags
+from experiments.studies import Bench, Defaults, Findings, Study
+from invjax.commands import binary
 from invjax.metrics import locality
 from invjax.networks import NETWORKS, layers
 from invjax.networks.receptive_fields import ReceptiveField, Window
 from invjax.report.contact_sheet import Cell, Row
 from invjax.representations import masks
 from invjax.representations.cnn import CnnRepresentation
-from invjax.runs import loading, runner, variants
+from invjax.runs import loading, variants
 from invjax.runs.errors import Refusal
-from invjax.runs.lanes import Group, Lane, Outcome, Variant
-from invjax.runs.settings import Request, Settings
+from invjax.runs.lanes import Group, Lane, Variant
+from invjax.runs.records import Record
+from invjax.runs.runner import Outcome
+from invjax.runs.settings import Settings
 from invjax.runs.targets import Target
 from invjax.types import Representation
 
-_IMAGES = "sample:astronaut,sample:chelsea,sample:coffee,sample:rocket"
-_NETWORK = "alexnet"
 _PATCH = 5
 _PATCH_NAME = "patch"
-_TV_WEIGHT = 50.0
-_NUM_STARTS = 2
-_COLUMNS = 5
+_COLUMNS_OF_FIGURE = 5
 _RED, _GREEN = (0.9, 0.1, 0.1), (0.1, 0.8, 0.2)
-_HEADER = (
+_COLUMNS = (
     "representation",
     "lambda_V",
     "stride",
@@ -85,119 +84,94 @@ class Patch(NamedTuple):
     """What was found out about one patch of one image's code.
 
     Attributes:
-      lane: of the first start.
-      records: of all starts.
-      field: of the patch.
+      lane: lane of the first start.
+      records: records of all starts.
+      field: receptive field of the patch.
       sides: effective and recovered; None where every start failed.
-      picture: reconstruction of the first start, where it is shown.
-      detail: map [h, w] over the starts, where it is shown.
+      picture: reconstruction of the first start; None where it is not shown.
+      detail: map [h, w] over the starts; None where it is not shown.
     """
 
     lane: Lane
-    records: list[dict[str, Any]]
+    records: list[Record]
     field: ReceptiveField
     sides: Sides | None = None
     picture: np.ndarray | None = None
     detail: np.ndarray | None = None
 
 
-def main() -> None:
-    request = shared_flags.from_flags(
-        images=_IMAGES, representations=(_NETWORK,), num_starts=_NUM_STARTS
-    )
-    config = request.settings
-    config = dataclasses.replace(
-        config,
-        representations=expanded(config),
-        tv_weight=config.tv_weight or (_TV_WEIGHT,),
-    )
-    run(dataclasses.replace(request, settings=config))
-
-
-def run(request: Request) -> None:
-    """Inverts the patches and writes table and figure; with --dry_run says how long.
-
-    Raises:
-      binary.Refusal and the package's own errors: bad input; nothing was written.
-    """
-    config = request.settings
-    groups = studies.load_groups(config)
-    of_group = {group.name: patch_variant(group) for group in groups}
-    planned, dead = variants.without_dead(
-        variants.plan(groups, config, lambda group, _: [of_group[group.name]])
-    )
-    if request.dry_run:
-        runner.print_estimates(config, planned=planned)
-        return
-    first = planned[0].target.name, planned[0].tv_weight
-    patches = Patches(lambda lane: (lane.target.name, lane.tv_weight) == first)
-
-    def write(folder: pathlib.Path) -> None:
-        patches.close()
-        rows = table_rows(groups, patches.found, dead)
-        studies.publish(folder, _HEADER, rows, figure_rows(patches.shown))
-
-    studies.run(
-        request,
-        groups,
-        [(config, planned)],
-        collect=patches.collect,
-        write=write,
-        judge=loading.load_judge(groups, config),
-        measure=measure,
-    )
-
-
-def expanded(config: Settings) -> tuple[str, ...]:
-    """--representations with networks replaced by their layers of 5 places or more."""
+def configure(settings: Settings) -> Settings:
+    """The settings with networks replaced by their layers of 5 places or more."""
     names: list[str] = []
-    for name in config.representations:
+    for name in settings.representations:
         if name not in NETWORKS:
             names.append(name)
             continue
         network = NETWORKS[name]
-        side = config.image_size or network.input_size
+        side = settings.image_size or network.input_size
         names += [
             f"{name}/{row.name}"
             for row in layers.geometry(network.layers, (side, side, 3))
             if len(row.shape) == 3 and min(row.shape[:2]) >= _PATCH
         ]
-    return tuple(dict.fromkeys(names))
+    return dataclasses.replace(settings, representations=tuple(dict.fromkeys(names)))
 
 
-def patch_variant(group: Group) -> Variant:
-    """The mask of the central patch.
+def load(bench: Bench) -> Bench:
+    """Loads the groups, which have to be network layers with places.
 
     Raises:
-      Refusal: not a network's layer, or one without places.
+      Refusal: one of them is none.
     """
-    shape = group.targets[0].code.shape
-    if not isinstance(group.phi, CnnRepresentation) or len(shape) != 3:
-        raise Refusal(
-            f"--representations={group.name}: patches are of a network's layer whose "
-            "code is (rows, columns, channels)"
-        )
+    groups = loading.load_image_groups(bench.settings)
+    for group in groups:
+        shape = group.targets[0].code.shape
+        if not isinstance(group.phi, CnnRepresentation) or len(shape) != 3:
+            raise Refusal(
+                f"--representations={group.name}: patches are of a network's layer "
+                "whose code is (rows, columns, channels)"
+            )
+    return bench._replace(groups=groups)
+
+
+@functools.cache
+def _patch_variant(shape: tuple[int, int, int]) -> Variant:
+    """The mask of the central patch of a code of this shape; always the same object."""
     return Variant(_PATCH_NAME, {"mask": masks.central_patch(shape, size=_PATCH)})
 
 
+def patch_variants(bench: Bench, group: Group, target: Target) -> list[Variant]:
+    """The one variant of a target: the mask of its central patch."""
+    del bench, group
+    rows, columns, channels = target.code.shape
+    return [_patch_variant((rows, columns, channels))]
+
+
+def is_shown(bench: Bench, lane: Lane) -> bool:
+    """Whether a lane is in the figure: the first image at the first lambda_V."""
+    first = bench.planned[0]
+    return lane.code_key[1:3] == first.code_key[1:3]
+
+
 def patch_field(phi: Representation, target: Target) -> ReceptiveField:
-    """The pixels that the central patch of a target's code sees."""
+    """Receptive field of the central patch of a target's code."""
     assert isinstance(phi, CnnRepresentation)
     window = masks.central_window(target.code.shape, size=_PATCH)
     return phi.receptive_field(window=window, image_shape=target.image_shape)
 
 
-def measure(outcome: Outcome) -> dict[str, float | None]:
-    """What joins a lane's record: the sides, as of this start alone.
+def measure(bench: Bench, outcome: Outcome) -> dict[str, float | None]:
+    """Sides of the field, and those of this start alone.
 
-    The table's are of maps over all starts of an image.
+    The table's are those of maps over all starts of an image.
     """
+    del bench
     field = patch_field(outcome.lane.group.phi, outcome.lane.target)
     effective = recovered = None
-    if outcome.record["status"] != "failed":
+    if outcome.picture is not None:
         original = outcome.lane.target.original
         assert original is not None
-        (effective, recovered), _ = measured(outcome.image[None], original, field)
+        (effective, recovered), _ = measured(outcome.picture[None], original, field)
     return {
         "field_side": _side(field),
         "inside_side": _inside(field),
@@ -214,9 +188,9 @@ def measured(
     The centre is the middle half of the field, a side; its detail is the mean over it.
 
     Args:
-      samples: reconstructions [s, h, w, c] from one patch.
-      original: the image it is of.
-      field: of the patch.
+      samples: [s, h, w, c], reconstructions from one patch.
+      original: [h, w, c], the image that was encoded.
+      field: receptive field of the patch.
     """
     detail = np.asarray(locality.detail(samples, original))
     row, column = field.full.centre
@@ -229,53 +203,29 @@ def measured(
     return Sides(math.sqrt(np.sum(detail > 0.5)), recovered), detail
 
 
-class Patches:
-    """Patches, measured when the last of their starts has come.
-
-    Of a hundred images all pictures and maps would fill the memory: kept are those
-    shown.
-    """
-
-    def __init__(self, is_shown: Callable[[Lane], bool]):
-        self.found: list[Patch] = []
-        self._is_shown = is_shown
-        self._starts: list[Outcome] = []
-
-    @property
-    def shown(self) -> list[Patch]:
-        return [patch for patch in self.found if self._is_shown(patch.lane)]
-
-    def collect(self, outcome: Outcome) -> None:
-        """Takes lanes in their order, the starts of a patch after each other."""
-        if self._starts and _one_patch(outcome) != _one_patch(self._starts[0]):
-            self.close()
-        self._starts.append(outcome)
-
-    def close(self) -> None:
-        """Measures what has come: over the starts that did not fail."""
-        starts, self._starts = self._starts, []
-        if not starts:
-            return
-        lane = starts[0].lane
-        records = [outcome.record for outcome in starts]
-        patch = Patch(lane, records, patch_field(lane.group.phi, lane.target))
-        done = [o.image for o in starts if o.record["status"] != "failed"]
-        if done:
-            assert lane.target.original is not None
-            sides, detail = measured(np.stack(done), lane.target.original, patch.field)
-            patch = patch._replace(sides=sides)
-            if self._is_shown(lane):
-                patch = patch._replace(picture=done[0], detail=detail)
-        self.found.append(patch)
+def summarise(bench: Bench, outcomes: Sequence[Outcome]) -> Patch:
+    """Measures a patch over those of its starts that did not fail."""
+    lane = outcomes[0].lane
+    records = [outcome.record for outcome in outcomes]
+    patch = Patch(lane, records, patch_field(lane.group.phi, lane.target))
+    pictures = [o.picture for o in outcomes if o.picture is not None]
+    if not pictures:
+        return patch
+    assert lane.target.original is not None
+    sides, detail = measured(np.stack(pictures), lane.target.original, patch.field)
+    patch = patch._replace(sides=sides)
+    if is_shown(bench, lane):
+        patch = patch._replace(picture=pictures[0], detail=detail)
+    return patch
 
 
-def table_rows(
-    groups: Sequence[Group], found: Sequence[Patch], dead: Sequence[Lane]
-) -> list[list[str]]:
-    """A row per layer and lambda, means and deviations over images."""
+def table(findings: Findings) -> list[list[str]]:
+    """A row per layer and lambda_V, means and deviations over images."""
+    bench, found = findings.bench, findings.codes
     rows = []
-    weights = [lane.tv_weight for lane in [*(patch.lane for patch in found), *dead]]
-    for group, tv_weight in itertools.product(groups, dict.fromkeys(weights)):
+    planned = [*bench.planned, *bench.left_out]
+    weights = dict.fromkeys(lane.tv_weight for lane in planned)
+    for group, tv_weight in itertools.product(bench.groups, weights):
         mine = [patch for patch in found if _is_of(patch.lane, group, tv_weight)]
         records = [record for patch in mine for record in patch.records]
         sides = [patch.sides for patch in mine if patch.sides is not None]
@@ -283,7 +233,7 @@ def table_rows(
         inside = _inside(field)
         ratios = [side.effective / inside for side in sides]
         errors = studies.finite(records, "relative_error")
-        left_out = variants.num_left_out(group, dead, _PATCH_NAME, tv_weight)
+        left_out = variants.num_left_out(group, bench.left_out, _PATCH_NAME, tv_weight)
         assert isinstance(group.phi, CnnRepresentation)
         rows.append(
             [
@@ -303,12 +253,16 @@ def table_rows(
     return rows
 
 
-def figure_rows(shown: Sequence[Patch]) -> list[Row]:
+def figure(findings: Findings) -> list[Row]:
     """One image's reconstructions, layer by layer, with boxes, and the maps."""
+    bench = findings.bench
+    shown = [patch for patch in findings.codes if is_shown(bench, patch.lane)]
+    if not shown:
+        return []
     target = shown[0].lane.target
     rows = [Row("original", [Cell(target.original, target.name)])]
-    for first in range(0, len(shown), _COLUMNS):
-        patches = shown[first : first + _COLUMNS]
+    for first in range(0, len(shown), _COLUMNS_OF_FIGURE):
+        patches = shown[first : first + _COLUMNS_OF_FIGURE]
         pictures, maps = [], []
         for patch in patches:
             name = patch.lane.group.name.partition("/")[2]
@@ -359,10 +313,6 @@ def _is_of(lane: Lane, group: Group, tv_weight: float) -> bool:
     return lane.group is group and lane.tv_weight == tv_weight
 
 
-def _one_patch(outcome: Outcome) -> tuple[str, str, float]:
-    return outcome.lane.group.name, outcome.lane.target.name, outcome.lane.tv_weight
-
-
 def _inside(field: ReceptiveField) -> float:
     return math.sqrt(field.inside.height * field.inside.width)
 
@@ -370,6 +320,25 @@ def _inside(field: ReceptiveField) -> float:
 def _side(field: ReceptiveField) -> int:
     return field.full.height
 
+
+STUDY = Study(
+    defaults=Defaults(
+        images="sample:astronaut,sample:chelsea,sample:coffee,sample:rocket",
+        representations=("alexnet",),
+        num_starts=2,
+        tv_weight=(50.0,),
+    ),
+    columns=_COLUMNS,
+    table=table,
+    figure=figure,
+    variants=patch_variants,
+    measure=measure,
+    summarise=summarise,
+    is_shown=is_shown,
+    configure=configure,
+    load=load,
+)
+main = functools.partial(studies.main, STUDY)
 
 if __name__ == "__main__":
     binary.run(main)

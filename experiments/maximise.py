@@ -21,7 +21,7 @@ field^2 / (largest activation of the channel on photographs). Those are the ones
 --images here, four by default; the paper has 1,281 of ImageNet's training set. A few
 photographs excite a channel less than many do, so that the data term weighs more here
 and pictures are stronger in contrast. Where a layer has no places the largest of all
-its units is taken (`units.scale`). The released code puts 25 channels into one picture;
+its neurons is taken (`neurons.scale`). The released code puts 25 channels into one picture;
 here each has a picture of its own, of the size of a mosaic's cell. It divides by the
 largest activation of another channel than the one it maximises; here it is the same.
 
@@ -35,28 +35,29 @@ reconstructions/, table.csv, table.md and figure.png, whose contrast is stretche
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
-from experiments import ascents, studies
-from experiments.ascents import Ascent, Outcome
-from invjax import callables
-from invjax.commands import binary, shared_flags
+from experiments import studies
+from experiments.studies import Bench, Defaults, Findings, Study
+from invjax import callables, identity
+from invjax.commands import binary
 from invjax.images import pixels, sources
-from invjax.inversion import objective
-from invjax.metrics.labels import Judge, guesses, logits
-from invjax.report import contact_sheet
+from invjax.inversion import objective, presets
+from invjax.metrics import labels
+from invjax.metrics.labels import Classifier
+from invjax.report import contrast
 from invjax.report.contact_sheet import Cell, Row
 from invjax.representations.cnn import CnnRepresentation
-from invjax.runs import loading, targets
+from invjax.runs import classifiers, lanes, loading, runner, targets
 from invjax.runs.errors import Refusal
-from invjax.runs.folder import RunFolder
-from invjax.runs.settings import Request, Settings
+from invjax.runs.lanes import Group, Lane, Variant
+from invjax.runs.runner import Outcome
+from invjax.runs.targets import Target
 from invjax.sensitivity import neurons
-from invjax.sensitivity.neurons import Peak, Unit
+from invjax.sensitivity.neurons import Neuron, Peak
 
 _UNITS = flags.DEFINE_list(
     "units",
@@ -65,10 +66,7 @@ _UNITS = flags.DEFINE_list(
     "(default: the first six; of classes, the paper's seven).",
 )
 
-_IMAGES = ",".join(f"sample:{name}" for name in sources.SAMPLES)
-_REPRESENTATIONS = ("alexnet/conv1", "alexnet/conv2", "alexnet/conv3", "alexnet/conv5")
-_NUM_STARTS = 2
-_HEADER = (
+_COLUMNS = (
     "representation",
     "unit",
     "starts",
@@ -82,228 +80,247 @@ _HEADER = (
 
 
 class Layer(NamedTuple):
-    """A layer, what is sought of it, and how photographs excite its units."""
+    """A layer whose neurons are to be excited.
+
+    Attributes:
+      phi: the representation.
+      side: side of the pictures in pixels.
+      peaks: how photographs excite each channel.
+      neurons: the neurons by the name of their target.
+    """
 
     phi: CnnRepresentation
     side: int
-    units: list[Unit]
     peaks: list[Peak]
+    neurons: dict[str, Neuron]
 
 
-def main() -> None:
-    shared_flags.refuse_others(
-        *("workdir", "overwrite", "dry_run", "smoke", "seed", "images"),
-        *("representations", "preset", "num_steps", "num_starts", "image_size"),
-        *("resize", "batch_size", "compute_dtype", "save_arrays"),
-    )
-    request = shared_flags.from_flags(
-        images=_IMAGES,
-        representations=_REPRESENTATIONS,
-        num_starts=_NUM_STARTS,
-        preset="ijcv2016",
-    )
-    run(request, None if _UNITS.value is None else tuple(_UNITS.value))
+class Tools(NamedTuple):
+    """What the study needs.
+
+    Attributes:
+      layers: the layers by name.
+      classifier: what names pictures of classes; None where none is wanted or at hand.
+    """
+
+    layers: dict[str, Layer]
+    classifier: Classifier | None = None
 
 
-def run(request: Request, words: tuple[str, ...] | None = None) -> None:
-    """Seeks the pictures and writes table and figure; with --dry_run says how long.
-
-    Args:
-      request: of the user.
-      words: of --units.
+def load(bench: Bench) -> Bench:
+    """Loads the layers, and a target for each neuron: the direction to maximise.
 
     Raises:
-      Refusal and the package's own errors: bad input; nothing was written.
+      Refusal and the errors of `runs.errors`: bad input.
     """
-    config = request.settings
-    ascents.check_preset(config.preset)
-    layers = load(config, words)
-    planned = plan(layers, config)
-    data_term = objective.activation_maximisation
-    if request.dry_run:
-        ascents.print_estimates(planned, config, data_term=data_term)
-        return
-    judge = None
-    if any(neurons.is_classifier(layer.phi) for layer in layers):
-        judge = ascents.load_judge(config)
-    assert request.workdir is not None
-    folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
-    asked = {
-        "units": {layer.phi.name: [u.name for u in layer.units] for layer in layers}
-    }
-    digests = {layer.phi.name: layer.phi.weights_digest for layer in layers}
-    folder.write_config(config.as_json() | asked, digests)
-
-    def write(finished: Sequence[Outcome]) -> None:
-        rows = table_rows([outcome.record for outcome in finished])
-        studies.publish(folder.path, _HEADER, rows, figure_rows(layers, finished))
-
-    ascents.run(
-        planned,
-        config,
-        folder,
-        data_term=data_term,
-        measure=functools.partial(measure, judge),
-        write=write,
-    )
-
-
-def load(config: Settings, words: tuple[str, ...] | None) -> list[Layer]:
-    """The layers of --representations with their units and photographs' responses.
-
-    Raises:
-      Refusal and the package's own errors: bad input.
-    """
-    phis = []
-    for name in config.representations:
-        phi = loading.load_representation(name, config)
-        if not isinstance(phi, CnnRepresentation):
-            raise Refusal(
-                f"--representations={name}: it has no units to maximise; layers of "
-                "networks, NETWORK/LAYER, are accepted"
-            )
-        phis.append(phi)
-    # At the network's own size whatever that of the pictures is.
-    whole = dataclasses.replace(config, image_size=None)
+    settings, words = bench.settings, bench.options["units"]
+    phis = [
+        loading.load_network_layer(name, settings) for name in settings.representations
+    ]
+    # Photographs have the network's own size whatever that of the pictures is.
+    whole = dataclasses.replace(settings, image_size=None)
     photographs = targets.load_images(phis, whole)
-    layers = []
+    layers, groups = {}, []
     for phi in phis:
-        found = neurons.parse(words, phi)
-        side = config.image_size or neurons.image_side(phi)
+        sought = _neurons(words, phi)
+        side = settings.image_size or neurons.image_side(phi)
         try:
             callables.code_shape(phi, (side, side, 3))
         except ValueError as error:
             raise Refusal(f"--image_size={side}: {error}") from None
-        seen = photographs[targets.preparation(phi, whole)]
-        layers.append(Layer(phi, side, found, neurons.peaks(phi, seen)))
-    return layers
+        exact = lanes.in_float32(phi)
+        assert isinstance(exact, CnnRepresentation)
+        prepared = photographs[targets.preparation(phi, whole)]
+        peaks = neurons.peaks(exact, prepared)
+        found = {f"unit_{neuron.channel:04d}": neuron for neuron in sought}
+        layer = layers[phi.name] = Layer(phi, side, peaks, found)
+        wanted = [_target(layer, name) for name in found]
+        groups.append(Group(phi.name, phi, wanted, code_scale=float("nan")))
+    names = {
+        name: [neuron.name for neuron in layer.neurons.values()]
+        for name, layer in layers.items()
+    }
+    return bench._replace(groups=groups, options={"units": names}, tools=Tools(layers))
 
 
-def plan(layers: Sequence[Layer], config: Settings) -> list[Ascent]:
-    """Every picture of a run: layer by layer, unit by unit, start by start."""
+def load_tools(bench: Bench) -> Tools:
+    """Adds a classifier where a layer's neurons are classes."""
+    tools: Tools = bench.tools
+    if any(neurons.is_classifier(layer.phi) for layer in tools.layers.values()):
+        return tools._replace(classifier=classifiers.load_default(bench.settings))
+    return tools
+
+
+def plan(bench: Bench) -> list[Lane]:
+    """Every picture: layer by layer, neuron by neuron, start by start."""
+    settings = bench.settings
     planned = []
-    for phi, side, sought, peaks in layers:
-        has_places = len(phi.geometry.shape) == 3
-        for unit in sought:
-            scale = neurons.scale(peaks, unit.channel, has_places=has_places)
-            folder = f"unit_{unit.channel:04d}/{phi.name.replace('/', '_')}"
-            facts = {
-                "representation": phi.name,
-                "unit": unit.name,
-                "channel": unit.channel,
-                "image_size": side,
-                "photographs_largest": peaks[unit.channel].activation,
-                "scale": scale,
-            }
-            planned += [
-                Ascent(
-                    phi=phi,
-                    code=neurons.direction(phi, unit, side, scale),
-                    image_shape=(side, side, 3),
-                    initial=None,
-                    start=start,
-                    facts=facts,
-                    path=f"{folder}/start_{start:03d}",
-                )
-                for start in range(config.num_starts)
-            ]
-    return planned[:2] if config.smoke else planned
+    for group in bench.groups:
+        keywords = presets.linear_term_weights(
+            settings.preset, group.targets[0].image_shape
+        )
+        tv_weight = keywords.pop("tv_weight", presets.tv_weight(group.phi))
+        variant = Variant(
+            "maximisation",
+            {"data_term": objective.activation_maximisation, **keywords},
+        )
+        planned += [
+            Lane(
+                group,
+                target,
+                start,
+                tv_weight,
+                f"{target.name}/{group.name.replace('/', '_')}/start_{start:03d}",
+                variant,
+            )
+            for target in group.targets
+            for start in range(settings.num_starts)
+        ]
+    return planned[:2] if settings.smoke else planned
 
 
-def measure(
-    judge: Judge | None,
-    ascent: Ascent,
-    image: np.ndarray,
-    code: np.ndarray,
-) -> dict[str, Any]:
-    """What a picture reaches: as optimised, as it is written, and by name.
-
-    Args:
-      judge: of classes; None for no names.
-      ascent: of the picture.
-      image: [h, w, 3], not clipped.
-      code: of the image.
-    """
-    facts = ascent.facts
-    place = neurons.place(code.shape, facts["channel"])
-    written = pixels.quantise(image).astype(np.float32) / np.float32(255)
-    label = probability = None
-    assert isinstance(ascent.phi, CnnRepresentation)
-    if judge is not None and neurons.is_classifier(ascent.phi):
-        (row,) = logits(judge, [image])
-        label, probability = guesses(row, count=1)[0]
-    activation, largest = float(code[place]), facts["photographs_largest"]
-    return {
+def measure(bench: Bench, outcome: Outcome) -> dict[str, Any]:
+    """The neuron, and what a picture excites: as optimised, as written, by name."""
+    tools, lane = bench.tools, outcome.lane
+    layer = tools.layers[lane.group.name]
+    neuron = layer.neurons[lane.target.name]
+    largest = layer.peaks[neuron.channel].activation
+    columns: dict[str, Any] = {
+        "unit": neuron.name,
+        "channel": neuron.channel,
+        "image_size": layer.side,
+        "photographs_largest": largest,
+        "scale": _scale(layer, neuron),
+        **dict.fromkeys(_MEASURED),
+    }
+    if outcome.picture is None:
+        return columns
+    place = neurons.place(outcome.code.shape, neuron.channel)
+    written = pixels.quantise(outcome.picture).astype(np.float32) / np.float32(255)
+    if tools.classifier is not None and neurons.is_classifier(layer.phi):
+        (row,) = labels.logits(tools.classifier, [outcome.picture])
+        guess = labels.guesses(row, count=1)[0]
+        columns |= {"label": guess.name, "label_probability": float(guess.probability)}
+    activation = float(outcome.code[place])
+    return columns | {
         "activation": activation,
         "relative_activation": activation / largest if largest > 0 else None,
-        "activation_written": float(
-            np.asarray(callables.encode(ascent.phi, written))[place]
-        ),
-        "label": label,
-        "label_probability": probability,
+        "activation_written": float(runner.encode(lane, written)[place]),
     }
 
 
-def table_rows(records: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """A row per unit: means and deviations over its starts."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for record in records:
-        key = (record["representation"], record["unit"])
-        groups.setdefault(key, []).append(record)
+_MEASURED = (
+    "activation",
+    "relative_activation",
+    "activation_written",
+    "label",
+    "label_probability",
+)
+
+
+def table(findings: Findings) -> list[list[str]]:
+    """A row per neuron: means and deviations over its starts."""
     rows = []
-    for (name, unit), mine in groups.items():
-        done = [record for record in mine if record["status"] != "failed"]
-        labels = [r["label"] for r in done if r["label"] is not None]
+    for (name, unit), mine in studies.by(
+        findings.records, "representation", "unit"
+    ).items():
+        called = [r.value("label") for r in mine if r.value("label") is not None]
         rows.append(
             [
                 name,
                 unit,
                 str(len(mine)),
-                f"{mine[0]['photographs_largest']:.2f}",
-                _mean(done, "activation"),
-                _mean(done, "relative_activation"),
-                _mean(done, "activation_written"),
-                f"{labels.count(unit)} of {len(labels)}" if labels else "–",
-                f"{len(mine) - len(done)} of {len(mine)}",
+                f"{mine[0].value('photographs_largest'):.2f}",
+                *(
+                    studies.mean_and_deviation(studies.finite(mine, field))
+                    for field in _MEASURED[:3]
+                ),
+                f"{called.count(unit)} of {len(called)}" if called else studies.NOTHING,
+                studies.failures(mine),
             ]
         )
     return rows
 
 
-def figure_rows(layers: Sequence[Layer], finished: Sequence[Outcome]) -> list[Row]:
-    """Of each layer where photographs excite its units most, and the pictures."""
+def figure(findings: Findings) -> list[Row]:
+    """Of each layer where photographs excite its neurons most, and the pictures."""
     rows = []
-    for phi, side, sought, peaks in layers:
-        mine = [one for one in finished if one.ascent.phi is phi]
+    for name, layer in findings.bench.tools.layers.items():
+        mine = [o for o in findings.shown if o.lane.group.name == name]
         if not mine:
             continue
-        best = [(unit, peaks[unit.channel]) for unit in sought]
-        cells = [
-            Cell(peak.patch, f"{unit.name}: {peak.activation:.1f} ({peak.image})")
-            for unit, peak in best
-        ]
-        rows.append(Row(f"{phi.name}: largest on photographs", cells))
-        for start in sorted({one.ascent.start for one in mine}):
-            cells = [_cell(one) for one in mine if one.ascent.start == start]
-            label = f"{phi.name}: start {start}, {side} px"
-            rows.append(Row(label, cells))
+        cells = []
+        for neuron in layer.neurons.values():
+            peak = layer.peaks[neuron.channel]
+            caption = f"{neuron.name}: {peak.activation:.1f} ({peak.image})"
+            cells.append(Cell(peak.patch, caption))
+        rows.append(Row(f"{name}: largest on photographs", cells))
+        for start in sorted({outcome.lane.start for outcome in mine}):
+            cells = [_cell(o) for o in mine if o.lane.start == start]
+            rows.append(Row(f"{name}: start {start}, {layer.side} px", cells))
     return rows
 
 
+def _neurons(words: tuple[str, ...] | None, phi: CnnRepresentation) -> list[Neuron]:
+    try:
+        return neurons.parse(words, phi)
+    except ValueError as error:
+        raise Refusal(f"--units={error}") from None
+
+
+def _scale(layer: Layer, neuron: Neuron) -> float:
+    has_places = len(layer.phi.geometry.shape) == 3
+    try:
+        return neurons.scale(layer.peaks, neuron.channel, has_places=has_places)
+    except ValueError as error:
+        raise Refusal(f"--images: {error}") from None
+
+
+def _target(layer: Layer, name: str) -> Target:
+    """The direction of a neuron in the layer's code."""
+    neuron = layer.neurons[name]
+    scale = _scale(layer, neuron)
+    code = neurons.direction(layer.phi, neuron, layer.side, scale)
+    shape = (layer.side, layer.side, 3)
+    return Target(name, identity.code_id(code), None, code, shape)
+
+
 def _cell(outcome: Outcome) -> Cell:
-    record = outcome.record
-    if record["status"] == "failed":
-        return Cell(None, record["unit"])
-    caption = f"{record['unit']}: {record['activation']:.1f}"
-    return Cell(contact_sheet.stretched(outcome.image), caption)
+    unit = outcome.record.value("unit")
+    if outcome.picture is None:
+        return Cell(None, unit)
+    caption = f"{unit}: {outcome.record.value('activation'):.1f}"
+    return Cell(contrast.stretched(outcome.picture), caption)
 
 
-def _mean(records: Sequence[dict[str, Any]], field: str) -> str:
-    values = [record[field] for record in records if record[field] is not None]
-    if not values:
-        return "–"
-    return f"{np.mean(values):.1f} ± {np.std(values):.1f}"
-
+STUDY = Study(
+    defaults=Defaults(
+        images=",".join(f"sample:{name}" for name in sources.SAMPLES),
+        representations=(
+            "alexnet/conv1",
+            "alexnet/conv2",
+            "alexnet/conv3",
+            "alexnet/conv5",
+        ),
+        num_starts=2,
+        preset="ijcv2016",
+    ),
+    columns=_COLUMNS,
+    table=table,
+    figure=figure,
+    measure=measure,
+    used_flags=(
+        *("workdir", "overwrite", "dry_run", "smoke", "seed", "images"),
+        *("representations", "preset", "num_steps", "num_starts", "image_size"),
+        *("resize", "batch_size", "compute_dtype", "save_arrays"),
+    ),
+    configure=studies.without_cvpr_presets,
+    options=lambda: {"units": _UNITS.value and tuple(_UNITS.value)},
+    load=load,
+    load_tools=load_tools,
+    plan=plan,
+)
+main = functools.partial(studies.main, STUDY)
 
 if __name__ == "__main__":
     binary.run(main)

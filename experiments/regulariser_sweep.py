@@ -19,14 +19,13 @@ Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md and fig
 In the table:
 
     spikes          `naturalness.lattice_spikes` at the layer's stride: about 1 without
-    high-frequency  share of the luminance's energy above 0.25 cycles per pixel
+    high-frequency  fraction of the luminance's energy above 0.25 cycles per pixel
     TV              mean length of the gradient, grey levels per pixel and channel
 """
 
-import dataclasses
+import functools
 import itertools
 import math
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,31 +34,25 @@ import numpy as np
 from absl import flags
 
 from experiments import studies
-from experiments.studies import Finished
-from invjax.commands import binary, shared_flags
+from experiments.studies import Bench, Defaults, Findings, Study
+from invjax.commands import binary
 from invjax.inversion import presets, regularisers
 from invjax.inversion.objective import SIGMA
 from invjax.metrics import naturalness
+from invjax.report import contrast
 from invjax.report.contact_sheet import Cell, Row
 from invjax.representations.paper import Dsift, Hog
-from invjax.runs import loading, runner, variants
+from invjax.runs import variants
 from invjax.runs.errors import Refusal
-from invjax.runs.lanes import Group, Lane, Outcome, Variant
-from invjax.runs.settings import Request
+from invjax.runs.lanes import Group, Lane, Variant
+from invjax.runs.runner import Outcome
 from invjax.types import Representation
 
 _BETAS = flags.DEFINE_list("betas", ["1", "2"], "Exponents of the total variation.")
 
-_IMAGES = "sample:chelsea,sample:rocket"
-_REPRESENTATIONS = (
-    "alexnet/pool1",
-    "hog",
-    "alexnet/pool5",
-    "efficientnet_lite0/logits",
-)
 _CUTOFF = 0.25
-_STATISTICS = ("spikes", "high_frequency_share", "mean_gradient")
-_HEADER = (
+_STATISTICS = ("spikes", "high_frequency_fraction", "mean_gradient")
+_COLUMNS = (
     "representation",
     "beta",
     "jitter px",
@@ -71,51 +64,6 @@ _HEADER = (
     "failed",
     "code zero",
 )
-
-
-def main() -> None:
-    request = shared_flags.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
-    config = request.settings
-    if config.tv_weight is None:
-        config = dataclasses.replace(config, tv_weight=studies.PAPER_TV_WEIGHTS)
-    run(dataclasses.replace(request, settings=config), exponents(_BETAS.value))
-
-
-def run(request: Request, betas: Sequence[float]) -> None:
-    """Inverts the grid and writes table and figure; with --dry_run says how long.
-
-    Raises:
-      binary.Refusal and the package's own errors: bad input; nothing was written.
-    """
-    config = request.settings
-    groups = studies.load_groups(config)
-    grids = {group.name: grid(group.phi, betas) for group in groups}
-    planned = [
-        lane._replace(tv_weight=lane.tv_weight * units(lane, config.preset))
-        for lane in variants.plan(groups, config, lambda group, _: grids[group.name])
-    ]
-    if request.dry_run:
-        runner.print_estimates(config, planned=planned)
-        return
-    first = {group.name: group.targets[0].name for group in groups}
-    finished = Finished(
-        lambda lane: lane.start == 0 and lane.target.name == first[lane.group.name]
-    )
-
-    def write(folder: pathlib.Path) -> None:
-        rows = table_rows(groups, finished.records)
-        studies.publish(folder, _HEADER, rows, figure_rows(finished.shown))
-
-    studies.run(
-        request,
-        groups,
-        [(config, planned)],
-        collect=finished.collect,
-        write=write,
-        judge=loading.load_judge(groups, config),
-        measure=measure,
-        recorded={"betas": list(betas)},
-    )
 
 
 def exponents(words: Sequence[str]) -> tuple[float, ...]:
@@ -150,62 +98,76 @@ def grid(phi: Representation, betas: Sequence[float]) -> list[Variant]:
     ]
 
 
-def units(lane: Lane, preset: str) -> float:
-    """What lambda_V is multiplied by, as `invert` does with its own defaults."""
+def lambda_scale(lane: Lane, preset: str) -> float:
+    """What a given lambda_V is multiplied by, as `invert` does with its own default."""
     if presets.find(preset).form == "ijcv2016":
         return 1.0
     return SIGMA ** (_keywords(lane)["beta"] - 2)
 
 
-def measure(outcome: Outcome) -> dict[str, Any]:
-    """What joins a lane's record: its place in the grid, and its picture's statistics.
+def plan(bench: Bench) -> list[Lane]:
+    """The lanes of the grid, their lambda_V in the units of the energy."""
+    betas = bench.options["betas"]
+    grids = {group.name: grid(group.phi, betas) for group in bench.groups}
+    preset = bench.settings.preset
+    return [
+        lane._replace(tv_weight=lane.tv_weight * lambda_scale(lane, preset))
+        for lane in variants.plan(
+            bench.groups, bench.settings, lambda group, _: grids[group.name]
+        )
+    ]
 
-    The record's tv_weight is the energy's; "lambda_V" is as it was given.
+
+def measure(bench: Bench, outcome: Outcome) -> dict[str, Any]:
+    """Place of a lane in the grid, and statistics of its picture.
+
+    The record's tv_weight is the energy's; the column "lambda_V" is as it was given.
     """
-    record, lane = outcome.record, outcome.lane
-    given = lane.tv_weight / units(lane, record["preset"])
+    del bench
+    lane = outcome.lane
+    given = lane.tv_weight / lambda_scale(lane, outcome.record.preset)
     place = {**_keywords(lane), "lambda_V": float(f"{given:.6g}")}
-    if record["status"] == "failed":
+    if outcome.picture is None:
         return place | dict.fromkeys(_STATISTICS)
-    return place | statistics(outcome.image, lane.group.phi)
+    return place | statistics(outcome.picture, lane.group.phi)
+
+
+def is_shown(bench: Bench, lane: Lane) -> bool:
+    """Whether a lane is in the figure: the first start of a group's first image."""
+    first = bench.group(lane.group.name).targets[0].name
+    return lane.start == 0 and lane.target.name == first
 
 
 def statistics(image: np.ndarray, phi: Representation) -> dict[str, Any]:
-    """Spikes at a representation's stride, share of high frequencies, mean gradient.
+    """Spikes at a representation's stride, fraction of high frequencies, mean gradient.
 
-    There are no spikes to tell where the stride is below 4, or unknown, or above half
-    the image's side.
+    Spikes are None where the stride is below 4, unknown, or above half the image's
+    side.
     """
     spikes = None
     geometry = getattr(phi, "geometry", None)
     if geometry is not None and 4 <= geometry.stride <= (min(image.shape[:2]) - 2) / 2:
         spikes = float(naturalness.lattice_spikes(image, geometry.stride))
     variation = regularisers.total_variation(jnp.asarray(255 * image), beta=1.0)
-    share = naturalness.high_frequency_share(image, _CUTOFF)
-    return dict(
-        zip(
-            _STATISTICS,
-            (spikes, float(share), float(variation) / image.size),
-            strict=True,
-        )
-    )
+    fraction = float(naturalness.high_frequency_fraction(image, _CUTOFF))
+    values = (spikes, fraction, float(variation) / image.size)
+    return dict(zip(_STATISTICS, values, strict=True))
 
 
-def table_rows(
-    groups: Sequence[Group], records: Sequence[dict[str, Any]]
-) -> list[list[str]]:
-    """A row per representation, exponent, jitter and lambda; the originals first."""
+def table(findings: Findings) -> list[list[str]]:
+    """A row per representation, exponent, jitter and lambda_V; the originals first."""
     rows = []
-    for group in groups:
+    for group in findings.bench.groups:
         originals = [
-            {"status": "original", **statistics(target.original, group.phi)}
+            statistics(target.original, group.phi)
             for target in group.targets
             if target.original is not None
         ]
         nothing = studies.NOTHING
-        cells = ["original", nothing, nothing, nothing, *_measured(originals)]
+        columns = [[row[name] for row in originals] for name in _STATISTICS]
+        cells = ["original", nothing, nothing, nothing, *_measured(columns)]
         rows.append([group.name, *cells, nothing, str(len(group.skipped))])
-        mine = [record for record in records if record["representation"] == group.name]
+        mine = [r for r in findings.records if r.representation == group.name]
         for place, some in studies.by(mine, "beta", "jitter", "lambda_V").items():
             beta, jitter, tv_weight = place
             errors = studies.finite(some, "relative_error")
@@ -216,7 +178,7 @@ def table_rows(
                     str(jitter) if jitter > 1 else "none",
                     f"{tv_weight:g}",
                     studies.mean_and_deviation(errors, scale=100),
-                    *_measured(some),
+                    *_measured([studies.finite(some, name) for name in _STATISTICS]),
                     studies.failures(some),
                     str(len(group.skipped)),
                 ]
@@ -224,24 +186,25 @@ def table_rows(
     return rows
 
 
-def figure_rows(shown: Sequence[Outcome]) -> list[Row]:
+def figure(findings: Findings) -> list[Row]:
     """A row per representation, exponent and jitter: the original, then the lambdas.
 
     Contrast is stretched for shallow representations, which hardly depend on it.
     """
     rows = []
-    for _, members in itertools.groupby(shown, lambda outcome: outcome.lane.variant):
+    for _, members in itertools.groupby(findings.shown, lambda o: o.lane.variant):
         row = list(members)
         group, original = row[0].lane.group, row[0].lane.target.original
         cells = [] if original is None else [_original(original, group)]
         for outcome in row:
-            caption = f"lambda {outcome.record['lambda_V']:g}"
-            if (error := outcome.record["relative_error"]) is not None:
-                caption += f": error {error:.1%}"
-            if (spikes := outcome.record["spikes"]) is not None:
+            record = outcome.record
+            caption = f"lambda {record.value('lambda_V'):g}"
+            if record.relative_error is not None:
+                caption += f": error {record.relative_error:.1%}"
+            if (spikes := record.value("spikes")) is not None:
                 caption += f", spikes {spikes:.1f}"
             cells.append(Cell(_picture(outcome), caption))
-        beta, places = row[0].record["beta"], row[0].record["jitter"]
+        beta, places = (row[0].record.value(name) for name in ("beta", "jitter"))
         jitter = f"jitter {places} px" if places > 1 else "no jitter"
         label = f"{group.name}: beta {beta:g}, {jitter}"
         if _is_shallow(group.phi):
@@ -257,22 +220,19 @@ def _original(original: np.ndarray, group: Group) -> Cell:
 
 
 def _picture(outcome: Outcome) -> np.ndarray | None:
-    picture = studies.picture(outcome)
+    picture = outcome.picture
     if picture is None or not _is_shallow(outcome.lane.group.phi):
         return picture
-    # Not from the darkest to the brightest pixel: single ones lie far out.
-    low, high = np.percentile(picture, [0.5, 99.5])
-    return (picture - low) / max(high - low, 1e-6)
+    return contrast.stretched(picture)
 
 
-def _measured(records: Sequence[dict[str, Any]]) -> list[str]:
+def _measured(columns: Sequence[Sequence[float | None]]) -> list[str]:
+    """Cells of the three statistics, of their values over lanes or originals."""
     return [
         studies.mean_and_deviation(
-            studies.finite(records, field), scale=scale, digits=digits
+            [value for value in values if value is not None], scale=scale, digits=digits
         )
-        for field, scale, digits in zip(
-            _STATISTICS, (1, 100, 1), (2, 2, 1), strict=True
-        )
+        for values, scale, digits in zip(columns, (1, 100, 1), (2, 2, 1), strict=True)
     ]
 
 
@@ -284,6 +244,27 @@ def _keywords(lane: Lane) -> dict[str, Any]:
     assert lane.variant is not None
     return dict(lane.variant.keywords)
 
+
+STUDY = Study(
+    defaults=Defaults(
+        images="sample:chelsea,sample:rocket",
+        representations=(
+            "alexnet/pool1",
+            "hog",
+            "alexnet/pool5",
+            "efficientnet_lite0/logits",
+        ),
+        tv_weight=studies.PAPER_TV_WEIGHTS,
+    ),
+    columns=_COLUMNS,
+    table=table,
+    figure=figure,
+    measure=measure,
+    is_shown=is_shown,
+    options=lambda: {"betas": exponents(_BETAS.value)},
+    plan=plan,
+)
+main = functools.partial(studies.main, STUDY)
 
 if __name__ == "__main__":
     binary.run(main)

@@ -12,34 +12,30 @@ table.md and figure.png: originals, glyphs of their codes, and reconstructions.
 """
 
 import dataclasses
-import pathlib
-from collections.abc import Sequence
+import functools
 
 import numpy as np
-from absl import flags
 
 from experiments import studies
 from experiments.reproduction import printed
-from experiments.studies import Finished
-from invjax.commands import binary, shared_flags
+from experiments.studies import Bench, Defaults, Findings, Study
+from invjax.commands import binary
 from invjax.images import sources
-from invjax.report import contact_sheet, glyphs
+from invjax.report import contrast, glyphs
 from invjax.report.contact_sheet import Cell, Row
-from invjax.representations import paper
-from invjax.representations.paper import Hog
-from invjax.runs import lanes, loading, runner
+from invjax.representations.paper import SHALLOW, Hog
+from invjax.runs import lanes
 from invjax.runs.errors import Refusal
-from invjax.runs.lanes import Group, Outcome
-from invjax.runs.settings import Request
+from invjax.runs.lanes import Lane, Variant
+from invjax.runs.runner import Outcome
+from invjax.runs.settings import Settings
 
 _PRESETS = ("fast", "cvpr2015")
-_REPRESENTATIONS = ("hog", "hogb", "dsift")
-_IMAGES = ",".join(f"sample:{name}" for name in sources.SAMPLES)
 _SHORT_SIDE = 256
 _MOST_COLUMNS = 12
 # The released code's; the paper prints one error for each, and says 5.
 _PAPERS_TV_WEIGHT = 0.5
-_HEADER = (
+_COLUMNS = (
     "representation",
     "preset",
     "lambda_V",
@@ -53,70 +49,44 @@ _HEADER = (
 )
 
 
-def main() -> None:
-    request = shared_flags.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
-    config = request.settings
-    if flags.FLAGS["preset"].present:
-        raise Refusal(f"--preset: this table has both, {' and '.join(_PRESETS)}")
-    if config.image_size is None:
-        config = dataclasses.replace(config, image_size=_SHORT_SIDE)
-    request = dataclasses.replace(request, settings=config)
-    for name in config.representations:
-        if name not in paper.SHALLOW:
-            raise Refusal(
-                f"--representations={name}: this table is of shallow representations, "
-                f"{', '.join(paper.SHALLOW)}"
-            )
-    if request.dry_run:
-        for preset in _PRESETS:
-            print(f"{preset}:")
-            ours = dataclasses.replace(config, preset=preset)
-            planned = lanes.plan(studies.load_groups(ours), ours)
-            runner.print_estimates(ours, planned=planned)
-    else:
-        run(request)
-
-
-def run(request: Request) -> None:
-    """Inverts with both presets and writes table and figure.
+def configure(settings: Settings) -> Settings:
+    """The settings, at 256 px unless --image_size is given.
 
     Raises:
-      binary.Refusal and the package's own errors: bad input; nothing was written.
+      Refusal: a representation is not a shallow one.
     """
-    config = request.settings
-    groups = studies.load_groups(config)
-    parts = []
+    for name in settings.representations:
+        if name not in SHALLOW:
+            raise Refusal(
+                f"--representations={name}: this table is of shallow representations, "
+                f"{', '.join(SHALLOW)}"
+            )
+    return dataclasses.replace(settings, image_size=settings.image_size or _SHORT_SIDE)
+
+
+def plan(bench: Bench) -> list[Lane]:
+    """The lanes of both presets; under --smoke one of each."""
+    planned = []
     for preset in _PRESETS:
-        ours = dataclasses.replace(config, preset=preset)
-        planned = [
-            lane._replace(path=f"{preset}/{lane.path}")
-            for lane in lanes.plan(groups, ours)
+        variant = Variant(preset, {"preset": preset})
+        mine = [
+            lane._replace(path=f"{preset}/{lane.path}", variant=variant)
+            for lane in lanes.plan(bench.groups, bench.settings)
         ]
-        parts.append((ours, planned[:1] if config.smoke else planned))  # two in all
-    shown = studies.first_images(groups, _MOST_COLUMNS)
-    finished = Finished(lambda lane: lane.start == 0 and lane.target.name in shown)
-
-    def write(folder: pathlib.Path) -> None:
-        rows = table_rows(finished.records)
-        figure = figure_rows(groups, finished.shown)
-        studies.publish(folder, _HEADER, rows, figure, cell_size=384)
-
-    studies.run(
-        request,
-        groups,
-        parts,
-        collect=finished.collect,
-        write=write,
-        judge=loading.load_judge(groups, config),
-        recorded={"preset": list(_PRESETS)},
-    )
+        planned += mine[:1] if bench.settings.smoke else mine
+    return planned
 
 
-def table_rows(records: Sequence[dict]) -> list[list[str]]:
-    """A row per representation, preset and lambda: mean and deviation over lanes."""
+def is_shown(bench: Bench, lane: Lane) -> bool:
+    """Whether a lane is in the figure: the first starts of the first images."""
+    return lane.start == 0 and lane.target.name in bench.first_images(_MOST_COLUMNS)
+
+
+def table(findings: Findings) -> list[list[str]]:
+    """A row per representation, preset and lambda_V: mean and deviation over lanes."""
     rows = []
-    groups = studies.by(records, "representation", "preset", "tv_weight")
-    for (name, preset, tv_weight), some in groups.items():
+    found = studies.by(findings.records, "representation", "preset", "tv_weight")
+    for (name, preset, tv_weight), some in found.items():
         errors = studies.finite(some, "relative_error")
         normalised = studies.finite(some, "normalised_error")
         rows.append(
@@ -124,7 +94,7 @@ def table_rows(records: Sequence[dict]) -> list[list[str]]:
                 name,
                 preset,
                 f"{tv_weight:g}",
-                str(max(record["num_steps"] for record in some)),
+                str(max(record.num_steps for record in some)),
                 studies.mean(studies.finite(some, "energy"), digits=4),
                 studies.mean_and_deviation(errors, scale=100),
                 studies.mean_and_deviation(normalised, scale=100),
@@ -136,13 +106,14 @@ def table_rows(records: Sequence[dict]) -> list[list[str]]:
     return rows
 
 
-def figure_rows(groups: Sequence[Group], finished: Sequence[Outcome]) -> list[Row]:
+def figure(findings: Findings) -> list[Row]:
     """Originals, and of each representation the glyphs and the reconstructions.
 
-    The first start and the first lambda. Contrast is stretched, as in the paper: these
+    The first start at the first lambda_V. Contrast is stretched, as in the paper: these
     codes hardly depend on it, so that the regularisers make reconstructions greyer than
     their originals.
     """
+    groups = findings.bench.groups
     originals = [
         Cell(target.original, target.name)
         for target in groups[0].targets
@@ -156,12 +127,14 @@ def figure_rows(groups: Sequence[Group], finished: Sequence[Outcome]) -> list[Ro
         ]
         rows.append(Row(f"{group.name}: the code", cells))
         reconstructions: dict[str, list[Cell]] = {}
-        mine = [outcome for outcome in finished if outcome.lane.group is group]
+        mine = [o for o in findings.shown if o.lane.group is group]
         for outcome in mine:
-            tv_weight = outcome.lane.tv_weight
-            if outcome.lane.start == 0 and tv_weight == mine[0].lane.tv_weight:
-                preset, steps = outcome.record["preset"], outcome.record["num_steps"]
-                label = f"{group.name}: {preset}, {steps} steps, tv {tv_weight:g}"
+            record = outcome.record
+            if record.tv_weight == mine[0].record.tv_weight:
+                label = (
+                    f"{group.name}: {record.preset}, {record.num_steps} steps, "
+                    f"tv {record.tv_weight:g}"
+                )
                 cell = _reconstruction(outcome)
                 reconstructions.setdefault(label, []).append(cell)
         rows += [Row(*row) for row in reconstructions.items()]
@@ -169,11 +142,10 @@ def figure_rows(groups: Sequence[Group], finished: Sequence[Outcome]) -> list[Ro
 
 
 def _reconstruction(outcome: Outcome) -> Cell:
-    error = outcome.record["relative_error"]
-    if error is None:
+    if outcome.picture is None:
         return Cell(None, "failed")
-    stretched = contact_sheet.stretched(outcome.image)
-    return Cell(stretched, f"error {error:.1%}")
+    error = outcome.record.number("relative_error")
+    return Cell(contrast.stretched(outcome.picture), f"error {error:.1%}")
 
 
 def _glyph(phi: object, code: np.ndarray) -> np.ndarray:
@@ -181,6 +153,23 @@ def _glyph(phi: object, code: np.ndarray) -> np.ndarray:
         return glyphs.hog_glyph(code)
     return glyphs.dsift_glyph(code)
 
+
+STUDY = Study(
+    defaults=Defaults(
+        images=",".join(f"sample:{name}" for name in sources.SAMPLES),
+        representations=("hog", "hogb", "dsift"),
+    ),
+    columns=_COLUMNS,
+    table=table,
+    figure=figure,
+    is_shown=is_shown,
+    cell_size=384,
+    refused_flags={"preset": f"this table has both, {' and '.join(_PRESETS)}"},
+    configure=configure,
+    options=lambda: {"preset": list(_PRESETS)},
+    plan=plan,
+)
+main = functools.partial(studies.main, STUDY)
 
 if __name__ == "__main__":
     binary.run(main)

@@ -1,20 +1,42 @@
-"""What studies share: lanes run and collected, records averaged, figures written."""
+"""A study is a value: what it inverts, what it measures, its table and its figure.
 
+A study's file defines a `Study` and hands it to `main`, which owns everything else:
+flags and refusals, the dry run, loading, the folder, progress, interrupts, publishing.
+
+    STUDY = Study(
+        defaults=Defaults(images="sample:chelsea", representations=("alexnet/relu1",)),
+        columns=("representation", "relative error %"),
+        table=table,
+    )
+
+    if __name__ == "__main__":
+        binary.run(functools.partial(studies.main, STUDY))
+
+with a function `table(findings)` that returns rows of cells. tests/experiments/
+test_studies.py has a whole one.
+"""
+
+import dataclasses
 import pathlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from absl import flags
 
 from invjax import files
-from invjax.metrics.lpips import Parameters
+from invjax.commands import shared_flags
+from invjax.metrics import lpips
 from invjax.report import contact_sheet, tables
 from invjax.report.contact_sheet import Row
-from invjax.runs import loading, runner
+from invjax.runs import lanes, loading, runner, variants
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
-from invjax.runs.lanes import Group, Lane, Outcome
+from invjax.runs.lanes import Group, Lane, Variant
+from invjax.runs.records import Record
+from invjax.runs.runner import Outcome
 from invjax.runs.settings import Request, Settings
+from invjax.runs.targets import Target
 
 NOTHING = "–"
 """In place of a number that there is none of."""
@@ -22,116 +44,305 @@ NOTHING = "–"
 PAPER_TV_WEIGHTS = (0.5, 5.0, 50.0)
 """lambda_V of CVPR 2015, Table 3."""
 
+LINEAR_PRESETS = ("ijcv2016", "fast")
+"""Presets for maximisation and caricature: the paper's, and ours with its weights."""
 
-def load_groups(config: Settings) -> list[Group]:
-    """What a study of images inverts; targets whose code is zero are left out, said so.
+
+@dataclasses.dataclass(frozen=True)
+class Defaults:
+    """What flags are where they are not given.
+
+    Attributes:
+      images, representations, num_starts, preset, tv_weight: as in `Settings`.
+    """
+
+    images: str
+    representations: tuple[str, ...]
+    num_starts: int = 1
+    preset: str = "fast"
+    tv_weight: tuple[float, ...] | None = None
+
+
+class Bench(NamedTuple):
+    """What a study's functions are given before the lanes run.
+
+    Attributes:
+      settings: settings of the run.
+      options: values of the study's own flags, by name; config.json keeps them.
+      groups: representations and their targets.
+      planned: the lanes.
+      left_out: lanes that are not run, since their target is zero under the mask.
+      lpips_parameters: weights of LPIPS; None where they are not at hand.
+      tools: what `Study.load_tools` returned, such as classifiers.
+    """
+
+    settings: Settings
+    options: Mapping[str, Any]
+    groups: Sequence[Group]
+    planned: Sequence[Lane] = ()
+    left_out: Sequence[Lane] = ()
+    lpips_parameters: lpips.Parameters | None = None
+    tools: Any = None
+
+    def first_images(self, count: int) -> list[str]:
+        """Names of the first images, for a figure."""
+        names = [target.name for group in self.groups for target in group.targets]
+        return list(dict.fromkeys(names))[:count]
+
+    def group(self, name: str) -> Group:
+        """The group of a representation."""
+        return next(group for group in self.groups if group.name == name)
+
+
+class Findings(NamedTuple):
+    """What has been found so far.
+
+    Attributes:
+      bench: what the study was given.
+      records: records of all lanes that have ended.
+      codes: what `Study.summarise` returned for each code, in order.
+      shown: outcomes that `Study.is_shown` chose; the images of the others are dropped,
+        since those of a hundred photographs would fill the memory.
+    """
+
+    bench: Bench
+    records: list[Record]
+    codes: list[Any]
+    shown: list[Outcome]
+
+
+def _unchanged(settings: Settings) -> Settings:
+    return settings
+
+
+def _no_options() -> dict[str, Any]:
+    return {}
+
+
+def _load_images(bench: Bench) -> Bench:
+    return bench._replace(groups=loading.load_image_groups(bench.settings))
+
+
+def _plan(bench: Bench) -> list[Lane]:
+    return lanes.plan(bench.groups, bench.settings)
+
+
+def _show_all(bench: Bench, lane: Lane) -> bool:
+    del bench, lane
+    return True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study; only `defaults`, `columns` and `table` are needed.
+
+    Attributes:
+      defaults: what flags are where they are not given.
+      columns: header of the table.
+      table: returns the rows of the table, cells as strings.
+      figure: returns the rows of figure.png; none, or no function, draws nothing.
+      variants: returns the variants of a target; each is a lane of its own. None for
+        none.
+      measure: returns further columns of a lane's record, for failed lanes as well.
+      summarise: returns what is kept of the outcomes of one code, all its starts.
+      is_shown: whether an outcome's image is kept for the figure.
+      publish: writes further files into the folder.
+      bold: returns the numbers of the rows that table.md sets in bold.
+      cell_size: side of a cell of figure.png in pixels.
+      used_flags: names of the shared flags that have a meaning; None for all.
+      refused_flags: shared flags that are refused, and why.
+      configure: completes the settings by the study's own flags.
+      options: returns the values of the study's own flags.
+      load: returns the bench with its groups.
+      load_tools: returns the tools of the bench; called before the folder is claimed,
+        and not in a dry run.
+      plan: returns the lanes, where they are not those of the settings and `variants`.
+      writes_originals: whether originals/<image>.png are written.
+    """
+
+    defaults: Defaults
+    columns: Sequence[str]
+    table: Callable[[Findings], list[list[str]]]
+    figure: Callable[[Findings], list[Row]] | None = None
+    variants: Callable[[Bench, Group, Target], Sequence[Variant]] | None = None
+    measure: Callable[[Bench, Outcome], Mapping[str, Any]] | None = None
+    summarise: Callable[[Bench, Sequence[Outcome]], Any] | None = None
+    is_shown: Callable[[Bench, Lane], bool] = _show_all
+    publish: Callable[[Findings, pathlib.Path], None] | None = None
+    bold: Callable[[Sequence[Sequence[str]]], Sequence[int]] | None = None
+    cell_size: int = 224
+    used_flags: tuple[str, ...] | None = None
+    refused_flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    configure: Callable[[Settings], Settings] = _unchanged
+    options: Callable[[], Mapping[str, Any]] = _no_options
+    load: Callable[[Bench], Bench] = _load_images
+    load_tools: Callable[[Bench], Any] | None = None
+    plan: Callable[[Bench], list[Lane]] = _plan
+    writes_originals: bool = False
+
+
+def main(study: Study) -> None:
+    """Carries a study out as the parsed flags ask.
 
     Raises:
-      Refusal: recorded codes; those have no image to compare with.
+      Refusal and the errors of `runs.errors`: bad input; nothing was written.
+      KeyboardInterrupt: after what was finished has been written.
     """
-    if config.code is not None:
-        raise Refusal(
-            f"--code={config.code}: this study compares images; give --images"
-        )
-    groups = loading.load_groups(config, refuse_zero=False)
-    for group in groups:
-        if group.skipped:
-            everything = len(group.skipped) + len(group.targets)
-            print(
-                f"{group.name}: {len(group.skipped)} of {everything} images left out, "
-                f"their code is zero everywhere: {', '.join(group.skipped)}"
-            )
-    return groups
-
-
-def first_images(groups: Sequence[Group], count: int) -> list[str]:
-    """Names of the first images, for a figure."""
-    names = [target.name for group in groups for target in group.targets]
-    return list(dict.fromkeys(names))[:count]
-
-
-class Finished:
-    """What a study keeps of its lanes: every record, and the outcomes that it shows.
-
-    All images and codes of a hundred photographs would fill the memory.
-    """
-
-    def __init__(self, is_shown: Callable[[Lane], bool]):
-        self.records: list[dict[str, Any]] = []
-        self.shown: list[Outcome] = []
-        self._is_shown = is_shown
-
-    def collect(self, outcome: Outcome) -> None:
-        self.records.append(outcome.record)
-        if self._is_shown(outcome.lane):
-            self.shown.append(outcome)
+    for name, reason in study.refused_flags.items():
+        if flags.FLAGS[name].present:
+            raise Refusal(f"--{name}: {reason}")
+    if study.used_flags is not None:
+        shared_flags.refuse_others(*study.used_flags)
+    request = shared_flags.from_flags(**dataclasses.asdict(study.defaults))
+    settings = study.configure(request.settings)
+    run(study, dataclasses.replace(request, settings=settings), study.options())
 
 
 def run(
-    request: Request,
-    groups: Sequence[Group],
-    parts: Sequence[tuple[Settings, Sequence[Lane]]],
-    *,
-    collect: Callable[[Outcome], None],
-    write: Callable[[pathlib.Path], None],
-    judge: Parameters | None,
-    measure: Callable[[Outcome], Mapping[str, Any]] | None = None,
-    recorded: Mapping[str, Any] | None = None,
-) -> None:
-    """Runs the lanes of a study and writes what it found, also when interrupted.
+    study: Study, request: Request, options: Mapping[str, Any] | None = None
+) -> Findings | None:
+    """Carries a study out without flags; what it found, or None of a dry run.
 
     Args:
-      request: of the user.
-      groups: of the lanes.
-      parts: lanes, and the settings they are run with.
-      collect: is given every finished lane.
-      write: is given the folder, once there is something to write.
-      judge: from `session.load_judge`.
-      measure: as of `session.run`.
-      recorded: what config.json says in place of the user's settings.
+      study: the study.
+      request: settings of the run, and the folder to write to.
+      options: values of the study's own flags, by name.
+
+    Raises: as `main`.
     """
+    settings = request.settings
+    bench = study.load(Bench(settings, options or {}, groups=[]))
+    planned, left_out = variants.without_zero_targets(_planned(study, bench))
+    bench = bench._replace(planned=planned, left_out=left_out)
+    if request.dry_run:
+        runner.print_estimates(planned, settings)
+        return None
+    lpips_parameters = loading.load_lpips(bench.groups, settings)
+    bench = bench._replace(lpips_parameters=lpips_parameters)
+    if study.load_tools is not None:
+        bench = bench._replace(tools=study.load_tools(bench))
     assert request.workdir is not None
     folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
-    settings = request.settings.as_json() | dict(recorded or {})
-    folder.write_config(settings, loading.weights(groups))
-    print(f"lanes: {sum(len(planned) for _, planned in parts)}", flush=True)
-    finished = 0
+    folder.write_config(
+        settings.as_json() | dict(bench.options), loading.weights_digests(bench.groups)
+    )
+    if study.writes_originals:
+        runner.write_originals(folder, bench.groups)
+    print(f"lanes: {len(planned)}", flush=True)
+    findings = Findings(bench, [], [], [])
     try:
-        for config, planned in parts:
-            for outcome in runner.run(planned, config, folder, judge, measure=measure):
-                collect(outcome)
-                finished += 1
+        _collect(study, findings, folder)
     finally:
         # Also after Ctrl-C: what was finished is tabulated and shown.
-        if finished:
-            write(folder.path)
+        if findings.records:
+            _publish(study, findings, folder.path)
             print(f"look at {folder.path}/figure.png")
+    return findings
 
 
-def by(
-    records: Sequence[dict[str, Any]], *fields: str
-) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+def _planned(study: Study, bench: Bench) -> list[Lane]:
+    """The lanes of a study, those whose target is zero included."""
+    if study.variants is None:
+        return study.plan(bench)
+    variants_of = study.variants
+    return variants.plan(
+        bench.groups,
+        bench.settings,
+        lambda group, target: variants_of(bench, group, target),
+    )
+
+
+def _collect(study: Study, findings: Findings, folder: RunFolder) -> None:
+    """Runs the lanes, and keeps of them what the study wants."""
+    bench = findings.bench
+    by_code = runner.ByCode(bench.planned)
+
+    def summarise(outcomes: Sequence[Outcome]) -> None:
+        if study.summarise is not None:
+            findings.codes.append(study.summarise(bench, outcomes))
+
+    def measure(outcome: Outcome) -> Mapping[str, Any]:
+        return {} if study.measure is None else study.measure(bench, outcome)
+
+    try:
+        for outcome in runner.run(
+            bench.planned,
+            bench.settings,
+            folder,
+            lpips_parameters=bench.lpips_parameters,
+            measure=measure,
+        ):
+            findings.records.append(outcome.record)
+            if study.is_shown(bench, outcome.lane):
+                findings.shown.append(outcome)
+            if (complete := by_code.add(outcome)) is not None:
+                summarise(complete)
+    finally:
+        for outcomes in by_code.incomplete():
+            summarise(outcomes)
+
+
+def _publish(study: Study, findings: Findings, folder: pathlib.Path) -> None:
+    """Writes the table, the figure and what else the study has."""
+    rows = study.table(findings)
+    bold = [] if study.bold is None else study.bold(rows)
+    tables.write(folder, study.columns, rows, bold=bold)
+    figure = study.figure(findings) if study.figure and findings.shown else []
+    if figure:
+        write_figure(folder / "figure.png", figure, cell_size=study.cell_size)
+    if study.publish is not None:
+        study.publish(findings, folder)
+    print(tables.markdown(study.columns, rows, bold=bold))
+
+
+def without_cvpr_presets(settings: Settings) -> Settings:
+    """The settings of maximisation or caricature.
+
+    Raises:
+      Refusal: the preset is no way to do this.
+    """
+    if settings.preset not in LINEAR_PRESETS:
+        raise Refusal(
+            f"--preset={settings.preset}: the CVPR paper has neither maximisation nor "
+            "caricature, and its step sizes diverge there; "
+            f"{' and '.join(LINEAR_PRESETS)} are accepted"
+        )
+    return settings
+
+
+def write_figure(
+    path: pathlib.Path, rows: Sequence[Row], *, cell_size: int = 224
+) -> None:
+    """Writes a contact sheet, atomically."""
+    sheet = contact_sheet.contact_sheet(rows, cell_size=cell_size)
+    with files.whole_file(path) as stream:
+        sheet.save(stream, "PNG")
+
+
+def by(records: Iterable[Record], *fields: str) -> dict[tuple[Any, ...], list[Record]]:
     """Records by the values of some fields, in the order of their first appearance."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
-        groups.setdefault(tuple(record[field] for field in fields), []).append(record)
+        key = tuple(record.value(field) for field in fields)
+        groups.setdefault(key, []).append(record)
     return groups
 
 
-def finite(records: Sequence[dict[str, Any]], field: str) -> list[float]:
-    """The values of a field; failed lanes and undefined ones have none."""
-    values = [record[field] for record in records if record["status"] != "failed"]
-    return [value for value in values if value is not None and np.isfinite(value)]
+def finite(records: Iterable[Record], field: str) -> list[float]:
+    """The values of a field; failed lanes and undefined values are left out."""
+    values = [record.number(field) for record in records if not record.has_failed]
+    return [value for value in values if np.isfinite(value)]
 
 
 def mean(values: Sequence[float], *, scale: float = 1, digits: int = 1) -> str:
+    """The mean as a cell of a table."""
     return f"{scale * np.mean(values):.{digits}f}" if len(values) else NOTHING
 
 
 def mean_and_deviation(
     values: Sequence[float], *, scale: float = 1, digits: int = 1
 ) -> str:
-    """Of values over images, as the paper prints them; divisor n."""
+    """Mean and standard deviation (divisor n) as a cell, as the paper prints them."""
     if not len(values):
         return NOTHING
     deviation = f"{scale * np.std(values):.{digits}f}"
@@ -148,50 +359,13 @@ def means(
     )
 
 
-def failures(records: Sequence[dict[str, Any]]) -> str:
-    """Such as "0 of 4"."""
-    failed = sum(record["status"] == "failed" for record in records)
+def failures(records: Sequence[Record]) -> str:
+    """How many lanes failed, such as "0 of 4"."""
+    failed = sum(record.has_failed for record in records)
     return f"{failed} of {len(records)}"
 
 
-def publish(
-    folder: pathlib.Path,
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    figure: Sequence[Row],
-    *,
-    bold: Collection[int] = (),
-    cell_size: int = 224,
-) -> None:
-    """A study's table, in files and on the screen, and figure.png if it has rows.
-
-    Args:
-      folder: of the run.
-      header, rows, bold: of the table, as of `tables.write`.
-      figure: rows of the figure.
-      cell_size: of the figure, in pixels.
-    """
-    tables.write(folder, header, rows, bold=bold)
-    if figure:
-        write_figure(folder, figure, cell_size=cell_size)
-    print(tables.markdown(header, rows, bold=bold))
-
-
-def bold_presets(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    """Numbers of the rows that say yes under "preset's lambda_V"."""
-    column = header.index("preset's lambda_V")
+def preset_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Numbers of the rows that say yes in the column "preset's lambda_V"."""
+    column = columns.index("preset's lambda_V")
     return [number for number, row in enumerate(rows) if row[column] == "yes"]
-
-
-def write_figure(
-    folder: pathlib.Path, rows: Sequence[Row], *, cell_size: int = 224
-) -> None:
-    """figure.png in `folder`, whole or not at all."""
-    sheet = contact_sheet.contact_sheet(rows, cell_size=cell_size)
-    with files.whole_file(folder / "figure.png") as stream:
-        sheet.save(stream, "PNG")
-
-
-def picture(outcome: Outcome) -> np.ndarray | None:
-    """A lane's image, for a figure; None of a failed lane."""
-    return None if outcome.record["status"] == "failed" else outcome.image

@@ -1,4 +1,4 @@
-"""Network layers with random weights: speed does not depend on what they are."""
+"""Network layers with random weights, since speed does not depend on the weights."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def find(name: str) -> tuple[Network, str]:
-    """ "network/layer" as the two.
+    """The network and the layer's name, given "network/layer".
 
     Raises:
       ValueError: there is no such network or layer.

@@ -1,4 +1,4 @@
-"""Each fast form of `invjax.ops` beside the stock operation, at shapes networks use."""
+"""Fast forms of `invjax.networks.ops` beside stock operations, at networks' shapes."""
 
 import functools
 from collections.abc import Callable
@@ -18,7 +18,15 @@ _STOCK = "stock"
 
 
 class _Op(NamedTuple):
-    """An operation, where it stands, and its forms (x, kernel) -> y by name."""
+    """An operation of a network, and the forms in which it can be computed.
+
+    Attributes:
+      name: where in which network it stands.
+      shape: [h, w, c] of its input.
+      kernel_shape: shape of its kernel; () where it has none.
+      chosen: the form that `invjax.networks.ops` takes on this backend.
+      forms: functions (x, kernel) -> y by name.
+    """
 
     name: str
     shape: tuple[int, int, int]
@@ -36,9 +44,17 @@ def run(
     least_seconds: float,
     only_first: bool,
 ) -> None:
-    """Value and gradient with respect to the image, of a vmapped batch.
+    """Times value and gradient with respect to the image, for a vmapped batch.
 
-    `used` in a record tells whether `invjax.ops` takes this form on this backend.
+    `used` in a record says whether `invjax.networks.ops` takes this form on this
+    backend.
+
+    Args:
+      report: where the records go.
+      batch: number of images.
+      precision: a word of `precisions.PRECISIONS`.
+      rounds, least_seconds: as in `timing.take_turns`.
+      only_first: leave out all operations but the first.
     """
     for op in _ops()[: 1 if only_first else None]:
         subject = Subject("ops", f"{op.name}, per image", batch, precision)

@@ -1,13 +1,11 @@
-"""What float32, tf32 and bfloat16 mean here, for JAX and for PyTorch.
+"""The precisions of a benchmark, and the baselines that can run in them here.
 
 float32: every product in full float32. On GPUs that has to be asked for: JAX's own
-default there, and so what an inversion runs in unless told otherwise, is tf32.
+default there, and so that of an inversion, is tf32.
 tf32: float32 arrays whose convolutions and matrix products round their inputs to ten
 bits of mantissa. NVIDIA GPUs alone have it.
 bfloat16: the network's arithmetic in bfloat16; image, energy and solver in float32.
 """
-# FOLDED from experiments/benchmarks/peers.py:
-# """Which sides there are to compare with, and which of them can run here."""
 
 import contextlib
 import importlib.util
@@ -27,7 +25,7 @@ def compute_dtype(precision: str) -> str:
 
 @contextlib.contextmanager
 def in_jax(precision: str) -> Iterator[None]:
-    """Programs traced inside have this precision; CPUs know one float32 only."""
+    """Programs traced inside have this precision; on CPU float32 is always full."""
     names = {"float32": "float32", "tf32": "tensorfloat32"}
     if jax.default_backend() == "cpu" or precision not in names:
         yield
@@ -59,7 +57,14 @@ BASELINES = {
 
 
 def available(words: tuple[str, ...]) -> tuple[str, ...]:
-    """The sides asked for that can run here; says once what cannot."""
+    """The baselines that can run here; prints why others are left out.
+
+    Args:
+      words: keys of `BASELINES`.
+
+    Returns:
+      Their values.
+    """
     sides = tuple(BASELINES[word] for word in words)
     if all(side == STOCK for side in sides):
         return sides
@@ -71,6 +76,7 @@ def available(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _without_torch() -> str | None:
+    """Why PyTorch cannot be compared with; None if it can."""
     if importlib.util.find_spec("torch") is None:
         return "PyTorch is not installed: pip install torch"
     import torch

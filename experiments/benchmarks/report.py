@@ -1,9 +1,6 @@
-"""benchmark.jsonl and table.md, complete after every measurement."""
-# FOLDED from experiments/benchmarks/memory.py:
-# """Bytes on the device: as compiled programs predict them, and as they were."""
+"""benchmark.jsonl and table.md, both written anew after every measurement."""
 
 import importlib.metadata
-import json
 import pathlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +13,7 @@ from experiments.benchmarks.timing import Contestant
 from invjax import files
 from invjax.inversion import execution
 from invjax.report import tables
-from invjax.runs.folder import strict
+from invjax.runs import records
 
 _PACKAGES = ("invjax", "jax", "jaxlib", "torch", "scikit-image")
 _HEADER = ("what", "batch", "precision", "side", "value", "spread")
@@ -31,7 +28,12 @@ _NOTES: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 
 class Unit(NamedTuple):
-    """What a value is, and how it follows from the seconds and work of a call."""
+    """The unit of a value.
+
+    Attributes:
+      name: the unit's symbol.
+      of: (seconds, work) of a call -> the value.
+    """
 
     name: str
     of: Callable[[float, float], float]
@@ -42,7 +44,7 @@ SECONDS = Unit("s", lambda seconds, work: seconds / work)
 
 
 class Subject(NamedTuple):
-    """What several sides are timed at."""
+    """What several sides are timed at: a case, and its name, batch and precision."""
 
     case: str
     name: str
@@ -51,7 +53,11 @@ class Subject(NamedTuple):
 
 
 class Report:
-    """The results so far; the files hold all of them whenever one is added."""
+    """The results so far, and the files that have all of them.
+
+    Attributes:
+      records: lines of benchmark.jsonl.
+    """
 
     def __init__(self, folder: pathlib.Path):
         self._folder = folder
@@ -70,8 +76,15 @@ class Report:
     ) -> None:
         """Times the sides in turns and adds a record for each.
 
-        `speed_ratios` of a record tell how many times as fast its side is as each of
+        `speed_ratios` in a record says how many times as fast its side is as each of
         the baselines of the same run.
+
+        Args:
+          subject: what is timed.
+          contestants: the sides.
+          unit: unit of the records' values.
+          baselines: sides that `speed_ratios` compares with.
+          rounds, least_seconds: as in `timing.take_turns`.
         """
         timings = timing.take_turns(
             contestants, rounds=rounds, least_seconds=least_seconds
@@ -109,7 +122,17 @@ class Report:
         speed_ratios: Mapping[str, float] | None = None,
         **notes: Any,
     ) -> None:
-        """Adds one line, prints it and rewrites the files."""
+        """Adds one record, prints it in a line and writes the files anew.
+
+        Args:
+          subject: what was measured.
+          side: which of the compared programs it was.
+          value: the result.
+          unit: its unit.
+          spread: slowest less fastest round, divided by the median.
+          speed_ratios: how many times as fast as other sides.
+          **notes: more fields of the record.
+        """
         record = {
             "case": subject.case,
             "what": subject.name,
@@ -119,14 +142,13 @@ class Report:
             "value": value,
             "unit": unit,
             "spread": spread,
-            "speed_ratios": strict(speed_ratios or {}),
+            "speed_ratios": records.strict(speed_ratios or {}),
             **notes,
             "peak_bytes_so_far": peak(),
             **self._environment,
         }
-        self.records.append(strict(record))
-        lines = (json.dumps(record, allow_nan=False) for record in self.records)
-        text = "".join(f"{line}\n" for line in lines)
+        self.records.append(records.strict(record))
+        text = records.lines(self.records)
         files.write_whole(self._folder / "benchmark.jsonl", text)
         files.write_whole(self._folder / "table.md", self._tables())
         print(_line(self.records[-1]), flush=True)
@@ -136,14 +158,14 @@ class Report:
         return "\n".join(self._table(case) for case in cases)
 
     def _table(self, case: str) -> str:
-        records = [record for record in self.records if record["case"] == case]
+        chosen = [record for record in self.records if record["case"] == case]
         others = dict.fromkeys(
-            other for record in records for other in record["speed_ratios"]
+            other for record in chosen for other in record["speed_ratios"]
         )
         noted = [
             name
             for name in _NOTES
-            if any(record.get(name) is not None for record in records)
+            if any(record.get(name) is not None for record in chosen)
         ]
         header = [
             *_HEADER,
@@ -164,7 +186,7 @@ class Report:
                 ),
                 *(_cell(record.get(name), _NOTES[name][1]) for name in noted),
             ]
-            for record in records
+            for record in chosen
         ]
         return f"## {case}\n\n{tables.markdown(header, rows)}"
 
@@ -206,6 +228,6 @@ def _version(package: str) -> str | None:
 
 
 def peak() -> int | None:
-    """The most that JAX held in this process so far; CPUs keep no count."""
+    """The most bytes that JAX held so far in this process; None on CPU."""
     statistics = jax.devices()[0].memory_stats() or {}
     return statistics.get("peak_bytes_in_use")

@@ -21,7 +21,14 @@ _PEER = "scikit-image hog, forward only"
 
 
 def run(report: Report, *, batch: int, rounds: int, only_first: bool) -> None:
-    """Value and gradient of |phi(x) - phi0|^2 for a vmapped batch of grey images."""
+    """Times value and gradient of |phi(x) - phi0|^2 for a vmapped batch of images.
+
+    Args:
+      report: where the records go.
+      batch: number of grey images.
+      rounds: number of turns of every side.
+      only_first: leave out all representations but the first.
+    """
     if importlib.util.find_spec("skimage") is None:
         print_left_out("shallow", "scikit-image has the photographs and the peer")
         return

@@ -1,7 +1,7 @@
-"""Networks of stock operations alone, to tell what `invjax.ops` gains.
+"""Networks of stock operations alone, to measure what `invjax.networks.ops` gains.
 
-The same layer tables and weights as `invjax.networks.modules`, through what a Flax or
-JAX user would write first.
+The same layer tables and weights as in `invjax.networks.modules`, computed by what a
+Flax or JAX user would write first.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ from invjax.types import Code, Image
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class StockRepresentation:
-    """A network's layer as `phi` has it, by stock operations."""
+    """The representation `phi`, computed by stock operations."""
 
     phi: CnnRepresentation
 
@@ -53,14 +53,14 @@ class StockRepresentation:
 def max_pool(
     x: Float[Array, "h w c"], *, window: int, stride: int, padding: tuple[int, int]
 ) -> Float[Array, "H W c"]:
-    """Flax's, which is `lax.reduce_window`."""
+    """Flax's max-pooling, which is `lax.reduce_window`."""
     return nn.max_pool(x, (window, window), (stride, stride), (padding, padding))
 
 
 def local_response_norm(
     x: Float[Array, "h w c"], *, size: int, kappa: float, alpha: float, beta: float
 ) -> Float[Array, "h w c"]:
-    """The formula over shifted slices, differentiated automatically."""
+    """Local response normalisation by shifted slices, differentiated by JAX."""
     half, channels = size // 2, x.shape[-1]
     squares = jnp.pad(x * x, ((0, 0), (0, 0), (half, half)))
     total = sum(squares[..., i : i + channels] for i in range(size))

@@ -3,8 +3,8 @@
 The energy is what preset `fast` reaches in a given number of steps. The baseline is
 plain Adam on the pixels in PyTorch, rate 8 with a cosine to zero, from the same start;
 noise of the paper's norm suits it less. Its budgets grow by the square root of two from
-a quarter of our steps until it gets there, each a run of its own with a cosine as long.
-Then both runs are timed, whole, in turns.
+a quarter of our steps until it gets there; each budget is a run of its own, with a
+cosine of that length. Then both whole runs are timed in turns.
 """
 
 import dataclasses
@@ -14,16 +14,13 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from experiments.benchmarks import precisions, torch_descent
+from experiments.benchmarks import precisions
 from experiments.benchmarks.report import SECONDS, Report, Subject
 from experiments.benchmarks.timing import Contestant, print_left_out
-from experiments.benchmarks.torch_descent import Descent
 from invjax import callables, identity
 from invjax.images import pixels, sources
-from invjax.inversion import batch, loop, presets, request
-from invjax.inversion.execution import default_execution
+from invjax.inversion import batch, execution, loop, presets, request
 from invjax.inversion.request import Plan
-from invjax.inversion.result import Result
 from invjax.representations.cnn import CnnRepresentation
 
 _PHOTOGRAPH = "chelsea"
@@ -43,6 +40,12 @@ def run(
     """Seconds and steps to the energy of `num_steps` steps of `fast`.
 
     Args:
+      report: where the records go.
+      phi: the network's layer, with real weights.
+      precision: a word of `precisions.PRECISIONS`.
+      baselines: sides to compare with, as in `precisions.BASELINES`.
+      num_steps: number of steps of `fast`.
+      rounds: number of turns of every side.
       is_short: give the baseline no more than twice the steps.
     """
     photograph = pixels.centre_crop(sources.sample(_PHOTOGRAPH), phi.image_shape[0])
@@ -51,16 +54,19 @@ def run(
     plan = request.prepare(code[None], phi, 1, num_steps=num_steps)
     key = identity.lane_key(0, identity.image_id(photograph), 0)
     keys = jax.numpy.stack([key])
-    execution = dataclasses.replace(default_execution(), width=1)
+    one_lane = dataclasses.replace(execution.default_execution(), width=1)
 
-    def ours() -> Result:
+    def ours() -> float:
         with precisions.in_jax(precision):
-            return loop.run(keys, plan, execution=execution, history_every=10)
+            ((_, result),) = loop.stream(
+                keys, plan, execution=one_lane, history_every=10
+            )
+        return float(result.energy[0])
 
     def call() -> None:
-        jax.block_until_ready(ours())
+        ours()
 
-    wanted = float(ours().energy[0])
+    wanted = ours()
     notes = {"steps": num_steps, "energy": wanted, "photograph": _PHOTOGRAPH}
     sides = [Contestant("invjax", call, notes=notes)]
     start = np.asarray(batch.start(plan.phases[0].program, keys, plan.start_scale).last)
@@ -69,12 +75,12 @@ def run(
     torch_sides = [side for side in baselines if side != precisions.STOCK]
     for side in torch_sides:
         descend = _descent(phi, plan, start, precision, side)
-        reached = _reach(descend, wanted, first, most)
-        if reached is None:
+        found = _smallest_budget(descend, wanted, first, most)
+        if found is None:
             print_left_out(side, f"not at energy {wanted:.4g} in {most} steps")
             continue
         # Where one form got there, the next need not try less.
-        first, energy = reached
+        first, energy = found
         notes = {**notes, "steps": first, "energy": energy}
         repeat = functools.partial(_discard, descend, first)
         sides.append(Contestant(side, repeat, notes=notes))
@@ -91,22 +97,28 @@ def _descent(
     side: str,
 ) -> Callable[[int], float]:
     """A run of plain Adam as a function: steps -> final energy."""
+    # Here, since PyTorch may not be installed.
+    from experiments.benchmarks import torch_descent
 
-    energy = torch_descent.prepare(phi, plan.problems, precision, side)
+    energy = torch_descent.prepare(
+        phi, plan.shared, plan.settings.problem, precision, side
+    )
 
     def descend(num_steps: int) -> float:
-        descent = Descent(energy, start, learning_rate=torch_descent.LEARNING_RATE)
-        for share in presets.PRESETS["adam"].schedule(num_steps):
-            descent.step(float(share))
+        descent = torch_descent.Descent(
+            energy, start, learning_rate=torch_descent.LEARNING_RATE
+        )
+        for rate_scale in presets.PRESETS["adam"].rate_scale(num_steps):
+            descent.step(float(rate_scale))
         return descent.energy()
 
     return descend
 
 
-def _reach(
+def _smallest_budget(
     descend: Callable[[int], float], wanted: float, first: int, most: int
 ) -> tuple[int, float] | None:
-    """The first budget that ends at the energy or below, and where it ends."""
+    """The first budget whose final energy is at most `wanted`, and that energy."""
     budget = float(first)
     while budget <= most:
         energy = descend(round(budget))

@@ -16,11 +16,11 @@ class Contestant(NamedTuple):
     """Something to time.
 
     Attributes:
-      side: its name among those it is compared with.
-      call: does the work and returns when it is done, device included.
-      work: how much a call does, in the case's unit (images, image-steps).
-      warm: called once beforehand, to compile; `call` where there is none.
-      notes: more fields for its record; a call may still add some.
+      side: name that tells it from those it is compared with.
+      call: does the work and returns when the device has done it.
+      work: how much a call does: a number of images, image-steps or inversions.
+      warm: called once beforehand, to compile; None for `call` itself.
+      notes: more fields of the record; a call may still add some.
     """
 
     side: str
@@ -34,8 +34,10 @@ class Timing(NamedTuple):
     """Seconds per call over the rounds.
 
     Attributes:
+      median, least, most: over the rounds.
       compiling: by how much the first call took longer than the median one; None
-        where something else than the call was the first.
+        where `Contestant.warm` was called first.
+      rounds: number of rounds.
     """
 
     median: float
@@ -51,13 +53,13 @@ def take_turns(
     """Times each contestant once a round.
 
     Args:
-      contestants: of different sides.
-      rounds: turns of each.
+      contestants: programs with different names.
+      rounds: number of turns of each.
       least_seconds: a turn repeats its call until it should take this long.
 
     Returns:
-      By side. One whose first call fails (no memory, no compiler) is told on the
-      terminal and left out.
+      A timing for each side. A side whose first call fails (no memory, no compiler) is
+      left out, and printed.
     """
     first: dict[str, float | None] = {}
     running = []

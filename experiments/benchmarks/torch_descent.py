@@ -1,8 +1,9 @@
 """Inversion in PyTorch as a careful user would write it: the peer. Imports torch.
 
-The same energy as `invjax.objective` of a whole batch in one program, channels_last,
-weights without gradients, plain Adam on the pixels in one fused kernel. It keeps no
-best image, checks nothing for NaN and knows no mask, all of which our steps do.
+The same energy as `invjax.inversion.objective.energy`, of a whole batch in one program:
+channels_last, weights without gradients, plain Adam on the pixels in one fused kernel.
+It keeps no best image, checks nothing for NaN and knows no mask, all of which our steps
+do.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from torch import nn
 
 from experiments.benchmarks import precisions, torch_network
 from invjax.inversion import execution
-from invjax.inversion.objective import SIGMA, Problem
+from invjax.inversion.objective import SIGMA, PerLane, Shared
 from invjax.representations.cnn import CnnRepresentation
 
 MODES = {
@@ -35,8 +36,9 @@ class Energy(nn.Module):
 
     Args:
       phi: the network's layer; its weights are copied.
-      problems: targets, weights and centre as the engine has them, lanes in front.
-      bfloat16: autocast of the network's convolutions and matrix products.
+      shared: the centre around which z is taken; the mask is not used.
+      problems: [n, ...], target and weights of each lane.
+      bfloat16: whether the network's convolutions and matrix products are cast to it.
     """
 
     target: torch.Tensor
@@ -46,14 +48,21 @@ class Energy(nn.Module):
     tv_weight: torch.Tensor
     alpha_weight: torch.Tensor
 
-    def __init__(self, phi: CnnRepresentation, problems: Problem, *, bfloat16: bool):
+    def __init__(
+        self,
+        phi: CnnRepresentation,
+        shared: Shared,
+        problems: PerLane,
+        *,
+        bfloat16: bool,
+    ):
         super().__init__()
         self.network = torch_network.build(phi.layers, phi.params, phi.image_shape)
         self.network.eval().requires_grad_(False)
         self.is_bfloat16 = bfloat16
         target = np.array(problems.target)
         norm = np.sum(target.reshape(len(target), -1) ** 2, axis=1)
-        shift = np.asarray(problems.centre) - np.asarray(phi.centre)
+        shift = np.asarray(shared.centre) - np.asarray(phi.centre)
         arrays = {
             "target": _channels_first(target) if target.ndim == 4 else target,
             "target_norm": norm,
@@ -86,9 +95,9 @@ class Descent:
 
     Args:
       energy: an `Energy`, or compiled from one.
-      start: grey levels around the centre.
-      learning_rate: the largest.
-      squares_decay: Adam's b2.
+      start: z of each image, grey levels minus the centre.
+      learning_rate: largest step size, in grey levels.
+      b2: as in `torch.optim.Adam`.
     """
 
     def __init__(
@@ -97,19 +106,19 @@ class Descent:
         start: np.ndarray,
         *,
         learning_rate: float,
-        squares_decay: float = 0.999,
+        b2: float = 0.999,
     ):
         self._energy = energy
         self._rate = learning_rate
         z = _channels_first(np.array(start)).to(device())
         self.z = z.to(memory_format=torch.channels_last).requires_grad_()
         self._adam = torch.optim.Adam(
-            [self.z], learning_rate, betas=(0.9, squares_decay), eps=1e-8, fused=True
+            [self.z], learning_rate, betas=(0.9, b2), eps=1e-8, fused=True
         )
 
-    def step(self, share: float) -> torch.Tensor:
-        """One step at this share of the rate; returns the energies before it."""
-        self._adam.param_groups[0]["lr"] = self._rate * share
+    def step(self, rate_scale: float) -> torch.Tensor:
+        """One step at `rate_scale` times the rate; returns the energies before it."""
+        self._adam.param_groups[0]["lr"] = self._rate * rate_scale
         self._adam.zero_grad(set_to_none=True)
         energies = self._energy(self.z)
         energies.sum().backward()
@@ -117,17 +126,22 @@ class Descent:
         return energies.detach()
 
     def energy(self) -> float:
-        """The mean energy of where it stands; waits for the device."""
+        """The mean energy of the current images; waits for the device."""
         return float(self._energy(self.z).detach().mean())
 
 
 def prepare(
-    phi: CnnRepresentation, problems: Problem, precision: str, side: str
+    phi: CnnRepresentation,
+    shared: Shared,
+    problems: PerLane,
+    precision: str,
+    side: str,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The energy on the device, compiled as the side says."""
+    """The energy on the device, compiled as `MODES` says for the side."""
     precisions.in_torch(precision)
     torch.set_num_threads(execution.num_cores())
-    energy = Energy(phi, problems, bfloat16=precision == "bfloat16").to(device())
+    energy = Energy(phi, shared, problems, bfloat16=precision == "bfloat16")
+    energy = energy.to(device())
     mode = MODES[side]
     if mode is None:
         return energy

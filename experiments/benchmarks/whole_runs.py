@@ -1,18 +1,17 @@
-"""Whole inversions: finished ones per second, and what the first one has to compile."""
+"""Whole inversions: how many per second, and what the first one has to compile."""
 
 import dataclasses
 from collections.abc import Callable
 
 import jax
-import numpy as np
 
 from experiments.benchmarks import networks, precisions
 from experiments.benchmarks.report import SECONDS, Report, Subject, Unit
 from experiments.benchmarks.timing import Contestant, take_turns
-from invjax.inversion import dead_starts, loop, request
-from invjax.inversion.execution import Execution, default_execution
-from invjax.inversion.lane import Phase
+from invjax.inversion import api, execution, loop, request
+from invjax.inversion.execution import Execution
 from invjax.inversion.request import Plan
+from invjax.representations.cnn import CnnRepresentation
 
 RATE = Unit("inversions/s", lambda seconds, work: work / seconds)
 
@@ -29,80 +28,78 @@ def samples(
     """Times runs of `width` lanes of preset `fast`, from noise to results.
 
     Args:
-      num_steps: the preset's where None.
+      report: where the record goes.
+      name: "network/layer"; its weights are random.
+      width: number of lanes of a run.
+      precision: a word of `precisions.PRECISIONS`.
+      num_steps: number of steps of a run; by default the preset's.
+      rounds: number of timed runs.
     """
-    plan = _plan(name, width, precision, num_steps)
-    (phase,) = plan.phases
-    call = _chunk(plan, width, precision, len(phase.schedule))
+    phi = _representation(name, precision)
+    plan = _plan(phi, width, num_steps)
+    call = _run(plan, width, precision)
     # The host's loop has no program of its own: two steps compile everything.
-    is_scanned = default_execution().scan
-    warm = None if is_scanned else _chunk(plan, width, precision, 2)
-    notes = {"steps": len(phase.schedule)}
+    is_scanned = execution.default_execution().scan
+    warm = None if is_scanned else _run(_plan(phi, width, 2), width, precision)
     subject = Subject("samples", name, width, precision)
-    side = Contestant("invjax", call, width, warm, notes)
+    side = Contestant("invjax", call, width, warm, {"steps": plan.num_steps})
     report.race(subject, [side], RATE, rounds=rounds)
 
 
 def compiling(report: Report, *, name: str, width: int, precision: str) -> None:
     """Seconds that a run of lanes takes longer in a process where it is the first.
 
-    Two steps on the host, or one compiled loop of fifty; `bytes_predicted` is of the
-    step's program. A persistent compilation cache, if the user has one, counts in.
+    Two steps on the host, or one compiled loop of 50; `bytes_predicted` is the memory
+    that the step's program needs. A persistent compilation cache, if the user has one,
+    counts in.
     """
-    num_steps = 50 if default_execution().scan else 2
-    plan = _plan(name, width, precision, num_steps)
+    num_steps = loop.SCAN_STEPS if execution.default_execution().scan else 2
+    phi = _representation(name, precision)
+    call = _run(_plan(phi, width, num_steps), width, precision)
     jax.clear_caches()
-    call = _chunk(plan, width, precision, num_steps)
     timings = take_turns([Contestant("invjax", call)], rounds=1)
     if "invjax" not in timings:
         return
+    (code,) = networks.random_codes(phi, 1)
+    with precisions.in_jax(precision):
+        num_bytes = api.chunk_bytes(
+            code, phi, num_steps=num_steps, execution=_execution(width)
+        )
     subject = Subject("compile", name, width, precision)
     report.add(
         subject,
         "invjax",
         value=timings["invjax"].compiling or 0.0,
         unit=SECONDS.name,
-        bytes_predicted=_bytes(plan, width, precision),
+        bytes_predicted=num_bytes,
     )
 
 
-def _plan(name: str, width: int, precision: str, num_steps: int | None) -> Plan:
+def _representation(name: str, precision: str) -> CnnRepresentation:
     dtype = precisions.compute_dtype(precision)
-    phi = networks.random(*networks.find(name), compute_dtype=dtype)
+    return networks.random(*networks.find(name), compute_dtype=dtype)
+
+
+def _plan(phi: CnnRepresentation, width: int, num_steps: int | None) -> Plan:
     codes = networks.random_codes(phi, width)
     return request.prepare(codes, phi, width, num_steps=num_steps)
 
 
-def _chunk(
-    plan: Plan, width: int, precision: str, num_steps: int
-) -> Callable[[], None]:
+def _run(plan: Plan, width: int, precision: str) -> Callable[[], None]:
     keys = jax.random.split(jax.random.key(0), width)
-    (phase,) = plan.phases
-    phase = Phase(phase.program, *phase.at(slice(num_steps)))
-    short = plan._replace(phases=(phase,))
 
     def call() -> None:
         with precisions.in_jax(precision):
-            result = loop.run(
-                keys, short, execution=_execution(width), history_every=10
+            results = loop.stream(
+                keys, plan, execution=_execution(width), history_every=10
             )
-        jax.block_until_ready(result)
+            for _ in results:
+                pass
 
     return call
 
 
 def _execution(width: int) -> Execution:
-    """One compiled loop of all lanes; on CPU the engine's threads, lane by lane."""
-    default = default_execution()
+    """One compiled loop of all lanes; on CPU lane by lane, in host threads."""
+    default = execution.default_execution()
     return dataclasses.replace(default, width=width) if default.scan else default
-
-
-def _bytes(plan: Plan, width: int, precision: str) -> int:
-    keys = jax.random.split(jax.random.key(0), width)
-    execution = _execution(width)
-    lanes = np.arange(execution.width)
-    part = plan.of(lanes)
-    states = dead_starts.start(keys[lanes], part)
-    with precisions.in_jax(precision):
-        steps = loop.compile_steps(part, states, scan=execution.scan)
-    return loop.num_bytes(steps.call)

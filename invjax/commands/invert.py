@@ -1,11 +1,11 @@
 """Inverts the codes of photographs, or codes you recorded.
 
-    python -m experiments.invert --workdir=runs/first
+    python -m invjax.commands.invert --workdir=runs/first
 
 inverts two sample photographs at AlexNet's relu1, relu3 and pool5, 400 steps each, in
 about a minute on two cores; mean relative errors are 8.2, 18.3 and 25.0 %.
 
-    python -m experiments.invert --workdir=runs/mine --images='photos/*.jpg' \
+    python -m invjax.commands.invert --workdir=runs/mine --images='photos/*.jpg' \
         --representations=alexnet/relu1,alexnet/relu3 --num_starts=4
 
 Writes below --workdir: config.json, metrics.jsonl (a line per lane), originals/,
@@ -21,13 +21,12 @@ import numpy as np
 
 from invjax import files, representations
 from invjax.commands import binary, shared_flags
-from invjax.images import reading
 from invjax.report import contact_sheet, gallery
 from invjax.report.contact_sheet import Cell, Row
-from invjax.report.gallery import GalleryImage, Lane
+from invjax.report.gallery import GalleryImage, GalleryLane
 from invjax.runs import lanes, loading, runner
 from invjax.runs.folder import RunFolder, command
-from invjax.runs.lanes import Group, Outcome
+from invjax.runs.runner import Outcome
 from invjax.runs.settings import Request
 
 _IMAGES = "sample:chelsea,sample:coffee"
@@ -36,12 +35,15 @@ _MOST_COLUMNS = 24
 
 
 def main() -> None:
+    """Inverts, or lists what there is, as the parsed flags ask."""
     if binary.LIST.value:
         print_representations(binary.WEIGHTS_DIR.value)
         return
     request = shared_flags.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
     if request.dry_run:
-        runner.print_estimates(request.settings)
+        settings = request.settings
+        planned = lanes.plan(loading.load_groups(settings), settings)
+        runner.print_estimates(planned, settings)
     else:
         run(request)
 
@@ -50,49 +52,39 @@ def run(request: Request) -> None:
     """Inverts everything asked for.
 
     Raises:
-      binary.Refusal and the package's own errors: bad input; nothing was written.
+      Refusal and the errors of `runs.errors`: bad input; nothing was written.
       KeyboardInterrupt: after what was finished has been written.
     """
-    config = request.settings
-    groups = loading.load_groups(config)
-    judge = loading.load_judge(groups, config)
+    settings = request.settings
+    groups = loading.load_groups(settings)
+    lpips_parameters = loading.load_lpips(groups, settings)
     assert request.workdir is not None
     folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
-    folder.write_config(config.as_json(), loading.weights(groups))
-    originals = write_originals(folder.path, groups)
-    planned = lanes.plan(groups, config)
+    folder.write_config(settings.as_json(), loading.weights_digests(groups))
+    originals = runner.write_originals(folder, groups)
+    names = [target.name for target in groups[0].targets]
+    images = [GalleryImage(name, originals.get(name)) for name in names]
+    planned = lanes.plan(groups, settings)
     print(f"lanes: {len(planned)}", flush=True)
     finished: list[Outcome] = []
     try:
-        for outcome in runner.run(planned, config, folder, judge):
+        for outcome in runner.run(
+            planned, settings, folder, lpips_parameters=lpips_parameters
+        ):
             finished.append(outcome)
     finally:
         # Also after Ctrl-C: what was finished is shown and kept.
-        write_pictures(folder.path, finished, originals)
+        write_pictures(folder.path, finished, images)
     print(summary(finished))
     print(f"look at {folder.path}/index.html and {folder.path}/grid.png")
-
-
-def write_originals(
-    workdir: pathlib.Path, groups: Sequence[Group]
-) -> list[GalleryImage]:
-    """originals/<image>.png as the first representation saw them."""
-    rows = []
-    for target in groups[0].targets:
-        path = None
-        if target.original is not None:
-            path = f"originals/{target.name}.png"
-            reading.write_png(workdir / path, target.original)
-        rows.append(GalleryImage(target.name, path))
-    return rows
 
 
 def write_pictures(
     workdir: pathlib.Path,
     finished: Sequence[Outcome],
-    originals: Sequence[GalleryImage],
+    images: Sequence[GalleryImage],
 ) -> None:
-    """grid.png and index.html of the lanes finished so far."""
+    """Writes grid.png and index.html of the lanes that have ended."""
     if finished:
         sheet = contact_sheet.contact_sheet(sheet_rows(finished))
         with files.whole_file(workdir / "grid.png") as stream:
@@ -101,9 +93,11 @@ def write_pictures(
         workdir,
         title="Images with the code of an image",
         command=command(),
-        images=originals,
+        images=images,
         lanes=[
-            Lane(outcome.record, f"reconstructions/{outcome.lane.path}.png")
+            GalleryLane(
+                outcome.record.as_json(), f"reconstructions/{outcome.lane.path}.png"
+            )
             for outcome in finished
         ],
     )
@@ -116,7 +110,7 @@ def sheet_rows(finished: Sequence[Outcome]) -> list[Row]:
     lambdas = {(o.lane.group.name, o.lane.tv_weight) for o in finished}
     several = len(lambdas) > len({name for name, _ in lambdas})
     for outcome in finished:
-        lane, error = outcome.lane, outcome.record["relative_error"]
+        lane, error = outcome.lane, outcome.record.relative_error
         column = (lane.target.name, lane.start)
         if lane.target.original is not None and column not in top:
             top[column] = Cell(lane.target.original, lane.target.name)
@@ -124,8 +118,7 @@ def sheet_rows(finished: Sequence[Outcome]) -> list[Row]:
         caption = "failed" if error is None else f"error {error:.1%}"
         if lane.start:
             caption = f"start {lane.start}: {caption}"
-        picture = None if error is None else outcome.image
-        rows.setdefault(label, []).append(Cell(picture, caption))
+        rows.setdefault(label, []).append(Cell(outcome.picture, caption))
     labelled = [Row(label, cells) for label, cells in rows.items()]
     if top:
         labelled.insert(0, Row("originals", list(top.values())))
@@ -138,9 +131,9 @@ def summary(finished: Sequence[Outcome]) -> str:
     for name in dict.fromkeys(outcome.lane.group.name for outcome in finished):
         records = [o.record for o in finished if o.lane.group.name == name]
         errors = [
-            record["relative_error"]
+            record.relative_error
             for record in records
-            if record["relative_error"] is not None
+            if record.relative_error is not None
         ]
         mean = f"{np.mean(errors):.1%}" if errors else "none"
         failed = len(records) - len(errors)

@@ -1,6 +1,6 @@
 """Samples the set of images that have a code, and measures how wide it is.
 
-    python -m experiments.sample --workdir=runs/set --num_samples=16 --num_steps=200
+    python -m invjax.commands.sample --workdir=runs/set --num_samples=16 --num_steps=200
 
 draws 16 inversions of each of two sample photographs from AlexNet's relu1, relu3 and
 pool5: about six minutes on two cores.
@@ -8,7 +8,7 @@ pool5: about six minutes on two cores.
 --method is one of:
 
     starts      inversions from independent noise; each is the same alone and in any
-                batch (on CPU to the bit), as those of experiments.invert
+                batch (on CPU to the bit), as those of `invert`
     repulsion   inversions that keep apart while they are sought, in sets of --set_size
     mala, hmc   Markov chains from such inversions, at the --temperature given or at the
                 one where the mean feature error is --target_error
@@ -43,14 +43,14 @@ import dataclasses
 import numpy as np
 from absl import flags
 
-from experiments import studies
 from invjax.commands import binary, shared_flags
-from invjax.runs import lanes, loading, runner
+from invjax.runs import classifiers, lanes, loading, runner
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
-from invjax.runs.sets import measures, methods
+from invjax.runs.lanes import Group
+from invjax.runs.sets import methods
 from invjax.runs.sets.options import CHAINS, METHODS, Options
-from invjax.runs.sets.study import Study
+from invjax.runs.sets.set_report import SetReport
 from invjax.runs.settings import Request, Settings
 
 _IMAGES = "sample:chelsea,sample:coffee"
@@ -109,17 +109,18 @@ _MEANT_FOR = {
 
 
 def main() -> None:
+    """Draws sets of images, or predicts how long that takes, as the flags ask."""
     request = shared_flags.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
     options = options_from_flags(request.settings)
-    config = dataclasses.replace(request.settings, num_starts=options.num_inversions)
-    request = dataclasses.replace(request, settings=config)
+    settings = dataclasses.replace(request.settings, num_starts=options.num_inversions)
+    request = dataclasses.replace(request, settings=settings)
     if request.dry_run:
-        print_estimates(config, options)
+        print_estimates(settings, options)
     else:
         run(request, options)
 
 
-def options_from_flags(config: Settings) -> Options:
+def options_from_flags(settings: Settings) -> Options:
     """The flags of this binary, checked.
 
     Raises:
@@ -147,12 +148,12 @@ def options_from_flags(config: Settings) -> Options:
             "is sought, or --temperature, and not both"
         )
     if method == "repulsion":
-        if config.preset == "ijcv2016":
+        if settings.preset == "ijcv2016":
             raise Refusal(
                 "--method=repulsion: presets other than ijcv2016 are accepted"
             )
         for name in ("tolerance", "dead_relu"):
-            if getattr(config, name) is not None:
+            if getattr(settings, name) is not None:
                 raise Refusal(f"--{name} means nothing with --method=repulsion")
     options = Options(
         method=method,
@@ -169,45 +170,52 @@ def options_from_flags(config: Settings) -> Options:
         repulsion=_REPULSION.value,
         geometry=_GEOMETRY.value,
     )
-    return options.in_short() if config.smoke else options
+    return options.in_short() if settings.smoke else options
 
 
-def print_estimates(config: Settings, options: Options) -> None:
-    """Lanes and predicted time; a chain's step counts as its gradients."""
-    runner.print_estimates(config)
+def print_estimates(settings: Settings, options: Options) -> None:
+    """Prints lanes and predicted time; a chain's step counts as its gradients."""
+    planned = lanes.plan(load(settings), settings)
+    runner.print_estimates(planned, settings)
     if options.method in CHAINS:
         steps = options.num_warmup + options.num_draws * options.thin
+        steps *= options.num_leaps
         print("and the chains, whose steps cost about the same:")
-        runner.print_estimates(
-            dataclasses.replace(config, num_steps=steps * options.num_leaps)
-        )
+        runner.print_estimates(planned, dataclasses.replace(settings, num_steps=steps))
+
+
+def load(settings: Settings) -> list[Group]:
+    """Loads the groups; of images, those whose code is zero are left out."""
+    if settings.code is not None:
+        return loading.load_groups(settings)
+    return loading.load_image_groups(settings)
 
 
 def run(request: Request, options: Options) -> None:
     """Draws, measures and writes everything asked for.
 
     Raises:
-      binary.Refusal and the package's own errors: bad input; nothing was written.
+      Refusal and the errors of `runs.errors`: bad input; nothing was written.
       KeyboardInterrupt: after what was finished has been written.
     """
-    config = request.settings
-    # Of many photographs some may have nothing that a layer responds to.
-    load = loading.load_groups if config.code else studies.load_groups
-    groups = load(config)
-    judge = loading.load_judge(groups, config)
-    labels = measures.load_labels(config)
-    planned = lanes.plan(groups, config)
+    settings = request.settings
+    groups = load(settings)
+    lpips_parameters = loading.load_lpips(groups, settings)
+    classifier = classifiers.load_default(settings)
+    planned = lanes.plan(groups, settings)
     assert request.workdir is not None
     folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
-    folder.write_config(config.as_json() | options.as_json(), loading.weights(groups))
+    folder.write_config(
+        settings.as_json() | options.as_json(), loading.weights_digests(groups)
+    )
     print(f"inversions: {len(planned)}", flush=True)
-    study = Study(folder, config, options, judge, labels)
+    report = SetReport(folder, settings, options, lpips_parameters, classifier)
     try:
-        for found in methods.draw(planned, config, options, folder, judge):
-            study.add(found)
+        for found in methods.draw(planned, settings, options, folder, lpips_parameters):
+            report.add(found)
     finally:
         # Also after Ctrl-C: what was finished is shown and kept.
-        study.finish()
+        report.finish()
     print((folder.path / "table.md").read_text())
     print(f"look at {folder.path}/figure.png")
 

@@ -1,10 +1,9 @@
-"""--layers, for the binaries that have it: absl refuses a flag defined twice."""
-# FOLDED from experiments/settings.py:
-# """The flags that inverting binaries share, and the frozen record they become.
-#
-# Defined once: absl refuses the same flag in two modules of one process.
-# """
+"""The flags that inverting binaries share, and the request that they become.
 
+Each is defined once, since absl refuses the same flag in two modules of one process.
+"""
+
+import functools
 import math
 
 import jax.numpy as jnp
@@ -14,13 +13,6 @@ from invjax.commands.binary import WEIGHTS_DIR
 from invjax.inversion import presets, request
 from invjax.runs.errors import Refusal
 from invjax.runs.settings import Request, Settings
-
-LAYERS = flags.DEFINE_list(
-    "layers",
-    None,
-    "Comma-separated layers: names of layers of --network, or NETWORK/LAYER in "
-    "benchmarks (default: all at hand, or by case and backend).",
-)
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for the results; made if missing."
@@ -113,23 +105,36 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the run in --workdir
 _SMOKE = flags.DEFINE_bool("smoke", False, "Two lanes of five steps, to see it run.")
 
 
+@functools.cache
+def define_layers() -> flags.FlagHolder[list[str] | None]:
+    """Defines --layers, for the binaries that have it."""
+    return flags.DEFINE_list(
+        "layers",
+        None,
+        "Comma-separated layers: names of layers of --network, or NETWORK/LAYER in "
+        "benchmarks (default: all at hand, or by case and backend).",
+    )
+
+
 def from_flags(
     *,
     images: str,
     representations: tuple[str, ...],
     num_starts: int = 1,
     preset: str = "fast",
+    tv_weight: tuple[float, ...] | None = None,
 ) -> Request:
-    """The parsed flags as a frozen record.
+    """Makes a request of the parsed flags.
 
     Args:
-      images: the binary's default of --images.
-      representations: the binary's default of --representations.
-      num_starts: the binary's default of --num_starts.
-      preset: the binary's default of --preset.
+      images: what --images is where neither it nor --code is given.
+      representations: what --representations is where it is not given.
+      num_starts: what --num_starts is where it is not given.
+      preset: what --preset is where it is not given.
+      tv_weight: what --tv_weight is where it is not given; None for the preset's.
 
     Raises:
-      Refusal: flags that contradict each other or are no numbers.
+      Refusal: flags contradict each other or are out of range.
     """
     if not (_WORKDIR.value or _DRY_RUN.value):
         raise Refusal("--workdir is missing; give a folder for the results")
@@ -159,7 +164,7 @@ def from_flags(
         preset=_PRESET.value or preset,
         num_steps=_NUM_STEPS.value,
         num_starts=_NUM_STARTS.value or num_starts,
-        tv_weight=_weights(_TV_WEIGHT.value),
+        tv_weight=_weights(_TV_WEIGHT.value) or tv_weight,
         alpha_weight=_ALPHA_WEIGHT.value,
         tolerance=_TOLERANCE.value,
         dead_relu=_DEAD_RELU.value,
@@ -181,10 +186,13 @@ def from_flags(
 
 
 def refuse_others(*used: str) -> None:
-    """Refuses flags of this module that were given, but for those in `used`.
+    """Refuses shared flags that were given although the binary does not use them.
+
+    Args:
+      used: names of the shared flags that the binary uses.
 
     Raises:
-      Refusal: naming the first one.
+      Refusal: naming the first flag that means nothing.
     """
     for flag in flags.FLAGS.flags_by_module_dict()[__name__]:
         if flag.present and flag.name not in used:

@@ -12,7 +12,7 @@ lanes is the vmapped step of one.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, TypeVar, Unpack
 
 import jax
@@ -216,7 +216,7 @@ def invert_stream(
     history_every: int = 10,
     execution: Execution | None = None,
     **settings: Unpack[Settings],
-) -> Iterator[tuple[np.ndarray, Result]]:
+) -> Generator[tuple[np.ndarray, Result], None, None]:
     """Inverts many codes and hands results over as they come; see `invert_batch`.
 
     At most the chunks that run side by side are on the device, and no result is kept.

@@ -17,7 +17,7 @@ import dataclasses
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -83,7 +83,7 @@ def advance(
 
 def stream(
     keys: PRNGKeys, plan: Plan, *, execution: Execution, history_every: int
-) -> Iterator[tuple[np.ndarray, Result]]:
+) -> Generator[tuple[np.ndarray, Result], None, None]:
     """Runs the lanes of a plan chunk by chunk.
 
     Args:
@@ -230,19 +230,40 @@ def seconds_per_step(
       paces: arrays [t], the steps to be timed; they are taken twice, first untimed.
       execution: number of threads, and whether the loop over steps is compiled.
     """
-
-    def repeat(states: LaneState) -> LaneState:
-        for _, moved, _ in advance(step, states, paces, scan=execution.scan):
-            states = moved
-        return jax.block_until_ready(states)
-
     copies = [jax.tree.map(jnp.copy, states) for _ in range(execution.num_threads)]
-    with ThreadPoolExecutor(execution.num_threads) as pool:
-        begun = list(pool.map(repeat, copies))
-        began = time.perf_counter()
-        list(pool.map(repeat, begun))
-        seconds = time.perf_counter() - began
+    begun = take_steps(step, copies, paces, execution=execution)
+    began = time.perf_counter()
+    take_steps(step, begun, paces, execution=execution)
+    seconds = time.perf_counter() - began
     return seconds / len(paces.rate_scale)
+
+
+def take_steps(
+    step: CompiledPhase,
+    states: Sequence[LaneState],
+    paces: Pace,
+    *,
+    execution: Execution,
+) -> list[LaneState]:
+    """Takes the same steps with several chunks, side by side in threads as `stream`.
+
+    Args:
+      step: compiled steps of a phase.
+      states: [l] each, the lanes' states of every chunk; their memory is taken over.
+      paces: arrays [t], the steps to be taken.
+      execution: number of threads, and whether the loop over steps is compiled.
+
+    Returns:
+      The states after the last step, which has been waited for.
+    """
+
+    def descend(one: LaneState) -> LaneState:
+        for _, moved, _ in advance(step, one, paces, scan=execution.scan):
+            one = moved
+        return jax.block_until_ready(one)
+
+    with ThreadPoolExecutor(execution.num_threads) as pool:
+        return list(pool.map(descend, states))
 
 
 class _Descent(NamedTuple):
@@ -279,7 +300,7 @@ def _descend(
       scan: whether the loop over steps is compiled.
       is_over: set when nobody waits for the result any more.
     """
-    history = plan.empty_history(history_every)
+    history = plan.empty_history(plan.num_lanes, history_every)
     done = 0
     for number, phase in enumerate(plan.phases):
         if number > 0:

@@ -45,7 +45,7 @@ import numpy as np
 
 from invjax.inversion import objective
 from invjax.inversion.lane import Pace, Phase, Program
-from invjax.inversion.objective import IJCV_NORM, SIGMA
+from invjax.inversion.objective import IJCV_GRADIENT, IJCV_NORM, SIGMA
 from invjax.inversion.solvers import (
     Adam,
     DecayedAdaGrad,
@@ -337,6 +337,30 @@ def data_weight(phi: Any, *, data_term: DataTerm = objective.squared_error) -> f
             300.0 if geometry.stride <= 8 else 100.0 if geometry.stride <= 16 else 1.0
         )
     return 100.0
+
+
+def linear_term_weights(
+    preset: str, image_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Keywords of `invert` for maximisation and caricature (IJCV 2016).
+
+    `ijcv2016` has the paper's weights. The energy of the other presets is made equal to
+    the paper's objective at this image size, except that R_alpha takes every channel by
+    itself there; the data term has weight 1 in both, and the bound on the range is the
+    same.
+
+    Args:
+      preset: name of the preset.
+      image_shape: (h, w, c) of the image to be found.
+    """
+    if PRESETS[preset].form == "ijcv2016":
+        return {}
+    num_pixels = image_shape[0] * image_shape[1]
+    return {
+        "tv_weight": (SIGMA / IJCV_GRADIENT) ** 2 / num_pixels,
+        "alpha_weight": (SIGMA / IJCV_NORM) ** 6 / num_pixels,
+        "range_bound": IJCV_BOUND,
+    }
 
 
 def jitter(phi: Any) -> int:

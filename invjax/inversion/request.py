@@ -81,7 +81,7 @@ class Plan(NamedTuple):
         return self.settings.tolerance is not None
 
     def of(self, lanes: np.ndarray) -> "Plan":
-        """The plan of some of the lanes, by number, with their settings on the device."""
+        """The plan of the lanes with these numbers, with settings on the device."""
 
         def rows(leaf: Any) -> Array:
             # Chosen by NumPy: nothing is compiled for every shape of code.
@@ -94,10 +94,10 @@ class Plan(NamedTuple):
         """The plan of all lanes, with their settings on the device."""
         return self.of(np.arange(self.num_lanes))
 
-    def empty_history(self, history_every: int) -> np.ndarray:
-        """NaN for every value of `Result.history`, [l, t]."""
+    def empty_history(self, num_lanes: int, history_every: int) -> np.ndarray:
+        """NaN for every value of `Result.history`, [num_lanes, t]."""
         num_columns = -(-self.num_steps // history_every) + 1
-        return np.full((self.num_lanes, num_columns), np.nan, np.float32)
+        return np.full((num_lanes, num_columns), np.nan, np.float32)
 
 
 def prepare(

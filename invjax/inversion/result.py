@@ -1,6 +1,6 @@
 """The result of a lane."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int
 
@@ -8,7 +8,9 @@ from invjax.inversion.objective import Terms
 from invjax.types import Image, Scalar
 
 CONVERGED, BUDGET, FAILED = 0, 1, 2
-STATUS_WORDS = ("converged", "budget", "failed")
+Status = Literal["converged", "budget", "failed"]
+
+STATUS_WORDS: tuple[Status, ...] = ("converged", "budget", "failed")
 """Words for `Result.status`, by its value."""
 
 

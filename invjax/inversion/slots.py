@@ -12,7 +12,7 @@ begins.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -37,7 +37,7 @@ Their states are held in memory between the phases.
 
 def stream(
     keys: PRNGKeys, plan: Plan, *, width: int, history_every: int
-) -> Iterator[tuple[np.ndarray, Result]]:
+) -> Generator[tuple[np.ndarray, Result], None, None]:
     """Runs the lanes of a plan with a tolerance.
 
     Args:
@@ -118,10 +118,10 @@ class _Block:
         self._history_every = history_every
         self._block = block
         self._ended: dict[int, LaneState] = {}
-        self._history = plan.of(block).empty_history(history_every)
-        self._row = {number: row for row, number in enumerate(block)}
+        # Of lanes that have begun and not ended; a block may be all lanes there are.
+        self._history: dict[int, np.ndarray] = {}
 
-    def run(self, number: int) -> Iterator[tuple[np.ndarray, Result]]:
+    def run(self, number: int) -> Generator[tuple[np.ndarray, Result], None, None]:
         """Takes the lanes through a phase; yields results if it is the last one."""
         plan = self._plan
         phase = plan.phases[number]
@@ -138,11 +138,15 @@ class _Block:
     def _record(self, news: _News, done: int, num_steps: int) -> None:
         """Writes into the history those values that it wants."""
         for slot in np.flatnonzero(news.is_busy):
+            number = news.lanes[slot]
+            if number not in self._history:
+                (row,) = self._plan.empty_history(1, self._history_every)
+                self._history[number] = row
             steps = done + news.positions[slot] + np.arange(len(news.values))
             wanted = steps % self._history_every == 0
             wanted &= steps < done + num_steps
-            row = self._history[self._row[news.lanes[slot]]]
-            row[steps[wanted] // self._history_every] = news.values[wanted, slot]
+            columns = steps[wanted] // self._history_every
+            self._history[number][columns] = news.values[wanted, slot]
 
     def _results(self, phase: Phase, news: _News, ended: np.ndarray) -> Result:
         part = self._plan.of(news.lanes)
@@ -152,9 +156,9 @@ class _Block:
             )
         )
         result = jax.tree.map(lambda leaf: leaf[ended], result)
-        rows = [self._row[number] for number in news.lanes[ended]]
-        self._history[rows, -1] = result.history
-        return result._replace(history=self._history[rows])
+        history = np.stack([self._history.pop(n) for n in news.lanes[ended]])
+        history[:, -1] = result.history
+        return result._replace(history=history)
 
     def _steps(self, number: int) -> Iterator[_News]:
         """Fills the slots and takes steps until every lane has passed the phase."""

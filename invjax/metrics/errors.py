@@ -30,11 +30,13 @@ class Likeness(NamedTuple):
       psnr: peak signal-to-noise ratio in dB; infinite for equal images.
       ssim: structural similarity, -1 to 1; see `ssim`.
       lpips: LPIPS distance, 0 for equal images; see `metrics.lpips`.
+      rms: root mean square difference, in units of the range [0, 1].
     """
 
     psnr: Scalar
     ssim: Scalar
     lpips: Scalar
+    rms: Scalar
 
 
 def relative_error(code: ArrayLike, target: ArrayLike) -> Scalar:
@@ -105,7 +107,7 @@ def likeness(
     *,
     parameters: lpips.Parameters | None = None,
 ) -> Likeness:
-    """PSNR, SSIM and LPIPS of a picture.
+    """PSNR, SSIM, LPIPS and root mean square difference of a picture.
 
     Args:
       image: [h, w, c], clipped to [0, 1] here.
@@ -117,6 +119,7 @@ def likeness(
         psnr=psnr(image, original),
         ssim=ssim(image, original),
         lpips=nan if parameters is None else lpips_of(parameters, image, original),
+        rms=jnp.sqrt(jnp.mean(jnp.square(_clipped(image) - jnp.asarray(original)))),
     )
 
 

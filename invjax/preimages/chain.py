@@ -30,20 +30,38 @@ _FIRST_NOISE = 0.01
 
 _BLOCK = 5
 _CALIBRATING = 0.75
-"""Steps of the warm-up between corrections of T, and the share of it that has them."""
+"""Steps between corrections of T, and the fraction of the warm-up that has them."""
 
 
 class Draw(NamedTuple):
-    """What is kept of a state."""
+    """What is kept of a state of a chain.
+
+    Attributes:
+      image: [h, w, c] in phi's range.
+      energy: energy of the image.
+      terms: summands of the energy.
+      projections: [p], coordinates of the image along `projection_directions`.
+    """
 
     image: Image
     energy: Scalar
-    relative_error: Scalar
+    terms: objective.Terms
     projections: Float[Array, " p"]
 
 
 class Chain(NamedTuple):
-    """Carry of a chain. `kernel` holds offset, log density and its gradient at T."""
+    """What a chain carries from step to step.
+
+    Attributes:
+      key: the chain's key.
+      num_steps: number of steps taken.
+      kernel: state of the kernel: offset, log density and its gradient at T.
+      start: z [h, w, c] that the offset is added to.
+      start_energy: energy at the start.
+      temperature: T.
+      rate: step size; see `kernels`.
+      averaging: state of the adaptation of the step size.
+    """
 
     key: PRNGKey
     num_steps: Int[Array, ""]
@@ -72,11 +90,11 @@ def projection_directions(
 
 
 class Run(NamedTuple):
-    """What stays the same over a chunk's steps.
+    """What stays the same over the steps of a chunk of chains.
 
     Attributes:
       program: the energy and the image's shape.
-      kernel: of the chains.
+      kernel: the Metropolis-Hastings kernel.
       scan: whether loops over steps are compiled.
       num_warmup, num_samples, thin: as in `sampling.sample`.
     """
@@ -89,7 +107,7 @@ class Run(NamedTuple):
     thin: int
 
     def chunk(self, target: Target, chains: Chain, goals: Any) -> tuple[Any, ...]:
-        """Warm-up and draws of a chunk: the fields of `Samples` but the last."""
+        """Warms a chunk up and draws: the fields of `Samples` except the last."""
         directions = projection_directions(self.program.image_shape)
         num_blocks = -(-self.num_warmup // _BLOCK)
         num_calibrating = int(_CALIBRATING * num_blocks)
@@ -98,8 +116,10 @@ class Run(NamedTuple):
             chains, _ = self._advance(target, chains, _BLOCK, True)
             if goals is None:
                 continue
-            errors = _measure(self.program, target, directions, chains).relative_error
-            chains = _calibrate(chains, errors, goals, jnp.float32(_gain(number)))
+            terms = _measure(self.program, target, directions, chains).terms
+            chains = _calibrate(
+                chains, jnp.sqrt(terms.data), goals, jnp.float32(_gain(number))
+            )
             logs.append(np.log(chains.temperature))
         if logs:
             mean = np.mean(logs[len(logs) // 2 :], axis=0)
@@ -135,7 +155,7 @@ class Run(NamedTuple):
 
 
 def _gain(number: int) -> float:
-    """Share of the correction of log T: falls, but its sum does not converge."""
+    """Factor of the correction of log T: it falls, but its sum does not converge."""
     return 0.5 / (1 + number / 10) ** 0.75
 
 
@@ -157,15 +177,15 @@ def start(
     images: Float[Array, "l h w c"],
     temperatures: Float[Array, " l"],
 ) -> Chain:
-    """Chains at their starts, with a step size that is neither useless nor refused.
+    """Chains at their starts, with a step size that is accepted about as wanted.
 
     Args:
-      keys: [l], of the chains.
+      keys: [l], a key per chain.
       program: the energy.
-      kernel: of the chains.
+      kernel: the Metropolis-Hastings kernel.
       target: the density.
-      images: [l, h, w, c] in phi's range.
-      temperatures: T of each.
+      images: [l, h, w, c], the starts, in phi's range.
+      temperatures: [l], T of each chain.
     """
 
     def lane(key: PRNGKey, image: Image, temperature: Scalar) -> Chain:
@@ -269,7 +289,7 @@ def _measure(
         return Draw(
             image=image,
             energy=energy,
-            relative_error=jnp.sqrt(terms.data),
+            terms=terms,
             projections=jnp.tensordot(directions, image, axes=3),
         )
 

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 
 from invjax.inversion import loop, request
 from invjax.inversion.execution import Execution, default_execution
+from invjax.inversion.objective import Terms
 from invjax.preimages import chain
 from invjax.preimages.chain import Run, Target
 from invjax.preimages.kernels import Kernel, Mala
@@ -50,9 +51,9 @@ class Samples(NamedTuple):
 
     Attributes:
       images: [l, k, h, w, c] in phi's range, not clipped.
-      energies: of the images.
-      relative_errors: |M (phi(x) - phi0)| / |M phi0|.
-      projections: of the images on `chains.projection_directions`.
+      energies: energies of the images.
+      terms: summands of the energies, each [l, k].
+      projections: coordinates of the images along `chain.projection_directions`.
       acceptance: mean probability of acceptance after the warm-up.
       temperatures: T of each chain: as given, or as calibrated by it alone.
       rates: frozen step size: squared grey levels per unit of energy; see `kernels`.
@@ -65,13 +66,18 @@ class Samples(NamedTuple):
 
     images: Float[np.ndarray, "l k h w c"]
     energies: Float[np.ndarray, "l k"]
-    relative_errors: Float[np.ndarray, "l k"]
+    terms: Terms
     projections: Float[np.ndarray, "l k p"]
     acceptance: Float[np.ndarray, " l"]
     temperatures: Float[np.ndarray, " l"]
     rates: Float[np.ndarray, " l"]
     heating: Float[np.ndarray, " l"]
     diagnostics: Diagnostics
+
+    @property
+    def relative_errors(self) -> Float[np.ndarray, "l k"]:
+        """|M (phi(x) - phi0)| / |M phi0|."""
+        return np.sqrt(self.terms.data)
 
 
 def sample(

@@ -8,12 +8,13 @@ import numpy as np
 from invjax.inversion import api
 from invjax.runs import lanes
 from invjax.runs.errors import Refusal
-from invjax.runs.lanes import Group, Target
+from invjax.runs.lanes import Group, Lane
 from invjax.runs.settings import Settings
+from invjax.runs.targets import Target
 
 
 def check(groups: Sequence[Group], settings: Settings) -> None:
-    """Holds the memory of the largest chunk of each group against the limit.
+    """Compares the memory of the largest chunk of each group with the device's.
 
     Only on devices that say how much they have, that is on accelerators. What is
     compiled for the prediction is what the run then uses.
@@ -42,8 +43,8 @@ def device_limit() -> int | None:
 
 
 def _needed(group: Group, target: Target, settings: Settings) -> int | None:
-    """Bytes of a chunk; None where the compiler already finds that it cannot be."""
-    keywords = lanes.keywords(group.phi, target, settings)
+    """Bytes of a chunk; None where the compiler already runs out of memory."""
+    keywords = Lane(group, target, 0, 0.0, "").keywords(settings)
     try:
         return api.chunk_bytes(target.code, group.phi, **keywords)
     except jax.errors.JaxRuntimeError as error:

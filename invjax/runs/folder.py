@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import math
 import pathlib
 import platform
 import shlex
@@ -13,7 +12,9 @@ from typing import Any
 import jax
 
 from invjax import files
+from invjax.runs import records
 from invjax.runs.errors import Refusal
+from invjax.runs.records import Record
 
 _OURS = (
     "config.json",
@@ -45,11 +46,11 @@ class RunFolder:
 
     def __init__(self, path: pathlib.Path):
         self.path = path
-        self._records: list[Mapping[str, Any]] = []
+        self._records: list[Record] = []
 
     @classmethod
     def claim(cls, workdir: str, *, overwrite: bool) -> "RunFolder":
-        """Takes `workdir` for a new run, emptied of an earlier one if `overwrite`.
+        """Takes `workdir` for a new run and, with `overwrite`, empties it of an old one.
 
         Raises:
           Refusal: it is not a folder, holds a run and `overwrite` is not given, or
@@ -81,7 +82,12 @@ class RunFolder:
     def write_config(
         self, settings: Mapping[str, Any], weights: Mapping[str, str]
     ) -> None:
-        """config.json: what is needed to run it again, and what it ran on."""
+        """Writes config.json: all that is needed to run it again, and the machine.
+
+        Args:
+          settings: what determines the numbers of the run, by name.
+          weights: digests of the weights by representation.
+        """
         device = jax.devices()[0]
         config = {
             "command": command(),
@@ -101,35 +107,21 @@ class RunFolder:
         text = json.dumps(config, indent=1, allow_nan=False)
         files.write_whole(self.path / "config.json", text + "\n")
 
-    def add_records(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Lines for metrics.jsonl, which is replaced whole; undefined becomes null."""
+    def add_records(self, records: Sequence[Record]) -> None:
+        """Adds lines to metrics.jsonl, which is replaced whole."""
         self._records += records
-        write_lines(self.path / "metrics.jsonl", self._records)
+        rows = [record.as_json() for record in self._records]
+        write_lines(self.path / "metrics.jsonl", rows)
 
 
-def write_lines(path: pathlib.Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Records as lines of strict JSON, all of them or none."""
-    lines = (json.dumps(strict(record), allow_nan=False) for record in records)
-    files.write_whole(path, "".join(f"{line}\n" for line in lines))
+def write_lines(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes mappings as lines of strict JSON, atomically."""
+    files.write_whole(path, records.lines(rows))
 
 
 def command() -> str:
-    """The command line of this process, as one would type it."""
+    """The command line of this process, as a person would type it."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     name = f"-m {spec.name}" if spec else sys.argv[0]
     return f"python {name} {shlex.join(sys.argv[1:])}"
-
-
-def strict(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as strict JSON has it: null for what is not a finite number."""
-    return {name: _strict(value) for name, value in record.items()}
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_strict(item) for item in value]
-    if isinstance(value, float):
-        # Seven figures are what float32 holds.
-        return float(f"{value:.7g}") if math.isfinite(value) else None
-    return value

@@ -1,4 +1,4 @@
-"""The lanes of a run: planned, inverted chunk by chunk, and turned into records."""
+"""The lanes of a run: groups of targets, variants, and the plan of what is inverted."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,42 +6,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.inversion import presets
+from invjax.inversion import objective, presets
 from invjax.inversion.execution import Execution, default_execution
 from invjax.representations.cnn import CnnRepresentation
 from invjax.runs.settings import Settings
 from invjax.runs.targets import Target
-from invjax.types import Representation
+from invjax.types import DataTerm, Representation
 
 
 class Group(NamedTuple):
-    """Targets of one representation; each image shape is a program of its own.
+    """The targets of one representation.
 
     Attributes:
-      name: of the representation.
+      name: name of the representation.
       phi: the representation.
-      targets: what to invert.
-      spread: mean distance between the codes of the set (N of the paper); NaN for
+      targets: the codes to invert.
+      code_scale: mean distance between the codes of the set (N of the paper); NaN for
         fewer than two.
-      skipped: names of the images left out, since their code is zero everywhere.
+      skipped: names of the images that are left out because their code is zero.
     """
 
     name: str
     phi: Representation
     targets: list[Target]
-    spread: float
+    code_scale: float
     skipped: tuple[str, ...] = ()
-
-
-def in_float32(phi: Representation) -> Representation:
-    """What makes targets and measures errors, whatever the descent's arithmetic is.
-
-    So runs under --compute_dtype=float32 and bfloat16 ask for the same codes, and their
-    errors can be compared.
-    """
-    if isinstance(phi, CnnRepresentation):
-        return dataclasses.replace(phi, compute_dtype="float32")
-    return phi
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,9 +38,9 @@ class Variant:
     """What a study does differently in some of its lanes.
 
     Attributes:
-      name: stands in the records as "variant".
-      keywords: of `inversion.invert_batch`: mask, beta, jitter, data_term, ...; also
-        alpha_weight, which then counts in place of the settings'.
+      name: what the records call it.
+      keywords: keywords of `api.invert_batch` that take the place of the settings'
+        (mask, beta, jitter, data_term, preset, alpha_weight, ...).
     """
 
     name: str
@@ -59,7 +48,17 @@ class Variant:
 
 
 class Lane(NamedTuple):
-    """One inversion; its picture is `path` below reconstructions/, without ending."""
+    """One inversion of a run.
+
+    Attributes:
+      group: group of its representation.
+      target: the code.
+      start: number of the start, from 0.
+      tv_weight: lambda_V.
+      path: its picture's path below reconstructions/, without ending.
+      variant: what is different in it; None for nothing.
+      initial: [h, w, c] to start from in place of noise.
+    """
 
     group: Group
     target: Target
@@ -67,20 +66,65 @@ class Lane(NamedTuple):
     tv_weight: float
     path: str
     variant: Variant | None = None
+    initial: np.ndarray | None = None
 
+    @property
+    def variant_name(self) -> str | None:
+        """Name of the variant; None without one."""
+        return None if self.variant is None else self.variant.name
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """A finished lane: its line of metrics.jsonl, its image, and the image's code."""
+    @property
+    def code_key(self) -> tuple[str, str, float, str | None]:
+        """What the starts of one code have in common."""
+        return self.group.name, self.target.name, self.tv_weight, self.variant_name
 
-    lane: Lane
-    record: dict[str, Any]
-    image: np.ndarray
-    code: np.ndarray
+    @property
+    def mask(self) -> np.ndarray | None:
+        """M, the mask over the code; None where the whole code counts."""
+        return self._keyword("mask", None)
+
+    @property
+    def data_term(self) -> DataTerm:
+        """The data term that is minimised."""
+        return self._keyword("data_term", objective.squared_error)
+
+    def preset(self, settings: Settings) -> str:
+        """Name of the preset."""
+        return self._keyword("preset", settings.preset)
+
+    def alpha_weight(self, settings: Settings) -> float:
+        """lambda_alpha."""
+        given = self._keyword("alpha_weight", settings.alpha_weight)
+        return presets.ALPHA_WEIGHT if given is None else given
+
+    def num_steps(self, settings: Settings) -> int:
+        """Number of steps if the lane does not converge."""
+        return settings.steps(
+            self.group.phi, preset=self.preset(settings), data_term=self.data_term
+        )
+
+    def keywords(self, settings: Settings) -> dict[str, Any]:
+        """Keywords of `api.invert_batch` that lanes of one program share."""
+        return {
+            "image_shape": self.target.image_shape,
+            "preset": settings.preset,
+            "num_steps": self.num_steps(settings),
+            "alpha_weight": settings.alpha_weight,
+            "tolerance": settings.tolerance,
+            "dead_relu": settings.dead_relu,
+            "execution": execution(settings),
+            **(self.variant.keywords if self.variant else {}),
+        }
+
+    def _keyword(self, name: str, default: Any) -> Any:
+        return self.variant.keywords.get(name, default) if self.variant else default
 
 
 def plan(groups: Sequence[Group], settings: Settings) -> list[Lane]:
-    """Every lane of a run, group by group."""
+    """Every lane that the settings ask for, group by group; two under --smoke.
+
+    The starts of a code follow each other.
+    """
     lanes = []
     for group in groups:
         tv_weights = settings.tv_weight or (presets.tv_weight(group.phi),)
@@ -95,7 +139,7 @@ def plan(groups: Sequence[Group], settings: Settings) -> list[Lane]:
 
 
 def execution(settings: Settings) -> Execution:
-    """How lanes run here: --batch_size of them side by side, on CPU a core each."""
+    """How lanes run here: --batch_size side by side, on CPU at most one per core."""
     default = default_execution()
     if default.scan:
         return dataclasses.replace(default, width=settings.batch_size)
@@ -103,14 +147,12 @@ def execution(settings: Settings) -> Execution:
     return dataclasses.replace(default, num_threads=num_threads)
 
 
-def keywords(phi: Representation, target: Target, settings: Settings) -> dict[str, Any]:
-    """Of `inversion.invert_batch`: what the lanes of a call share."""
-    return {
-        "image_shape": target.image_shape,
-        "preset": settings.preset,
-        "num_steps": settings.steps(phi),
-        "alpha_weight": settings.alpha_weight,
-        "tolerance": settings.tolerance,
-        "dead_relu": settings.dead_relu,
-        "execution": execution(settings),
-    }
+def in_float32(phi: Representation) -> Representation:
+    """The representation that makes targets and measures errors: float32 arithmetic.
+
+    It is the same whatever --compute_dtype the descent has, so that runs in float32 and
+    bfloat16 ask for the same codes and their errors can be compared.
+    """
+    if isinstance(phi, CnnRepresentation):
+        return dataclasses.replace(phi, compute_dtype="float32")
+    return phi

@@ -1,47 +1,50 @@
-"""DOC: to be written."""
+"""What a run needs, loaded and checked before it begins."""
 
 import itertools
 from collections.abc import Sequence
 
-import numpy as np
-
 from invjax import representations
 from invjax.metrics import errors, lpips
-from invjax.metrics.lpips import Parameters
 from invjax.networks.weights import pretrained
 from invjax.networks.weights.pretrained import MissingWeights
+from invjax.representations.cnn import CnnRepresentation
 from invjax.runs import capacity, lanes, targets
 from invjax.runs.errors import EXPECTED, Refusal
 from invjax.runs.lanes import Group
 from invjax.runs.settings import Settings
+from invjax.runs.targets import Target
 from invjax.types import Relaxable, Representation
 
 
-def load_groups(config: Settings, *, refuse_zero: bool = True) -> list[Group]:
-    """Representations and their targets: everything that can be refused, is here.
+def load_groups(settings: Settings, *, refuse_zero: bool = True) -> list[Group]:
+    """Loads representations and encodes targets; refuses everything that is refused.
 
     Args:
-      config: of the run.
-      refuse_zero: whether a target whose code is zero everywhere is refused, or left
-        out (see `lanes.Group.skipped`) while others remain.
+      settings: settings of the run.
+      refuse_zero: whether a target whose code is zero everywhere is refused; otherwise
+        it is left out (`Group.skipped`) while others remain.
+
+    Raises:
+      Refusal and the errors of `runs.errors`: bad input.
     """
-    phis = {name: load_representation(name, config) for name in config.representations}
+    phis = {
+        name: load_representation(name, settings) for name in settings.representations
+    }
     prepared = {}
-    if config.code is None:
-        prepared = targets.load_images(list(phis.values()), config)
+    if settings.code is None:
+        prepared = targets.load_images(list(phis.values()), settings)
     groups = []
     for name, phi in phis.items():
-        if config.dead_relu == "leaky" and not isinstance(phi, Relaxable):
+        if settings.dead_relu == "leaky" and not isinstance(phi, Relaxable):
             raise Refusal(
                 f"--dead_relu=leaky: {name} has no relaxed derivative; restart is "
                 "accepted"
             )
-        if config.code is not None:
-            found = [targets.from_code(config.code, name, phi, config)]
+        if settings.code is not None:
+            found = [targets.from_code(settings.code, name, phi, settings)]
         else:
-            found = targets.from_images(prepared, lanes.in_float32(phi), config)
-        # As the data term has it: tiny codes square to zero in float32.
-        is_zero = [not np.sum(np.square(target.code)) > 0 for target in found]
+            found = targets.from_images(prepared, lanes.in_float32(phi), settings)
+        is_zero = [target.is_zero() for target in found]
         kept = [target for target, zero in zip(found, is_zero, strict=True) if not zero]
         skipped = tuple(itertools.compress((t.name for t in found), is_zero))
         if skipped and (refuse_zero or not kept):
@@ -49,26 +52,65 @@ def load_groups(config: Settings, *, refuse_zero: bool = True) -> list[Group]:
                 f"{skipped[0]}: its {name} code is zero everywhere, so no error "
                 "relative to it exists"
             )
-        spread = float(errors.code_scale([target.code for target in kept]))
-        groups.append(Group(name, phi, kept, spread, skipped))
-    capacity.check(groups, config)
+        groups.append(group_of(name, phi, kept, skipped=skipped))
+    capacity.check(groups, settings)
     return groups
 
 
-def load_representation(name: str, config: Settings) -> Representation:
-    """The representation of a flag's value.
+def load_image_groups(settings: Settings) -> list[Group]:
+    """Loads the groups of a study of images; targets whose code is zero are left out.
 
     Raises:
-      Refusal: there is none of that name.
+      Refusal: recorded codes are given, which have no image to compare with.
+    """
+    if settings.code is not None:
+        raise Refusal(
+            f"--code={settings.code}: this study compares images; give --images"
+        )
+    groups = load_groups(settings, refuse_zero=False)
+    for group in groups:
+        if group.skipped:
+            everything = len(group.skipped) + len(group.targets)
+            print(
+                f"{group.name}: {len(group.skipped)} of {everything} images left out, "
+                f"their code is zero everywhere: {', '.join(group.skipped)}"
+            )
+    return groups
+
+
+def group_of(
+    name: str,
+    phi: Representation,
+    found: list[Target],
+    *,
+    skipped: tuple[str, ...] = (),
+) -> Group:
+    """A group with the code scale of its targets.
+
+    Args:
+      name: name of the representation.
+      phi: the representation.
+      found: the targets.
+      skipped: names of images that were left out.
+    """
+    scale = float(errors.code_scale([target.code for target in found]))
+    return Group(name, phi, found, scale, skipped)
+
+
+def load_representation(name: str, settings: Settings) -> Representation:
+    """Loads the representation of a flag's value.
+
+    Raises:
+      Refusal: there is none of that name, or the weights cannot be read.
     """
     try:
         return representations.representation(
             name,
-            weights_dir=config.weights_dir,
-            compute_dtype=config.compute_dtype,
+            weights_dir=settings.weights_dir,
+            compute_dtype=settings.compute_dtype,
         )
     except OSError as error:
-        folder = pretrained.weights_folder(config.weights_dir)
+        folder = pretrained.weights_folder(settings.weights_dir)
         raise Refusal(f"--weights_dir={folder}: {error.strerror or error}") from None
     except ValueError as error:
         if isinstance(error, EXPECTED):
@@ -76,19 +118,34 @@ def load_representation(name: str, config: Settings) -> Representation:
         raise Refusal(f"--representations={name}: {error}") from None
 
 
-def load_judge(groups: Sequence[Group], config: Settings) -> Parameters | None:
-    """LPIPS for runs with originals; None where its weights are not installed.
+def load_network_layer(name: str, settings: Settings) -> CnnRepresentation:
+    """Loads a representation that has to be a network's layer.
 
-    Loaded before a folder is claimed, since damaged weights are refused.
+    Raises:
+      Refusal: it is none.
+    """
+    phi = load_representation(name, settings)
+    if not isinstance(phi, CnnRepresentation):
+        raise Refusal(
+            f"--representations={name}: it has no units to maximise; layers of "
+            "networks, NETWORK/LAYER, are accepted"
+        )
+    return phi
+
+
+def load_lpips(groups: Sequence[Group], settings: Settings) -> lpips.Parameters | None:
+    """Loads the weights of LPIPS; None without originals, or where they are missing.
+
+    Damaged weights are refused, so this comes before a folder is claimed.
     """
     if all(target.original is None for group in groups for target in group.targets):
         return None
     try:
-        return lpips.load(weights_dir=config.weights_dir)
+        return lpips.load(weights_dir=settings.weights_dir)
     except MissingWeights:
         return None
 
 
-def weights(groups: Sequence[Group]) -> dict[str, str]:
-    """Representation -> digest of its weights; empty for those without."""
+def weights_digests(groups: Sequence[Group]) -> dict[str, str]:
+    """Digest of the weights by representation; empty for those without weights."""
     return {group.name: getattr(group.phi, "weights_digest", "") for group in groups}

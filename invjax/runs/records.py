@@ -1,83 +1,214 @@
-"""DOC: to be written."""
+"""The record of a lane: its line of metrics.jsonl.
 
+A new column of metrics.jsonl is a field of `Record` and a line of `record_of`; a column
+of one study alone is returned by the study's `measure`.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from invjax.inversion import presets
-from invjax.inversion.api import Result
-from invjax.inversion.result import FAILED, STATUS_WORDS
-from invjax.metrics import errors
-from invjax.metrics.lpips import Parameters
-from invjax.runs.lanes import Lane, Variant
+from invjax.inversion import objective
+from invjax.inversion.objective import Terms
+from invjax.inversion.result import FAILED, STATUS_WORDS, Status
+from invjax.metrics import errors, lpips
+from invjax.runs.lanes import Lane
 from invjax.runs.settings import Settings
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What is known of a lane that has ended; None is null in metrics.jsonl.
+
+    Attributes:
+      image: name of the image, or of the recorded code.
+      representation: name of the representation.
+      start: number of the start.
+      seed: seed of the run.
+      preset: name of the preset.
+      tv_weight, alpha_weight: lambda_V and lambda_alpha.
+      status: "converged", "budget" (all steps were taken) or "failed" (not finite).
+      num_steps: number of steps taken.
+      dead_start, num_revivals: as in `Result`; None where it was not looked at.
+      energy, objective: as in `Result`.
+      data_term, alpha_term, tv_term: summands of the energy.
+      relative_error: |phi(x) - phi0| / |phi0|, under the mask where there is one; None
+        of a failed lane, and where the data term has no target to reach.
+      normalised_error: |phi(x) - phi0| / N; None as `relative_error`, and with a mask.
+      psnr, ssim, lpips, rms: likeness of the clipped picture to the original (dB, -1 to
+        1, 0 and up, root mean square difference in [0, 1]); None of a failed lane, and
+        where there is no original or, for LPIPS, no weights.
+      seconds: wall time since the results before, divided by the number of lanes that
+        ended together; it includes compiling, measuring and writing.
+      variant: name of the study's variant; None for none.
+      measured: further columns of a study, by name.
+    """
+
+    image: str
+    representation: str
+    start: int
+    seed: int
+    preset: str
+    tv_weight: float
+    alpha_weight: float
+    status: Status
+    num_steps: int
+    dead_start: bool | None
+    num_revivals: int | None
+    energy: float
+    objective: float
+    data_term: float
+    alpha_term: float
+    tv_term: float
+    relative_error: float | None = None
+    normalised_error: float | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+    lpips: float | None = None
+    rms: float | None = None
+    seconds: float | None = None
+    variant: str | None = None
+    measured: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the objective became infinite or not a number."""
+        return self.status == STATUS_WORDS[FAILED]
+
+    def value(self, name: str) -> Any:
+        """A field or a measured column by name.
+
+        Raises:
+          KeyError: there is none of that name.
+        """
+        if name in self.measured:
+            return self.measured[name]
+        if name in _FIELDS:
+            return getattr(self, name)
+        raise KeyError(name)
+
+    def number(self, name: str) -> float:
+        """A field or a measured column as a number; NaN where it is None."""
+        value = self.value(name)
+        return math.nan if value is None else float(value)
+
+    def with_measured(self, measured: Mapping[str, Any]) -> "Record":
+        """The record with further columns."""
+        return dataclasses.replace(self, measured={**self.measured, **measured})
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as strict JSON has it, a line of metrics.jsonl."""
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        if self.variant is None:
+            del fields["variant"]
+        return strict(fields | dict(self.measured))
+
+
+_FIELDS = tuple(
+    field.name for field in dataclasses.fields(Record) if field.name != "measured"
+)
 
 _likeness = jax.jit(errors.likeness)
 
 
-def alpha_weight(settings: Settings, *, variant: Variant | None = None) -> float:
-    """lambda_alpha of a run, or of those of its lanes that are of a variant."""
-    if variant is not None and "alpha_weight" in variant.keywords:
-        return variant.keywords["alpha_weight"]
-    if settings.alpha_weight is None:
-        return presets.ALPHA_WEIGHT
-    return settings.alpha_weight
-
-
-def mask_of(lane: Lane) -> np.ndarray | None:
-    """M of a lane's variant; None where the whole code counts."""
-    return None if lane.variant is None else lane.variant.keywords.get("mask")
-
-
 def record_of(
     lane: Lane,
-    result: Result,
-    code: np.ndarray,
     settings: Settings,
-    judge: Parameters | None,
-) -> dict[str, Any]:
-    """The line of a result, however it was found; `code` is of its image."""
-    record: dict[str, Any] = {
-        "image": lane.target.name,
-        "representation": lane.group.name,
-        "start": lane.start,
-        "seed": settings.seed,
-        "preset": settings.preset,
-        "tv_weight": lane.tv_weight,
-        "alpha_weight": alpha_weight(settings, variant=lane.variant),
-        "status": STATUS_WORDS[int(result.status)],
-        "num_steps": int(result.num_steps),
-        "dead_start": bool(result.dead_start),
-        "num_revivals": int(result.num_revivals),
-        "energy": float(result.energy),
-        "objective": float(result.objective),
-        "data_term": float(result.terms.data),
-        "alpha_term": float(result.terms.alpha),
-        "tv_term": float(result.terms.tv),
-        "relative_error": None,
-        "normalised_error": None,
-        "psnr": None,
-        "ssim": None,
-        "lpips": None,
-    }
-    if lane.variant is not None:
-        record["variant"] = lane.variant.name
-    if result.status == FAILED:
+    *,
+    image: np.ndarray,
+    code: np.ndarray,
+    status: int,
+    num_steps: int,
+    energy: float,
+    terms: Terms,
+    objective_value: float | None = None,
+    dead_start: bool | None = None,
+    num_revivals: int | None = None,
+    seconds: float | None = None,
+    lpips_parameters: lpips.Parameters | None = None,
+) -> Record:
+    """The record of an image that was found for a lane, by whatever method.
+
+    Args:
+      lane: the lane.
+      settings: settings of the run.
+      image: [h, w, c], not clipped.
+      code: its code, by the float32 representation.
+      status: as in `Result`.
+      num_steps: number of steps taken.
+      energy: energy of the image.
+      terms: summands of the energy.
+      objective_value: what was minimised; by default the energy.
+      dead_start, num_revivals: as in `Result`; None where it was not looked at.
+      seconds: wall time.
+      lpips_parameters: weights of LPIPS; None where they are not at hand.
+    """
+    record = Record(
+        image=lane.target.name,
+        representation=lane.group.name,
+        start=lane.start,
+        seed=settings.seed,
+        preset=lane.preset(settings),
+        tv_weight=lane.tv_weight,
+        alpha_weight=lane.alpha_weight(settings),
+        status=STATUS_WORDS[status],
+        num_steps=num_steps,
+        dead_start=dead_start,
+        num_revivals=num_revivals,
+        energy=energy,
+        objective=energy if objective_value is None else objective_value,
+        data_term=float(terms.data),
+        alpha_term=float(terms.alpha),
+        tv_term=float(terms.tv),
+        seconds=seconds,
+        variant=lane.variant_name,
+    )
+    if record.has_failed:
         return record
-    mask = mask_of(lane)
-    if mask is None:
-        record["relative_error"] = float(errors.relative_error(code, lane.target.code))
-        record["normalised_error"] = float(
-            errors.normalised_error(code, lane.target.code, lane.group.spread)
-        )
-    else:
-        # Of what was asked for alone; the set's spread is of whole codes.
-        record["relative_error"] = float(
-            errors.relative_error(mask * code, mask * lane.target.code)
-        )
-    if lane.target.original is not None:
-        found = _likeness(result.image, lane.target.original, parameters=judge)
-        record["psnr"], record["ssim"] = float(found.psnr), float(found.ssim)
-        record["lpips"] = None if judge is None else float(found.lpips)
-    return record
+    measured = _code_errors(lane, code)
+    original = lane.target.original
+    if original is not None:
+        likeness = _likeness(image, original, parameters=lpips_parameters)
+        measured |= {name: float(value) for name, value in likeness._asdict().items()}
+        if lpips_parameters is None:
+            measured["lpips"] = None
+    return dataclasses.replace(record, **measured)
+
+
+def strict(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping as strict JSON has it: null for what is not a finite number."""
+    return {name: _strict(value) for name, value in record.items()}
+
+
+def lines(records: Sequence[Mapping[str, Any]]) -> str:
+    """Mappings as lines of strict JSON."""
+    rows = (json.dumps(strict(record), allow_nan=False) for record in records)
+    return "".join(f"{row}\n" for row in rows)
+
+
+def _code_errors(lane: Lane, code: np.ndarray) -> dict[str, Any]:
+    if lane.data_term in objective.LINEAR_TERMS:
+        return {}
+    target, mask = lane.target.code, lane.mask
+    if mask is not None:
+        # The code scale is that of whole codes, so nothing is normalised by it.
+        error = errors.relative_error(mask * code, mask * target)
+        return {"relative_error": float(error)}
+    scale = lane.group.code_scale
+    return {
+        "relative_error": float(errors.relative_error(code, target)),
+        "normalised_error": float(errors.normalised_error(code, target, scale)),
+    }
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if isinstance(value, float):
+        # Seven figures are what float32 holds.
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    return value

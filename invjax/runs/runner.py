@@ -1,10 +1,12 @@
-"""Carries out the lanes of a binary: targets loaded, progress shown, results kept."""
+"""Carries out the lanes of a run: inverts them, shows progress, keeps results."""
 
+import contextlib
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,49 +16,116 @@ from tqdm import tqdm
 from invjax import callables, files, identity
 from invjax.images import reading
 from invjax.inversion import api
-from invjax.metrics.lpips import Parameters
-from invjax.runs import lanes, loading, records
+from invjax.inversion.result import Result
+from invjax.metrics import lpips
+from invjax.runs import lanes, records
 from invjax.runs.folder import RunFolder
-from invjax.runs.lanes import Lane, Outcome, Variant, execution, in_float32, keywords
+from invjax.runs.lanes import Group, Lane
+from invjax.runs.records import Record
 from invjax.runs.settings import Settings
+
+
+class Outcome(NamedTuple):
+    """A lane that has ended.
+
+    Attributes:
+      lane: the lane.
+      record: its line of metrics.jsonl.
+      image: [h, w, c], not clipped; of a failed lane the last finite one.
+      code: its code, by the float32 representation.
+    """
+
+    lane: Lane
+    record: Record
+    image: np.ndarray
+    code: np.ndarray
+
+    @property
+    def picture(self) -> np.ndarray | None:
+        """The image; None of a failed lane."""
+        return None if self.record.has_failed else self.image
+
+
+Measure = Callable[[Outcome], Mapping[str, Any]]
+"""Returns further columns of an outcome's record, of the same names for every lane."""
+
+
+def lane_key(lane: Lane, settings: Settings) -> jax.Array:
+    """The key of a lane."""
+    return identity.lane_key(settings.seed, lane.target.image_id, lane.start)
+
+
+def invert(
+    planned: Sequence[Lane],
+    settings: Settings,
+    *,
+    lpips_parameters: lpips.Parameters | None = None,
+) -> Generator[list[Outcome], None, None]:
+    """Inverts lanes and yields outcomes as they come; nothing is written.
+
+    Args:
+      planned: the lanes; neighbours that one compiled program serves run together.
+      settings: settings of the run.
+      lpips_parameters: weights of LPIPS; without them records have none.
+    """
+    for _, members in itertools.groupby(planned, _program):
+        mine = list(members)
+        stream = _stream(mine, settings)
+        # Closed also where the consumer stops, so that no thread goes on.
+        with contextlib.closing(stream):
+            before = time.perf_counter()
+            for numbers, results in stream:
+                now = time.perf_counter()
+                seconds, before = (now - before) / len(numbers), now
+                yield [
+                    _outcome(
+                        mine[number],
+                        jax.tree.map(lambda leaf, row=row: leaf[row], results),
+                        settings,
+                        seconds=seconds,
+                        lpips_parameters=lpips_parameters,
+                    )
+                    for row, number in enumerate(numbers)
+                ]
 
 
 def run(
     planned: Sequence[Lane],
-    config: Settings,
+    settings: Settings,
     folder: RunFolder,
-    judge: Parameters | None,
     *,
-    measure: Callable[[Outcome], Mapping[str, Any]] | None = None,
+    lpips_parameters: lpips.Parameters | None = None,
+    measure: Measure | None = None,
     pictures: str = "reconstructions",
 ) -> Iterator[Outcome]:
-    """Inverts lanes in turn; files are written before a lane is yielded.
+    """Inverts lanes; the files of a lane are written before it is yielded.
 
     Progress is a bar on a terminal and a line per lane elsewhere, both with the time
-    that passed and, at the pace so far, the time that is left.
+    that has passed and, at the pace so far, the time that is left.
 
     Args:
       planned: the lanes, in order.
-      config: of the run.
-      folder: of the run.
-      judge: for LPIPS, or None.
-      measure: further numbers for a lane's record, of the same names for every lane.
-      pictures: where in the folder pictures go.
+      settings: settings of the run.
+      folder: folder of the run.
+      lpips_parameters: weights of LPIPS; without them records have none.
+      measure: further columns of a record; None for none.
+      pictures: subfolder that pictures are written to.
     """
     bar = tqdm(total=len(planned), unit="lane", disable=not sys.stderr.isatty())
     began = time.monotonic()
     number = 0
-    with bar:
-        for chunk in chunks(planned, config):
-            bar.set_description(f"{chunk[0].target.name} {chunk[0].group.name}")
-            outcomes = invert(chunk, config, judge)
-            for outcome in outcomes:
-                if measure is not None:
-                    outcome.record.update(measure(outcome))
-                write_outcome(folder, outcome, config, pictures=pictures)
-            folder.add_records([outcome.record for outcome in outcomes])
-            for outcome in outcomes:
+    outcomes = invert(planned, settings, lpips_parameters=lpips_parameters)
+    with bar, contextlib.closing(outcomes):
+        for chunk in outcomes:
+            if measure is not None:
+                chunk = [with_measured(outcome, measure) for outcome in chunk]
+            for outcome in chunk:
+                write_outcome(folder, outcome, settings, pictures=pictures)
+            folder.add_records([outcome.record for outcome in chunk])
+            for outcome in chunk:
+                lane = outcome.lane
                 number += 1
+                bar.set_description(f"{lane.target.name} {lane.group.name}")
                 bar.update()
                 if bar.disable:
                     elapsed = time.monotonic() - began
@@ -65,24 +134,46 @@ def run(
                 yield outcome
 
 
-def print_estimates(config: Settings, *, planned: Sequence[Lane] | None = None) -> None:
-    """Lanes, predicted time and memory, representation by representation.
+class ByCode:
+    """Gathers outcomes until all lanes of a code have ended.
 
-    Args:
-      config: settings of the run.
-      planned: its lanes, group by group; by default those that the flags ask for.
+    A code here is what the starts share: representation, image, lambda_V and variant.
     """
-    if planned is None:
-        planned = lanes.plan(loading.load_groups(config), config)
+
+    def __init__(self, planned: Sequence[Lane]):
+        self._missing = Counter(lane.code_key for lane in planned)
+        self._gathered: dict[Any, list[Outcome]] = {}
+
+    def add(self, outcome: Outcome) -> list[Outcome] | None:
+        """Takes an outcome; returns all outcomes of its code if it is the last one."""
+        key = outcome.lane.code_key
+        self._gathered.setdefault(key, []).append(outcome)
+        self._missing[key] -= 1
+        return None if self._missing[key] else self._gathered.pop(key)
+
+    def incomplete(self) -> list[list[Outcome]]:
+        """What an interruption has left of codes that are not complete."""
+        return list(self._gathered.values())
+
+
+def with_measured(outcome: Outcome, measure: Measure) -> Outcome:
+    """The outcome with further columns in its record."""
+    record = outcome.record.with_measured(measure(outcome))
+    return outcome._replace(record=record)
+
+
+def print_estimates(planned: Sequence[Lane], settings: Settings) -> None:
+    """Prints lanes, predicted time and memory, representation by representation."""
     total = 0.0
-    for name, members in itertools.groupby(planned, lambda lane: lane.group.name):
+
+    def kind(lane: Lane) -> tuple[str, str, int]:
+        return lane.group.name, lane.preset(settings), lane.num_steps(settings)
+
+    for (name, _, steps), members in itertools.groupby(planned, kind):
         mine = list(members)
-        phi, target = mine[0].group.phi, mine[0].target
-        steps = config.steps(phi)
+        lane = mine[0]
         estimate = api.estimate(
-            target.code,
-            phi,
-            **lanes.keywords(phi, target, config),
+            lane.target.code, lane.group.phi, **lane.keywords(settings)
         )
         seconds = estimate.seconds_per_lane * len(mine)
         total += seconds
@@ -93,89 +184,104 @@ def print_estimates(config: Settings, *, planned: Sequence[Lane] | None = None) 
     print(f"{len(planned)} lanes, about {total:.0f} s besides compiling")
 
 
+def write_originals(folder: RunFolder, groups: Sequence[Group]) -> dict[str, str]:
+    """Writes originals/<image>.png as the first representation was given them.
+
+    Returns:
+      Paths below the folder by image; recorded codes have none.
+    """
+    paths = {}
+    for target in groups[0].targets:
+        if target.original is not None:
+            paths[target.name] = f"originals/{target.name}.png"
+            reading.write_png(folder.path / paths[target.name], target.original)
+    return paths
+
+
 def write_outcome(
-    folder: RunFolder, outcome: Outcome, config: Settings, *, pictures: str
+    folder: RunFolder, outcome: Outcome, settings: Settings, *, pictures: str
 ) -> None:
-    """The picture of a lane, and its arrays if asked for."""
+    """Writes the picture of a lane and, if asked for, its arrays."""
     path = outcome.lane.path
     reading.write_png(folder.path / pictures / f"{path}.png", outcome.image)
-    if config.save_arrays:
+    if settings.save_arrays:
         with files.whole_file(folder.path / "arrays" / f"{path}.npz") as stream:
             np.savez_compressed(stream, image=outcome.image, code=outcome.code)
 
 
+def encode(lane: Lane, image: np.ndarray) -> np.ndarray:
+    """The code that errors are measured with: by the float32 representation."""
+    return np.asarray(callables.encode(lanes.in_float32(lane.group.phi), image))
+
+
+def _stream(
+    planned: Sequence[Lane], settings: Settings
+) -> Generator[tuple[np.ndarray, Result], None, None]:
+    """Inverts lanes of one program."""
+    first = planned[0]
+    keywords = first.keywords(settings)
+    if first.initial is not None:
+        keywords["initial_image"] = np.stack(
+            [lane.initial for lane in planned if lane.initial is not None]
+        )
+    return api.invert_stream(
+        jnp.stack([lane_key(lane, settings) for lane in planned]),
+        np.stack([lane.target.code for lane in planned]),
+        first.group.phi,
+        tv_weight=np.array([lane.tv_weight for lane in planned]),
+        **keywords,
+    )
+
+
+def _outcome(
+    lane: Lane,
+    result: Result,
+    settings: Settings,
+    *,
+    seconds: float,
+    lpips_parameters: lpips.Parameters | None,
+) -> Outcome:
+    image = np.asarray(result.image)
+    code = encode(lane, image)
+    record = records.record_of(
+        lane,
+        settings,
+        image=image,
+        code=code,
+        status=int(result.status),
+        num_steps=int(result.num_steps),
+        energy=float(result.energy),
+        terms=result.terms,
+        objective_value=float(result.objective),
+        dead_start=bool(result.dead_start),
+        num_revivals=int(result.num_revivals),
+        seconds=seconds,
+        lpips_parameters=lpips_parameters,
+    )
+    return Outcome(lane, record, image, code)
+
+
+def _program(lane: Lane) -> tuple[Any, ...]:
+    """What lanes of one compiled program have in common."""
+    has_initial = lane.initial is not None
+    return lane.group.name, lane.target.image_shape, lane.variant, has_initial
+
+
 def _line(number: int, total: int, outcome: Outcome, elapsed: float) -> str:
     lane, record = outcome.lane, outcome.record
-    error = record["relative_error"]
-    result = "failed" if error is None else f"relative error {error:.1%}"
+    if record.has_failed:
+        result = "failed"
+    elif record.relative_error is None:
+        result = f"objective {record.objective:.4g}"
+    else:
+        result = f"relative error {record.relative_error:.1%}"
     passed, left = (
         tqdm.format_interval(seconds)
         for seconds in (elapsed, elapsed / number * (total - number))
     )
-    variant = f"{lane.variant.name} " if lane.variant else ""
+    variant = f"{lane.variant_name} " if lane.variant else ""
     return (
         f"[{number}/{total}, {passed} passed, {left} left] {lane.target.name} "
         f"{lane.group.name} {variant}tv {lane.tv_weight:g} start {lane.start}: "
-        f"{result}, {record['seconds']:.1f} s"
+        f"{result}, {record.seconds:.1f} s"
     )
-
-
-_WIDTHS_PER_CALL = 8
-
-Item = TypeVar("Item")
-
-
-def chunks(lanes: Sequence[Lane], settings: Settings) -> Iterator[list[Lane]]:
-    """Lanes that run in one call: of one group, as many as run side by side.
-
-    With a tolerance a compiled loop is given several times as many, so that lanes that
-    end early leave their slots to others.
-    """
-    most = execution(settings).lanes_at_once
-    if execution(settings).scan and settings.tolerance is not None:
-        most *= _WIDTHS_PER_CALL
-    return split(lanes, most, program=_program)
-
-
-def split(
-    items: Iterable[Item], most: int, *, program: Callable[[Item], Any]
-) -> Iterator[list[Item]]:
-    """Neighbours that one compiled program serves, up to `most` of them at a time."""
-    for _, group in itertools.groupby(items, program):
-        while chunk := list(itertools.islice(group, most)):
-            yield chunk
-
-
-def invert(
-    chunk: Sequence[Lane], settings: Settings, judge: Parameters | None = None
-) -> list[Outcome]:
-    """Runs lanes of one group; without `judge` they have no LPIPS."""
-    group = chunk[0].group
-    began = time.perf_counter()
-    keys = [
-        identity.lane_key(settings.seed, lane.target.image_id, lane.start)
-        for lane in chunk
-    ]
-    variant = chunk[0].variant
-    shared = keywords(group.phi, chunk[0].target, settings)
-    shared |= variant.keywords if variant else {}
-    batch = api.invert_batch(
-        jnp.stack(keys),
-        np.stack([lane.target.code for lane in chunk]),
-        group.phi,
-        tv_weight=np.array([lane.tv_weight for lane in chunk]),
-        **shared,
-    )
-    seconds = (time.perf_counter() - began) / len(chunk)
-    outcomes = []
-    for number, lane in enumerate(chunk):
-        result = jax.tree.map(lambda leaf, n=number: np.asarray(leaf)[n], batch)
-        code = np.asarray(callables.encode(in_float32(group.phi), result.image))
-        record = records.record_of(lane, result, code, settings, judge)
-        record["seconds"] = seconds
-        outcomes.append(Outcome(lane, record, result.image, code))
-    return outcomes
-
-
-def _program(lane: Lane) -> tuple[str, tuple[int, int, int], Variant | None]:
-    return lane.group.name, lane.target.image_shape, lane.variant

@@ -1,15 +1,40 @@
-"""DOC: to be written."""
+"""The settings of a run, which config.json keeps, and the request around them."""
 
 import dataclasses
 from typing import Any
 
-from invjax.inversion import presets
-from invjax.types import Representation
+from invjax.inversion import objective, presets
+from invjax.types import DataTerm, Representation
+
+SMOKE_STEPS = 5
+"""Number of steps of a lane under --smoke."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What determines the numbers of a run; written to config.json."""
+    """What determines the numbers of a run.
+
+    Attributes:
+      images: files, globs, folders and sample:NAME, comma-separated; None with `code`.
+      code: path of a file with recorded codes, in place of images.
+      representations: names of representations.
+      preset: name of the preset.
+      num_steps: number of steps of a lane; None for the preset's.
+      num_starts: number of random starts of each code.
+      tv_weight: one or more values of lambda_V; None for the preset's, by depth.
+      alpha_weight: lambda_alpha; None for the preset's.
+      tolerance: relative decrease below which a lane converges; None for no test.
+      dead_relu: the way out of dead starts; None for none.
+      image_size: side in pixels of the square for networks, short side for shallow
+        representations; None for the network's own and the image's own.
+      resize: "crop" or "stretch": how images become square.
+      batch_size: number of lanes that run side by side.
+      compute_dtype: "float32" or "bfloat16", of a network's arithmetic in the descent.
+      weights_dir: folder of converted weights; None for the default.
+      save_arrays: whether unclipped images and their codes are written, too.
+      seed: the seed of the run.
+      smoke: whether only two lanes of five steps are run, to see that it works.
+    """
 
     images: str | None
     code: str | None
@@ -30,19 +55,43 @@ class Settings:
     seed: int
     smoke: bool
 
-    def steps(self, phi: Representation) -> int:
-        """Steps of a lane of this representation."""
+    def steps(
+        self,
+        phi: Representation,
+        *,
+        preset: str | None = None,
+        data_term: DataTerm = objective.squared_error,
+    ) -> int:
+        """Number of steps of a lane.
+
+        Args:
+          phi: the representation.
+          preset: name of the preset where it is not the run's.
+          data_term: the data term that is minimised.
+        """
         if self.smoke:
-            return 5
-        return self.num_steps or presets.find(self.preset, phi=phi).num_steps
+            return SMOKE_STEPS
+        if self.num_steps is not None:
+            return self.num_steps
+        return presets.find(
+            preset or self.preset, phi=phi, data_term=data_term
+        ).num_steps
 
     def as_json(self) -> dict[str, Any]:
+        """The settings by name, as config.json has them."""
         return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """The settings, and what to do with them."""
+    """The settings of a run, and what is to be done with them.
+
+    Attributes:
+      settings: the settings.
+      workdir: folder for the results; None where nothing is written.
+      dry_run: whether time and memory are predicted and nothing is run.
+      overwrite: whether a run in `workdir` is replaced.
+    """
 
     settings: Settings
     workdir: str | None

@@ -19,11 +19,11 @@ class Target(NamedTuple):
     """One code to invert.
 
     Attributes:
-      name: of the image or of the code's file; a folder of the results.
-      image_id: 32 bits that name it whatever the file is called.
-      original: [h, w, c] as the representation saw it; None for a recorded code.
+      name: name of the image or of the code's file; a folder of the results.
+      image_id: 32 bits of the content, from which the lanes' keys come.
+      original: [h, w, c], the image that was encoded; None for a recorded code.
       code: phi0.
-      image_shape: of the images sought.
+      image_shape: (h, w, c) of the images to be found.
     """
 
     name: str
@@ -32,19 +32,26 @@ class Target(NamedTuple):
     code: np.ndarray
     image_shape: tuple[int, int, int]
 
+    def is_zero(self, mask: np.ndarray | None = None) -> bool:
+        """Whether the code, under a mask if there is one, asks for nothing."""
+        code = self.code if mask is None else mask * self.code
+        # Squared in float32 as in the data term: tiny codes square to zero.
+        return not np.sum(np.square(code)) > 0
+
 
 Prepared = dict[tuple[str, int | None], dict[str, np.ndarray]]
-"""What `prepare` makes of all images, by what it goes by; then name -> image."""
+"""Prepared images by name, keyed by (resize mode, size); see `preparation`."""
 
 
 def load_images(phis: Sequence[Representation], settings: Settings) -> Prepared:
-    """The images of --images as the representations want them.
+    """Reads the images of --images and prepares them for the representations.
 
-    Each is read once and dropped: a hundred photographs as cameras make them fill the
-    memory, a hundred squares do not. Representations that want the same share it.
+    Each file is read once and dropped: a hundred photographs at full size would fill
+    the memory, a hundred squares do not. Representations that want the same size share
+    an image.
 
     Raises:
-      images.ImageError: one of them cannot be had.
+      ImageError: an image cannot be read.
     """
     assert settings.images is not None
     wanted = {preparation(phi, settings): phi for phi in phis}
@@ -59,7 +66,7 @@ def load_images(phis: Sequence[Representation], settings: Settings) -> Prepared:
 def from_images(
     prepared: Prepared, phi: Representation, settings: Settings
 ) -> list[Target]:
-    """The codes of images from `load_images`."""
+    """Encodes the images of `load_images` by one representation."""
     targets = []
     for name, image in prepared[preparation(phi, settings)].items():
         try:
@@ -99,10 +106,10 @@ def from_code(path: str, name: str, phi: Representation, settings: Settings) -> 
 def prepare(
     photograph: np.ndarray, phi: Representation, settings: Settings
 ) -> np.ndarray:
-    """A photograph as `phi` sees it.
+    """Prepares a photograph for a representation.
 
-    A network sees a square of its input size, a shallow representation grey levels at
-    the native size; --image_size overrides the side, or the short side.
+    A network is given a square of its input size, a shallow representation grey levels
+    at the native size; --image_size overrides the side, or the short side.
     """
     kind, size = preparation(phi, settings)
     if kind == "grey":
@@ -116,7 +123,7 @@ def prepare(
 
 
 def preparation(phi: Representation, settings: Settings) -> tuple[str, int | None]:
-    """How `prepare` goes about it: "grey", "crop" or "stretch", and to which size."""
+    """How a photograph is prepared: ("grey", "crop" or "stretch", size in pixels)."""
     size = settings.image_size
     if isinstance(phi, Hog | Dsift):
         return "grey", size
@@ -130,7 +137,7 @@ def _own_shape(phi: Representation) -> tuple[int, int, int]:
 def _code_image_shape(
     phi: Representation, code_shape: tuple[int, ...], settings: Settings
 ) -> tuple[int, int, int]:
-    """Of the image that a recorded code is sought at."""
+    """(h, w, c) of the image to be found for a recorded code."""
     if isinstance(phi, Hog | Dsift):
         if len(code_shape) != 3:
             raise Refusal(

@@ -3,9 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from invjax.runs import lanes, records
+from invjax.runs import lanes
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Group, Lane, Variant
 from invjax.runs.settings import Settings
@@ -16,17 +14,18 @@ _MOST_NAMES = 4
 
 def plan(
     groups: Sequence[Group],
-    config: Settings,
+    settings: Settings,
     variants_of: Callable[[Group, Target], Sequence[Variant]],
 ) -> list[Lane]:
-    """A lane for each variant of each lane that the flags ask for; two under --smoke.
+    """A lane for each variant of each lane that the settings ask for.
 
     Args:
       groups: representations and their targets.
-      config: settings of the run.
-      variants_of: of a target; lanes of one and the same variant run together.
+      settings: settings of the run; under --smoke there are two lanes in all.
+      variants_of: returns the variants of a target. Lanes of one and the same variant
+        run together.
     """
-    whole = dataclasses.replace(config, smoke=False)
+    whole = dataclasses.replace(settings, smoke=False)
     planned: list[Lane] = []
     for group in groups:
         found = [
@@ -38,53 +37,42 @@ def plan(
         for lane in found:
             numbers.setdefault(lane.variant, len(numbers))
         planned += sorted(found, key=lambda lane: numbers[lane.variant])
-    return planned[:2] if config.smoke else planned
+    return planned[:2] if settings.smoke else planned
 
 
-def without_dead(
-    planned: Sequence[Lane],
-) -> tuple[list[Lane], list[Lane]]:
+def without_zero_targets(planned: Sequence[Lane]) -> tuple[list[Lane], list[Lane]]:
     """Lanes with something to invert, and those whose target is zero under the mask.
 
-    No error relative to such a target exists. The second ones are told in one line.
+    No error relative to such a target exists. A line says which are left out.
 
     Raises:
       Refusal: nothing is left.
     """
-    living: list[Lane] = []
-    dead: list[Lane] = []
+    kept: list[Lane] = []
+    left_out: list[Lane] = []
     for lane in planned:
-        mask = records.mask_of(lane)
-        code = lane.target.code if mask is None else mask * lane.target.code
-        # As the data term has it: tiny codes square to zero in float32.
-        (living if np.sum(np.square(code)) > 0 else dead).append(lane)
-    if not living:
+        (left_out if lane.target.is_zero(lane.mask) else kept).append(lane)
+    if not kept:
         raise Refusal("every target is zero under its mask: there is nothing to invert")
-    if dead:
-        names = [f"{lane.target.name} {lane.path.split('/', 1)[1]}" for lane in dead]
+    if left_out:
+        names = [f"{ln.target.name} {ln.path.split('/', 1)[1]}" for ln in left_out]
         rest = ", ..." if len(names) > _MOST_NAMES else ""
         print(
-            f"left out {len(dead)} of {len(planned)} lanes, whose target is zero under "
-            f"the mask: {', '.join(names[:_MOST_NAMES])}{rest}",
+            f"left out {len(left_out)} of {len(planned)} lanes, whose target is zero "
+            f"under the mask: {', '.join(names[:_MOST_NAMES])}{rest}",
             flush=True,
         )
-    return living, dead
+    return kept, left_out
 
 
 def num_left_out(
-    group: Group, dead: Sequence[Lane], name: str, tv_weight: float
+    group: Group, left_out: Sequence[Lane], name: str, tv_weight: float
 ) -> int:
-    """Images of a group that a variant's lanes lack, at one lambda."""
+    """Number of a group's images that a variant's lanes lack, at one lambda_V."""
     images = {
         lane.target.name
-        for lane in dead
+        for lane in left_out
         if lane.group.name == group.name
-        and (name_of(lane), lane.tv_weight) == (name, tv_weight)
+        and (lane.variant_name, lane.tv_weight) == (name, tv_weight)
     }
     return len(images) + len(group.skipped)
-
-
-def name_of(lane: Lane) -> str:
-    """Of a lane's variant."""
-    assert lane.variant is not None
-    return lane.variant.name

@@ -12,9 +12,7 @@ import numpy as np
 from invjax import identity
 from invjax.metrics import diversity, labels
 from invjax.metrics.diversity import Distances
-from invjax.metrics.labels import Judge
 from invjax.metrics.lpips import Parameters
-from invjax.networks.weights.pretrained import MissingWeights
 from invjax.runs.lanes import Group
 from invjax.runs.sets.methods import SampleSet
 from invjax.runs.settings import Settings
@@ -39,24 +37,15 @@ class Measured(NamedTuple):
 
     Attributes:
       record: its line of sets.jsonl.
-      per_sample: [s] each, what intervals over samples are of.
+      per_sample: [s] each, the numbers that bootstrap intervals over samples need.
     """
 
     record: dict[str, Any]
     per_sample: dict[str, np.ndarray]
 
 
-def load_labels(config: Settings) -> Judge | None:
-    """EfficientNet-Lite0, or None with a line that says why."""
-    try:
-        return labels.load(weights_dir=config.weights_dir)
-    except MissingWeights:
-        print(f"no labels: {labels.DEFAULT_JUDGE} has no weights here")
-        return None
-
-
 def unrelated(
-    group: Group, num_pairs: int, seed: int, judge: Parameters | None
+    group: Group, num_pairs: int, seed: int, lpips_parameters: Parameters | None
 ) -> Distances | None:
     """Distances between the originals of a group; None without two of one size."""
     originals = [t.original for t in group.targets if t.original is not None]
@@ -64,37 +53,37 @@ def unrelated(
         return None
     key = identity.lane_key(seed, 0, _PAIRS)
     pairs = diversity.pairs(key, len(originals), num_pairs=num_pairs)
-    return diversity.pairwise(np.stack(originals), pairs, judge=judge)
+    return diversity.pairwise(np.stack(originals), pairs, parameters=lpips_parameters)
 
 
 def within(found: SampleSet, target_error: float, band: float) -> SampleSet:
-    """The samples whose relative error is the target's, to a share `band` of it."""
+    """The samples whose relative error is within `band` times the target of it."""
     errors = found.values("relative_error")
     return found.chosen(np.abs(errors - target_error) <= band * target_error)
 
 
 def measure(
     found: SampleSet,
-    config: Settings,
+    settings: Settings,
     *,
     method: str,
     selection: str,
     num_pairs: int,
     null: Distances | None,
-    judge: Parameters | None,
+    lpips_parameters: Parameters | None,
     truth: np.ndarray | None,
 ) -> Measured:
     """All measures of a set that it is large enough for; null where undefined.
 
     Args:
       found: the samples.
-      config: of the run.
-      method: how they were drawn.
-      selection: which of the samples of a code they are.
-      num_pairs: most pairs to take the distance of.
-      null: from `unrelated`.
-      judge: of LPIPS, if at hand.
-      truth: [n], logits of the original, if they are known.
+      settings: settings of the run.
+      method: how the samples were drawn.
+      selection: which of the samples of a code they are: "all" or "matched".
+      num_pairs: largest number of pairs whose distance is measured.
+      null: distances between unrelated images, from `unrelated`.
+      lpips_parameters: weights of LPIPS; None where they are not at hand.
+      truth: [n], logits of the original; None where they are not known.
     """
     lane = found.lane
     record: dict[str, Any] = {
@@ -116,11 +105,11 @@ def measure(
         record |= _to_original(found, null, per_sample)
         record |= _labels(found.logits, truth, per_sample)
     if len(found.images) > 1:
-        key = identity.lane_key(config.seed, lane.target.image_id, _PAIRS)
+        key = identity.lane_key(settings.seed, lane.target.image_id, _PAIRS)
         record["relative_error_deviation"] = float(
             np.std(per_sample["relative_error"], ddof=1)
         )
-        record |= _between(key, found, num_pairs, null, judge)
+        record |= _between(key, found, num_pairs, null, lpips_parameters)
     return Measured(record, per_sample)
 
 
@@ -129,24 +118,25 @@ def _between(
     found: SampleSet,
     num_pairs: int,
     null: Distances | None,
-    judge: Parameters | None,
+    lpips_parameters: Parameters | None,
 ) -> dict[str, Any]:
-    """Of the samples among each other."""
+    """Distances of the samples among each other, and the size of their set."""
     pairs = diversity.pairs(key, len(found.images), num_pairs=num_pairs)
-    distances = diversity.pairwise(found.images, pairs, judge=judge)
+    distances = diversity.pairwise(found.images, pairs, parameters=lpips_parameters)
     record: dict[str, Any] = {"num_pairs": len(pairs)}
     for name, values in distances._asdict().items():
         record[name] = float(np.mean(values))
         if null is not None:
-            record[f"{name}_ratio"] = getattr(diversity.relative(distances, null), name)
+            ratio = getattr(diversity.relative(distances, null), name)
+            record[f"{name}_ratio"] = float(ratio)
     variances = diversity.spectrum(found.images)
     total = max(float(np.sum(variances)), np.finfo(np.float64).tiny)
     shares = variances[: min(NUM_COMPONENTS, len(variances) - 1)] / total
     deviation = diversity.maps(found.images).deviation
     return record | {
         "pixel_deviation": float(np.sqrt(np.mean(np.square(deviation)))),
-        "effective_rank": diversity.effective_rank(variances),
-        "participation_ratio": diversity.participation_ratio(variances),
+        "effective_rank": float(diversity.effective_rank(variances)),
+        "participation_ratio": float(diversity.participation_ratio(variances)),
         "leading_shares": shares.tolist(),
     }
 
@@ -156,10 +146,10 @@ def _to_original(
     null: Distances | None,
     per_sample: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Of the samples to the original, by what their records say."""
+    """Distances of the samples to the original, which their records have."""
     if found.lane.target.original is None:
         return {}
-    rms = per_sample["to_original_rms"] = 10 ** (-found.values("psnr") / 20)
+    rms = per_sample["to_original_rms"] = found.values("rms")
     nearest = int(np.argmin(rms))
     record: dict[str, Any] = {
         "to_original_rms": float(np.mean(rms)),
@@ -194,11 +184,11 @@ def _labels(
     if truth is not None:
         agreed = labels.label_agreement(logits, np.broadcast_to(truth, logits.shape))
         per_sample["label_top1"] = (first == np.argmax(truth)).astype(np.float64)
-        record["label_top1"] = agreed.top1
-        record["label_in_top5"] = agreed.in_top5
+        record["label_top1"] = float(agreed.top1)
+        record["label_in_top5"] = float(agreed.in_top5)
     return record
 
 
 def best_matched(measured: Sequence[Measured]) -> Measured:
-    """Of one code's matched sets, one per lambda, the first of the largest."""
+    """The largest of one code's matched sets, of which there is one per lambda_V."""
     return max(measured, key=lambda item: item.record["num_samples"])

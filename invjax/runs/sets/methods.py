@@ -3,62 +3,59 @@
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
-from invjax import callables, identity
-from invjax.inversion.api import Result
 from invjax.inversion.objective import Terms
 from invjax.inversion.result import BUDGET
 from invjax.metrics.lpips import Parameters
 from invjax.preimages import mcmc, repulsion
 from invjax.preimages.kernels import Hmc, Mala
 from invjax.preimages.mcmc import Samples
-from invjax.runs import lanes, runner
+from invjax.runs import lanes, records, runner
 from invjax.runs.folder import RunFolder
-from invjax.runs.lanes import Lane, Outcome
-from invjax.runs.records import record_of
+from invjax.runs.lanes import Lane
+from invjax.runs.records import Record
+from invjax.runs.runner import Outcome
 from invjax.runs.sets.options import Options
 from invjax.runs.settings import Settings
 
 FOLDER = "samples"
-"""Where the pictures go."""
+"""Subfolder that the pictures are written to."""
 
 _CHAIN = 2
 """Folded into the key of a lane for the chain that starts where the lane ended."""
 
 
 class SampleSet(NamedTuple):
-    """Samples of one code with one lambda, in the host's memory.
+    """Samples of one code at one lambda_V, in the host's memory.
 
     Attributes:
-      lane: one of theirs; its group, target and lambda are those of all.
+      lane: the lane of a sample; group, target and lambda_V are those of all.
       images: [s, h, w, c] in phi's range, not clipped; failed ones are left out.
-      records: [s], their lines of metrics.jsonl.
-      paths: [s], their pictures below the run's folder.
-      num_failed: how many samples failed.
-      diagnostics: of chains, by name; empty otherwise.
-      logits: [s, n], what a judge says of the samples, once it was asked.
+      records: [s], records of the samples.
+      paths: [s], paths of their pictures below the run's folder.
+      num_failed: number of samples that failed.
+      diagnostics: diagnostics of Markov chains by name; empty for other methods.
+      logits: [s, n], logits of the samples by a classifier; None where none was asked.
     """
 
     lane: Lane
     images: np.ndarray
-    records: list[dict[str, Any]]
+    records: list[Record]
     paths: list[str]
     num_failed: int
     diagnostics: dict[str, float]
     logits: np.ndarray | None = None
 
     def values(self, field: str) -> np.ndarray:
-        """[s]: a field of the records; NaN where it is undefined."""
-        return np.array([record[field] for record in self.records], np.float64)
+        """A field of the records, [s]; NaN where it is None."""
+        return np.array([record.number(field) for record in self.records], np.float64)
 
     def chosen(self, keep: np.ndarray) -> "SampleSet":
-        """The samples where `keep` [s] is true; diagnostics are of all of them."""
+        """The samples where `keep` [s] is true, without diagnostics."""
         numbers = np.flatnonzero(keep)
         return self._replace(
             images=self.images[numbers],
@@ -71,31 +68,39 @@ class SampleSet(NamedTuple):
 
 def draw(
     planned: Sequence[Lane],
-    config: Settings,
+    settings: Settings,
     options: Options,
     folder: RunFolder,
-    judge: Parameters | None,
+    lpips_parameters: Parameters | None,
 ) -> Iterator[SampleSet]:
     """Draws the samples of every code; files are written before a set is yielded.
 
     Args:
-      planned: the inversions of all codes, from `lanes.plan`: samples, or starts of
-        chains.
-      config, options: of the run.
-      folder: of the run.
-      judge: of LPIPS, if at hand.
+      planned: the inversions of all codes, from `lanes.plan`: the samples themselves,
+        or the starts of chains.
+      settings: settings of the run.
+      options: how samples are drawn.
+      folder: folder of the run.
+      lpips_parameters: weights of LPIPS; None where they are not at hand.
     """
     if options.method == "starts":
-        outcomes = runner.run(planned, config, folder, judge, pictures=FOLDER)
-        for _, same in itertools.groupby(outcomes, lambda outcome: _code(outcome.lane)):
-            yield _gather(same)
+        by_code = runner.ByCode(planned)
+        for outcome in runner.run(
+            planned,
+            settings,
+            folder,
+            lpips_parameters=lpips_parameters,
+            pictures=FOLDER,
+        ):
+            if (complete := by_code.add(outcome)) is not None:
+                yield _gather(complete)
         return
     search = _repelled if options.method == "repulsion" else _chained
-    for _, mine in itertools.groupby(planned, _code):
-        found = search(list(mine), config, options, judge)
-        records: list[dict[str, Any]] = []
-        gathered = _gather(_written(found.outcomes, config, folder, records))
-        folder.add_records(records)
+    for _, mine in itertools.groupby(planned, lambda lane: lane.code_key):
+        found = search(list(mine), settings, options, lpips_parameters)
+        drawn: list[Record] = []
+        gathered = _gather(_written(found.outcomes, settings, folder, drawn))
+        folder.add_records(drawn)
         lane = gathered.lane
         print(
             f"{lane.target.name} {lane.group.name} tv {lane.tv_weight:g}: "
@@ -106,7 +111,12 @@ def draw(
 
 
 class _Found(NamedTuple):
-    """What a search found; `outcomes` are made, with their codes, as they are taken."""
+    """What a search found.
+
+    Attributes:
+      outcomes: samples, encoded as they are taken.
+      diagnostics: diagnostics of Markov chains by name; empty for other methods.
+    """
 
     outcomes: Iterator[Outcome]
     diagnostics: dict[str, float]
@@ -114,42 +124,38 @@ class _Found(NamedTuple):
 
 def _written(
     outcomes: Iterable[Outcome],
-    config: Settings,
+    settings: Settings,
     folder: RunFolder,
-    records: list[dict[str, Any]],
+    drawn: list[Record],
 ) -> Iterator[Outcome]:
-    """Writes pictures on their way, and adds to `records`."""
+    """Writes pictures, and adds the records to `drawn`."""
     for outcome in outcomes:
-        runner.write_outcome(folder, outcome, config, pictures=FOLDER)
-        records.append(outcome.record)
+        runner.write_outcome(folder, outcome, settings, pictures=FOLDER)
+        drawn.append(outcome.record)
         yield outcome
-
-
-def _code(lane: Lane) -> tuple[str, str, float]:
-    return lane.group.name, lane.target.name, lane.tv_weight
 
 
 def _gather(outcomes: Iterable[Outcome]) -> SampleSet:
     """Keeps images and records; all codes of a set would fill the memory."""
-    images, records, paths = [], [], []
+    images, kept, paths = [], [], []
     num_failed = 0
     for outcome in outcomes:
         lane = outcome.lane
-        if outcome.record["status"] == "failed":
+        if outcome.picture is None:
             num_failed += 1
             continue
-        images.append(outcome.image)
-        records.append(outcome.record)
+        images.append(outcome.picture)
+        kept.append(outcome.record)
         paths.append(f"{FOLDER}/{lane.path}.png")
-    pixels = np.stack(images) if images else np.zeros((0, *lane.target.image_shape))
-    return SampleSet(lane, pixels, records, paths, num_failed, {})
+    stacked = np.stack(images) if images else np.zeros((0, *lane.target.image_shape))
+    return SampleSet(lane, stacked, kept, paths, num_failed, {})
 
 
 def _repelled(
     members: list[Lane],
-    config: Settings,
+    settings: Settings,
     options: Options,
-    judge: Parameters | None,
+    lpips_parameters: Parameters | None,
 ) -> _Found:
     """Sets of images that keep apart, as large as allowed and of about one size."""
     num_sets = -(-len(members) // options.set_size)
@@ -160,7 +166,7 @@ def _repelled(
     outcomes = (
         outcome
         for number, mine in enumerate(sets)
-        for outcome in _repelled_set(mine, number, config, options, judge)
+        for outcome in _repelled_set(mine, number, settings, options, lpips_parameters)
     )
     return _Found(outcomes, {})
 
@@ -168,56 +174,66 @@ def _repelled(
 def _repelled_set(
     members: list[Lane],
     number: int,
-    config: Settings,
+    settings: Settings,
     options: Options,
-    judge: Parameters | None,
+    lpips_parameters: Parameters | None,
 ) -> Iterator[Outcome]:
     began = time.perf_counter()
     group, target = members[0].group, members[0].target
-    num_steps = config.steps(group.phi)
+    num_steps = settings.steps(group.phi)
     found = repulsion.repel(
-        [_key(config, lane) for lane in members],
+        [runner.lane_key(lane, settings) for lane in members],
         target.code,
         group.phi,
         weight=options.repulsion,
         image_shape=target.image_shape,
-        preset=config.preset,
+        preset=settings.preset,
         num_steps=num_steps,
         tv_weight=members[0].tv_weight,
-        alpha_weight=config.alpha_weight,
-        execution=lanes.execution(config),
+        alpha_weight=settings.alpha_weight,
+        execution=lanes.execution(settings),
     )
     found = jax.tree.map(np.asarray, found)
-    notes = {"set": number, "seconds": (time.perf_counter() - began) / len(members)}
+    seconds = (time.perf_counter() - began) / len(members)
     for place, lane in enumerate(members):
-        terms = jax.tree.map(lambda leaf, n=place: leaf[n], found.terms)
-        result = _result(
-            found.images[place], found.energies[place], terms, found.status, num_steps
+        image = found.images[place]
+        code = runner.encode(lane, image)
+        record = records.record_of(
+            lane,
+            settings,
+            image=image,
+            code=code,
+            status=int(found.status),
+            num_steps=num_steps,
+            energy=float(found.energies[place]),
+            terms=jax.tree.map(lambda leaf, row=place: leaf[row], found.terms),
+            seconds=seconds,
+            lpips_parameters=lpips_parameters,
         )
-        yield _outcome(lane, result, config, judge, notes)
+        yield Outcome(lane, record.with_measured({"set": number}), image, code)
 
 
 def _chained(
     members: list[Lane],
-    config: Settings,
+    settings: Settings,
     options: Options,
-    judge: Parameters | None,
+    lpips_parameters: Parameters | None,
 ) -> _Found:
     """Chains that start from inversions; those whose inversion failed have no draws."""
     began = time.perf_counter()
     group, target = members[0].group, members[0].target
-    inverted = [
-        outcome
-        for chunk in runner.chunks(members, config)
-        for outcome in runner.invert(chunk, config)
-    ]
-    failed = [o for o in inverted if o.record["status"] == "failed"]
-    starts = [o for o in inverted if o.record["status"] != "failed"]
+    inverted = [o for chunk in runner.invert(members, settings) for o in chunk]
+    failed = [outcome for outcome in inverted if outcome.record.has_failed]
+    starts = [outcome for outcome in inverted if not outcome.record.has_failed]
     if not starts:
         return _Found(iter(failed), {})
     hmc = Hmc(num_leaps=options.num_leaps)
+    keys = [
+        jax.random.fold_in(runner.lane_key(outcome.lane, settings), _CHAIN)
+        for outcome in starts
+    ]
     found = mcmc.sample(
-        [jax.random.fold_in(_key(config, o.lane), _CHAIN) for o in starts],
+        keys,
         target.code,
         group.phi,
         np.stack([outcome.image for outcome in starts]),
@@ -228,13 +244,13 @@ def _chained(
         num_warmup=options.num_warmup,
         thin=options.thin,
         tv_weight=members[0].tv_weight,
-        alpha_weight=config.alpha_weight,
-        execution=lanes.execution(config),
+        alpha_weight=settings.alpha_weight,
+        execution=lanes.execution(settings),
     )
-    seconds = time.perf_counter() - began
-    errors = [outcome.record["relative_error"] for outcome in starts]
+    seconds = (time.perf_counter() - began) / found.energies.size
+    errors = [outcome.record.number("relative_error") for outcome in starts]
     diagnostics = _diagnostics(found) | {"start_error": float(np.mean(errors))}
-    draws = _draws(starts, found, seconds, config, options, judge)
+    draws = _draws(starts, found, seconds, settings, options, lpips_parameters)
     return _Found(itertools.chain(failed, draws), diagnostics)
 
 
@@ -242,30 +258,30 @@ def _draws(
     starts: list[Outcome],
     found: Samples,
     seconds: float,
-    config: Settings,
+    settings: Settings,
     options: Options,
-    judge: Parameters | None,
+    lpips_parameters: Parameters | None,
 ) -> Iterator[Outcome]:
-    # The summands of a regulariser are not kept.
-    undefined = jnp.float32(jnp.nan)
     for chain, start in enumerate(starts):
         for number in range(options.num_draws):
-            data = jnp.square(found.relative_errors[chain, number])
-            num_steps = options.num_warmup + (number + 1) * options.thin
-            result = _result(
-                found.images[chain, number],
-                found.energies[chain, number],
-                Terms(data, undefined, undefined),
-                BUDGET,
-                num_steps,
-            )
             lane = start.lane._replace(path=f"{start.lane.path}_draw_{number:04d}")
-            notes = {
-                "draw": number,
-                "temperature": float(found.temperatures[chain]),
-                "seconds": seconds / found.energies.size,
-            }
-            yield _outcome(lane, result, config, judge, notes)
+            image = found.images[chain, number]
+            code = runner.encode(lane, image)
+            record = records.record_of(
+                lane,
+                settings,
+                image=image,
+                code=code,
+                status=BUDGET,
+                num_steps=options.num_warmup + (number + 1) * options.thin,
+                energy=float(found.energies[chain, number]),
+                terms=Terms(*(term[chain, number] for term in found.terms)),
+                seconds=seconds,
+                lpips_parameters=lpips_parameters,
+            )
+            temperature = float(found.temperatures[chain])
+            columns = {"draw": number, "temperature": temperature}
+            yield Outcome(lane, record.with_measured(columns), image, code)
 
 
 def _diagnostics(found: Samples) -> dict[str, float]:
@@ -280,43 +296,3 @@ def _diagnostics(found: Samples) -> dict[str, float]:
         "energy_rhat": float(mixed.energy_rhat),
         "projection_rhat": float(np.max(mixed.projection_rhat)),
     }
-
-
-def _result(
-    image: ArrayLike,
-    energy: ArrayLike,
-    terms: Terms,
-    status: ArrayLike,
-    num_steps: int,
-) -> Result:
-    """What was found by other means as a result of inversion."""
-    pixels, value = jnp.asarray(image), jnp.asarray(energy)
-    return Result(
-        image=pixels,
-        energy=value,
-        objective=value,
-        terms=terms,
-        status=jnp.asarray(status),
-        num_steps=jnp.asarray(num_steps),
-        best_image=pixels,
-        best_energy=value,
-        history=jnp.zeros(0),
-        dead_start=jnp.asarray(False),
-        num_revivals=jnp.asarray(0),
-    )
-
-
-def _outcome(
-    lane: Lane,
-    result: Result,
-    config: Settings,
-    judge: Parameters | None,
-    notes: dict[str, Any],
-) -> Outcome:
-    code = np.asarray(callables.encode(lane.group.phi, result.image))
-    record = record_of(lane, result, code, config, judge)
-    return Outcome(lane, record | notes, np.asarray(result.image), code)
-
-
-def _key(config: Settings, lane: Lane) -> jax.Array:
-    return identity.lane_key(config.seed, lane.target.image_id, lane.start)

@@ -1,4 +1,4 @@
-"""What `experiments.sample` is asked for besides the shared settings."""
+"""What `commands.sample` is asked for besides the shared settings."""
 
 import dataclasses
 from typing import Any

@@ -9,7 +9,7 @@ import numpy as np
 from invjax import files
 from invjax.images import reading
 from invjax.metrics import diversity
-from invjax.report import contact_sheet
+from invjax.report import contact_sheet, contrast
 from invjax.report.contact_sheet import Cell, Row
 from invjax.runs.sets import measures
 from invjax.runs.sets.local import Look
@@ -67,18 +67,18 @@ def write_maps(
         count = min(measures.NUM_COMPONENTS, len(found.images) - 1)
         components = diversity.principal_components(found.images, count=count)
         for number in range(count):
-            share = float(components.shares[number])
+            explained = float(components.explained_variance_ratio[number])
             maps.append(
                 (
                     f"component_{number + 1}",
-                    around_grey(np.asarray(components.directions[number])),
-                    f"component {number + 1}: {share:.0%}",
+                    contrast.around_grey(np.asarray(components.directions[number])),
+                    f"component {number + 1}: {explained:.0%}",
                 )
             )
     if looks:
         first = next(iter(looks.values()))
-        maps.append(("seen", around_grey(first.seen), "seen best"))
-        maps.append(("ignored", around_grey(first.ignored), "ignored"))
+        maps.append(("seen", contrast.around_grey(first.seen), "seen best"))
+        maps.append(("ignored", contrast.around_grey(first.ignored), "ignored"))
     # Lane paths are <image>/<representation>/<sample>, with lambda where several.
     lane = found.lane
     parent = pathlib.PurePath(lane.path).parent
@@ -106,10 +106,3 @@ def write_figure(folder: pathlib.Path, portraits: Sequence[Portrait]) -> None:
     sheet = contact_sheet.contact_sheet(rows, cell_size=_CELL)
     with files.whole_file(folder / "figure.png") as stream:
         sheet.save(stream, "PNG")
-
-
-def around_grey(direction: np.ndarray) -> np.ndarray:
-    """A direction as a picture: zero is grey, almost all of it is in the range."""
-    # Not the largest value: single pixels lie far out.
-    scale = float(np.percentile(np.abs(direction), 99.5))
-    return np.clip(0.5 + 0.5 * direction / max(scale, 1e-12), 0, 1)

@@ -1,4 +1,4 @@
-"""What a run of `experiments.sample` keeps and writes of its sets."""
+"""What a run of `commands.sample` keeps and writes of its sets."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from invjax import identity
-from invjax.metrics import labels as labels_of
+from invjax.metrics import labels
 from invjax.metrics.diversity import Distances
-from invjax.metrics.labels import Judge
+from invjax.metrics.labels import Classifier
 from invjax.metrics.lpips import Parameters
 from invjax.report import tables
 from invjax.runs.folder import RunFolder, write_lines
@@ -25,22 +25,22 @@ _LOOKS = 2**32 - 2
 """The start whose key draws what the geometry needs; no run has that many."""
 
 
-class Study:
+class SetReport:
     """Measures sets as they come, and writes what is known so far."""
 
     def __init__(
         self,
         folder: RunFolder,
-        config: Settings,
+        settings: Settings,
         options: Options,
-        judge: Parameters | None,
-        labels: Judge | None,
+        lpips_parameters: Parameters | None,
+        classifier: Classifier | None,
     ):
         self._folder = folder.path
-        self._config = config
+        self._settings = settings
         self._options = options
-        self._judge = judge
-        self._labels = labels
+        self._lpips_parameters = lpips_parameters
+        self._classifier = classifier
         self._null: dict[str, Distances | None] = {}
         self._truth: dict[int, np.ndarray] = {}
         self._looked: set[tuple[str, str]] = set()
@@ -53,8 +53,8 @@ class Study:
     def add(self, found: SampleSet) -> None:
         """Measures a set and writes its maps and lines."""
         options = self._options
-        if self._labels is not None:
-            logits = labels_of.logits(self._labels, found.images)
+        if self._classifier is not None:
+            logits = labels.logits(self._classifier, found.images)
             found = found._replace(logits=logits)
         self._measured.append(self._measure(found, "all"))
         if options.target_error is not None:
@@ -73,7 +73,7 @@ class Study:
             return
         method = self._options.method
         # Intervals are drawn alike in every cell.
-        key = jax.random.key(self._config.seed)
+        key = jax.random.key(self._settings.seed)
         rows = summary.rows(key, self._all_measured(), method)
         tables.write(self._folder, summary.header(method), rows)
         pictures.write_figure(self._folder, self._portraits)
@@ -96,25 +96,25 @@ class Study:
         num_pairs = self._options.num_pairs
         if lane.group.name not in self._null:
             self._null[lane.group.name] = measures.unrelated(
-                lane.group, num_pairs, self._config.seed, self._judge
+                lane.group, num_pairs, self._settings.seed, self._lpips_parameters
             )
         return measures.measure(
             found,
-            self._config,
+            self._settings,
             method=self._options.method,
             selection=selection,
             num_pairs=num_pairs,
             null=self._null[lane.group.name],
-            judge=self._judge,
+            lpips_parameters=self._lpips_parameters,
             truth=self._truth_of(lane.target),
         )
 
     def _truth_of(self, target: Target) -> np.ndarray | None:
-        """What the judge says of the original."""
-        if self._labels is None or target.original is None:
+        """Logits of the original by the classifier; None where they are not known."""
+        if self._classifier is None or target.original is None:
             return None
         if target.image_id not in self._truth:
-            (logits,) = labels_of.logits(self._labels, [target.original])
+            (logits,) = labels.logits(self._classifier, [target.original])
             self._truth[target.image_id] = logits
         return self._truth[target.image_id]
 
@@ -128,8 +128,8 @@ class Study:
         places = {} if target.original is None else {"original": target.original}
         if len(found.images):
             places["sample"] = found.images[0]
-        key = identity.lane_key(self._config.seed, target.image_id, _LOOKS)
-        effort = local.SHORT if self._config.smoke else Effort()
+        key = identity.lane_key(self._settings.seed, target.image_id, _LOOKS)
+        effort = local.SHORT if self._settings.smoke else Effort()
         looks = {
             at: local.look(key, group.phi, image, effort=effort)
             for at, image in places.items()
