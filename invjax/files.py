@@ -1,4 +1,8 @@
-"""Outputs appear whole or not at all: written beside their place, then renamed."""
+"""Atomic writes: a reader finds the old contents or the complete new ones.
+
+Everything is written to a temporary path in the same folder, which takes the name of
+its destination only once it is complete.
+"""
 
 import contextlib
 import os
@@ -10,21 +14,41 @@ from typing import BinaryIO
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:
-    """Writes `data` (text as UTF-8) to `path`, replacing what was there, atomically."""
-    with whole_file(path) as stream:
-        stream.write(data.encode() if isinstance(data, str) else data)
+    """Writes a file atomically, and replaces one that exists.
+
+    Args:
+      path: the file; missing parent folders are made.
+      data: its contents; text is encoded as UTF-8.
+
+    Examples:
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     write_whole(f"{folder}/new/a.txt", "text")
+      ...     pathlib.Path(folder, "new", "a.txt").read_text()
+      'text'
+    """
+    with whole_file(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
 
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Yields a stream whose bytes take `path`'s place when the block succeeds."""
+    """Opens a file for writing that replaces `path` once the `with` block succeeds.
+
+    If the block raises, `path` is left as it was.
+
+    Args:
+      path: the file; missing parent folders are made.
+
+    Yields:
+      The open binary file.
+    """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-        # mkstemp makes files that only their owner reads; follow the umask instead.
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        # mkstemp lets only the owner read; give the permissions of an ordinary file.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
@@ -34,9 +58,16 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def whole_directory(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Yields an empty folder that takes `path`'s place when the block succeeds.
+    """Makes a folder that replaces `path` once the `with` block succeeds.
 
-    An existing folder at `path` is replaced only then; on an error nothing changes.
+    If the block raises, `path` is left as it was. A folder cannot be replaced in one
+    operation: between two renames `path` does not exist for a moment.
+
+    Args:
+      path: the folder; missing parent folders are made.
+
+    Yields:
+      The new folder, empty, at a temporary path.
     """
     path = pathlib.Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +83,10 @@ def whole_directory(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 
 def remove(path: str | os.PathLike[str]) -> None:
-    """Deletes a file or a folder with its contents; absent ones are fine."""
+    """Deletes a file, or a folder with all it contains; does nothing if it is absent.
+
+    A link to a folder is deleted, and the folder is not touched.
+    """
     path = pathlib.Path(path)
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -61,6 +95,7 @@ def remove(path: str | os.PathLike[str]) -> None:
 
 
 def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,7 +1,7 @@
-"""Array aliases and the protocols of the function types, each contract in one place.
+"""Array aliases, and protocols that state what a function type takes and returns.
 
-Letters of the shapes: h height, w width, c channels of one image; l lanes (one lane
-is one inversion: an image's code, a start and a set of weights); t steps.
+Letters in shapes: h, w, c are height, width and channels of one image; l counts lanes
+(one lane is one batch element: a code, a start and a set of weights); t counts steps.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -10,25 +10,28 @@ from jax import Array
 from jaxtyping import Float, Key, UInt32
 
 Image = Float[Array, "h w c"]
-"""One image; which range it is in is said where it is used."""
+"""One image. Functions that take or return one state its value range."""
 
 Code = Float[Array, "..."]
-"""What a representation returns: an array of any rank."""
+"""The output of a representation: an array of any rank."""
 
 Scalar = Float[Array, ""]
+"""One number as an array without axes."""
 
 PRNGKey = Key[Array, ""] | UInt32[Array, "2"]
+"""One random key: typed (`jax.random.key`) or raw (`jax.random.PRNGKey`)."""
 
 PRNGKeys = Key[Array, " l"] | UInt32[Array, "l 2"]
+"""One random key per lane."""
 
 
 @runtime_checkable
 class Representation(Protocol):
     """A pure function of one image.
 
-    Takes float32 [h, w, c] in [0, 1] (RGB, or one grey channel where the
-    representation is defined on grey images) and returns an array of any shape. If it
-    is a pytree, its array leaves are traced and the rest is static.
+    It takes float32 [h, w, c] in [0, 1] (RGB, or one channel where the representation
+    is defined on grey images) and returns an array of any shape. If it is a pytree, its
+    array leaves are traced and everything else is static.
     """
 
     def __call__(self, image: Image, /) -> Code: ...
@@ -38,8 +41,8 @@ class Representation(Protocol):
 class Relaxable(Protocol):
     """A representation that can pass gradients where its derivative is zero.
 
-    `relaxed(amount)`, 0 to 1, has the same codes and a smoother function's derivative;
-    see `relaxation`.
+    `relaxed(amount)`, with amount from 0 to 1, returns a representation with the same
+    codes and the derivative of a smoother function; see `networks.relaxation`.
     """
 
     def relaxed(self, amount: Scalar, /) -> Representation: ...
