@@ -1,4 +1,8 @@
-"""Networks by name. Layer tables here; weights come from `pretrained`."""
+"""Convolutional networks by name.
+
+`NETWORKS` has the layer table of every network. `modules` computes a table, `ops` has
+its hot primitives, and `weights` reads the parameters.
+"""
 
 from invjax.networks.alexnet import ALEXNET
 from invjax.networks.caffenet import CAFFE_ALEXNET, CAFFENET
@@ -20,3 +24,4 @@ NETWORKS: dict[str, Network] = {
         RESNET50,
     )
 }
+"""Layer tables by the network's name, as in "alexnet/relu3"."""

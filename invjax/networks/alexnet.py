@@ -1,8 +1,8 @@
 """AlexNet in torchvision's form ("One weird trick", Krizhevsky 2014).
 
-Differs from the paper's CNN-A (Caffe reference network) in widths, in the padding of
-conv1 and in having neither local response normalisation nor grouped convolutions.
-Trained at 224 px.
+It differs from the paper's CNN-A (the Caffe reference network, `caffenet`) in its
+widths, in the padding of conv1, and in having neither local response normalisation nor
+grouped convolutions. It was trained on images of 224 px.
 """
 
 from invjax.networks.layers import Conv, Dense, MaxPool, Network, Relu

@@ -1,9 +1,9 @@
 """The paper's CNN-A and its sibling: AlexNet as Caffe trained it, at 227 px.
 
-Two streams of filters (groups) in conv2, conv4 and conv5, and local response
-normalisation with MatConvNet's [5, 1, 2e-5, 0.75] (Caffe's alpha of 1e-4 over five
-channels). All windows fit exactly at 227 px, so it does not matter that Caffe rounds
-pools up. Dropout and softmax are left out; fc8 is before the softmax.
+conv2, conv4 and conv5 have two groups of filters. Local response normalisation has
+MatConvNet's constants [5, 1, 2e-5, 0.75] (Caffe's alpha of 1e-4 over five channels).
+All windows fit exactly at 227 px, so it makes no difference that Caffe rounds the sizes
+of pools up. Dropout and softmax are left out: fc8 is the activation before the softmax.
 """
 
 from invjax.networks.layers import (
@@ -50,7 +50,10 @@ CAFFENET = Network(
         *_UPPER,
     ),
 )
-"""The Caffe reference network (imagenet-caffe-ref): pools before it normalises."""
+"""The paper's CNN-A, Caffe's reference network (imagenet-caffe-ref).
+
+It pools before it normalises.
+"""
 
 CAFFE_ALEXNET = Network(
     name="caffe_alexnet",
@@ -67,4 +70,7 @@ CAFFE_ALEXNET = Network(
         *_UPPER,
     ),
 )
-"""Krizhevsky's order (imagenet-caffe-alex): normalises before it pools."""
+"""AlexNet in Krizhevsky's order (imagenet-caffe-alex).
+
+It normalises before it pools.
+"""

@@ -1,9 +1,10 @@
-"""EfficientNet-Lite0: no squeeze-and-excitation, ReLU6 throughout (TensorFlow TPU).
+"""EfficientNet-Lite0 (TensorFlow TPU): no squeeze-and-excitation, ReLU6 throughout.
 
-Trained at 224 px. Every convolution was followed by batch normalisation, which is
-folded into it. Paddings are TensorFlow's "SAME" at 224 px, fixed: strided layers pad
-one pixel more at the bottom and right. (TensorFlow would choose them anew for another
-image size.) `pooled` is the 1280-d code under the classifier.
+It was trained on images of 224 px. Every convolution was followed by batch
+normalisation, which is folded into it. Paddings are those of TensorFlow's "SAME" at
+224 px: strided layers pad one pixel more at the bottom and right. They stay the same
+for images of other sizes, where TensorFlow would compute them again. `pooled` is the
+code of 1280 numbers below the classifier.
 """
 
 from invjax.networks.layers import (
@@ -19,7 +20,7 @@ from invjax.networks.layers import (
     Residual,
 )
 
-# (blocks, kernel, stride of the first, expansion, features)
+# Rows: number of blocks, kernel, stride of the first block, expansion, features.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -32,12 +33,13 @@ _STAGES = (
 
 
 def _same(kernel: int, stride: int) -> Padding:
-    """TensorFlow's padding where the stride divides the side."""
+    """TensorFlow's "SAME" padding where the stride divides the side of the image."""
     total = kernel - stride
     return (total // 2, total - total // 2)
 
 
 def _blocks() -> tuple[Layer, ...]:
+    """The inverted bottlenecks of all stages."""
     blocks: list[Layer] = []
     width = 32
     for depth, kernel, first_stride, expansion, features in _STAGES:

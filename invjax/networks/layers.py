@@ -1,23 +1,34 @@
 """Layer tables: a network is a tuple of frozen records, read from image to logits.
 
-A table is all that is needed to build a network (`modules`), to convert its weights
-(`conversion`) and to say what a layer sees (`geometry`). Shapes are of one image,
-[h, w, c], or [n] after a dense or pooled layer; sizes and paddings are in pixels of
-the layer's input. Batch normalisation has no record: it is folded into the convolution
-before it when weights are converted.
+A table is all that is needed to compute a network (`modules`), to convert its weights
+(`weights.conversion`) and to find receptive fields (`geometry`). Activations belong to
+one image: they have shape (h, w, c), or (n,) after a dense layer or a global average.
+Kernels, windows, strides and paddings are in pixels of the layer's input. Batch
+normalisation has no record: it is folded into the convolution before it when weights
+are converted.
 """
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 Padding: TypeAlias = int | tuple[int, int]
-"""Pixels on all four sides; or (top and left, bottom and right)."""
+"""Pixels added on all four sides, or (at the top and left, at the bottom and right)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Conv:
-    """A convolution (correlation) with bias, padded with zeros."""
+    """A convolution (correlation) with bias, padded with zeros.
+
+    Attributes:
+      name: name of the layer.
+      features: number of output channels.
+      kernel: side of the square kernel.
+      stride: distance between kernel positions.
+      padding: zeros around the input.
+      groups: number of groups; each has its part of the input and output channels.
+    """
 
     name: str
     features: int
@@ -29,7 +40,10 @@ class Conv:
 
 @dataclasses.dataclass(frozen=True)
 class DepthwiseConv:
-    """A convolution of each channel on its own, with bias."""
+    """A convolution of each channel with a kernel of its own, with bias.
+
+    Attributes are those of `Conv`.
+    """
 
     name: str
     kernel: int
@@ -39,7 +53,7 @@ class DepthwiseConv:
 
 @dataclasses.dataclass(frozen=True)
 class Relu:
-    """max(x, 0), and at most `ceiling` if there is one."""
+    """max(x, 0), or min(max(x, 0), ceiling) where a ceiling is given (ReLU6)."""
 
     name: str
     ceiling: float | None = None
@@ -47,7 +61,14 @@ class Relu:
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool:
-    """A maximum over windows, padded with -inf."""
+    """The maximum over square windows of each channel, padded with -inf.
+
+    Attributes:
+      name: name of the layer.
+      window: side of the window.
+      stride: distance between windows.
+      padding: border around the input.
+    """
 
     name: str
     window: int
@@ -57,7 +78,7 @@ class MaxPool:
 
 @dataclasses.dataclass(frozen=True)
 class GlobalAveragePool:
-    """Mean over all places: [h, w, c] -> [c]."""
+    """The mean over all positions: [h, w, c] -> [c]."""
 
     name: str
 
@@ -66,7 +87,7 @@ class GlobalAveragePool:
 class LocalResponseNorm:
     """x / (kappa + alpha sum x^2)^beta, the sum over `size` neighbouring channels.
 
-    MatConvNet's form. Caffe divides its alpha by the size; so does PyTorch.
+    This is MatConvNet's form. Caffe and PyTorch divide their alpha by the size.
     """
 
     name: str
@@ -78,7 +99,12 @@ class LocalResponseNorm:
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """A fully connected layer; an [h, w, c] input is flattened in that order."""
+    """A fully connected layer with bias; an [h, w, c] input is flattened in that order.
+
+    Attributes:
+      name: name of the layer.
+      features: number of output values.
+    """
 
     name: str
     features: int
@@ -86,7 +112,7 @@ class Dense:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Layers under one name; only the last one's activation has that name."""
+    """Layers under one name, which stands for the activation of the last of them."""
 
     name: str
     layers: tuple["Layer", ...]
@@ -94,7 +120,10 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Residual:
-    """The sum of `layers` and `shortcut` (empty: the identity) of one input."""
+    """The sum of two branches of one input: `layers`, and `shortcut`.
+
+    An empty branch is the identity.
+    """
 
     name: str
     layers: tuple["Layer", ...]
@@ -116,7 +145,13 @@ Layer: TypeAlias = (
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A named layer table and the square input size it was trained at, in pixels."""
+    """A named layer table.
+
+    Attributes:
+      name: name of the network, as in "alexnet/relu3".
+      input_size: side of the square images it was trained on, in pixels.
+      layers: the table.
+    """
 
     name: str
     input_size: int
@@ -124,17 +159,27 @@ class Network:
 
     @property
     def layer_names(self) -> tuple[str, ...]:
+        """Names of the layers, from image to logits."""
         return tuple(layer.name for layer in self.layers)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """(h, w, 3) of the images that the network was trained on."""
         return (self.input_size, self.input_size, 3)
 
     def until(self, layer: str) -> tuple[Layer, ...]:
-        """The table cut after `layer`: nothing above it is computed.
+        """The table cut after a layer: what is above it is not computed.
+
+        Args:
+          layer: name of the last layer to keep.
 
         Raises:
-          ValueError: there is no such layer; the message lists those there are.
+          ValueError: there is no such layer; the message lists the layers.
+
+        Examples:
+          >>> tiny = Network("tiny", 8, (Conv("conv1", 4, 3), Relu("relu1")))
+          >>> [layer.name for layer in tiny.until("conv1")]
+          ['conv1']
         """
         names = self.layer_names
         if layer not in names:
@@ -145,7 +190,16 @@ class Network:
 
 
 class Geometry(NamedTuple):
-    """What one unit of a layer sees: all lengths in pixels of the image."""
+    """Shape, receptive field and stride of a layer.
+
+    Attributes:
+      name: name of the layer.
+      shape: (h, w, c) of its activation, or (n,) after a dense layer or a global
+        average.
+      receptive_field: side, in pixels of the image, of the square that one neuron of
+        the layer depends on, as if the image went on beyond its border.
+      stride: pixels of the image between the receptive fields of neighbouring neurons.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -163,11 +217,17 @@ def geometry(
       image_shape: (h, w, c) of the image.
 
     Returns:
-      One `Geometry` per layer. A dense layer sees the whole of its input, a global
-      average as well; a residual layer what its wider branch sees.
+      One `Geometry` per layer. The receptive field of a dense layer or a global average
+      covers all of its input; that of a residual layer is its wider branch's.
 
     Raises:
-      ValueError: the image is too small for a layer.
+      ValueError: the image is too small for a layer, or a residual layer adds branches
+        of different shapes.
+
+    Examples:
+      >>> table = (Conv("conv1", 64, kernel=11, stride=4, padding=2), Relu("relu1"))
+      >>> geometry(table, (224, 224, 3))[-1]
+      Geometry(name='relu1', shape=(55, 55, 64), receptive_field=11, stride=4)
     """
     rows = []
     row = Geometry("image", tuple(image_shape), 1, 1)
@@ -180,11 +240,24 @@ def geometry(
 def parameter_shapes(
     layers: tuple[Layer, ...], image_shape: tuple[int, ...]
 ) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every parameter tensor of a table.
+    """Shapes of all parameter tensors of a table, by name.
 
-    Names are "conv1/kernel", or "block3/expand/kernel" inside of blocks. Convolution
-    kernels are [kernel, kernel, in / groups, out], depthwise ones
-    [kernel, kernel, 1, channels], dense ones [in, out].
+    Kernels of convolutions are [kernel, kernel, in / groups, out], those of depthwise
+    convolutions [kernel, kernel, 1, channels], those of dense layers [in, out].
+
+    Args:
+      layers: the table.
+      image_shape: (h, w, c) of the image, on which the kernels of dense layers depend.
+
+    Returns:
+      Name -> shape. Names are "conv1/kernel", or "block3/expand/kernel" in a block.
+
+    Raises:
+      ValueError: as in `geometry`.
+
+    Examples:
+      >>> parameter_shapes((Conv("conv1", 64, kernel=11),), (224, 224, 3))
+      {'conv1/kernel': (11, 11, 3, 64), 'conv1/bias': (64,)}
     """
     return {
         f"{name}/{leaf}": shape
@@ -196,15 +269,24 @@ def parameter_shapes(
 def weighted(
     layers: tuple[Layer, ...], image_shape: tuple[int, ...]
 ) -> tuple[tuple[str, Conv | DepthwiseConv | Dense, Geometry], ...]:
-    """(full name, record, geometry of its *input*) of all layers with parameters.
+    """All layers with parameters, those inside blocks included.
 
-    In the order of the table, the layers of a block before its shortcut.
+    Args:
+      layers: the table.
+      image_shape: (h, w, c) of the image.
+
+    Returns:
+      (full name, record, geometry of the layer's *input*) of each, in the order of the
+      table; in a residual layer the shortcut comes last.
+
+    Raises:
+      ValueError: as in `geometry`.
     """
     return tuple(_weighted(layers, Geometry("image", tuple(image_shape), 1, 1), ""))
 
 
 def has_parameters(layer: Layer) -> bool:
-    """Whether a layer, or one inside it, has weights."""
+    """Whether a layer, or a layer inside it, has weights."""
     match layer:
         case Conv() | DepthwiseConv() | Dense():
             return True
@@ -216,11 +298,19 @@ def has_parameters(layer: Layer) -> bool:
 
 
 def sides(padding: Padding) -> tuple[int, int]:
-    """(top and left, bottom and right) of a padding."""
+    """A padding as (pixels at the top and left, pixels at the bottom and right).
+
+    Examples:
+      >>> sides(1), sides((0, 1))
+      ((1, 1), (0, 1))
+    """
     return (padding, padding) if isinstance(padding, int) else padding
 
 
-def _weighted(layers, row, prefix):
+def _weighted(
+    layers: tuple[Layer, ...], row: Geometry, prefix: str
+) -> Iterator[tuple[str, Conv | DepthwiseConv | Dense, Geometry]]:
+    """`weighted` of layers whose input has geometry `row`; `prefix` starts names."""
     for layer in layers:
         name = prefix + layer.name
         match layer:
@@ -237,6 +327,7 @@ def _weighted(layers, row, prefix):
 def _leaves(
     layer: Conv | DepthwiseConv | Dense, shape: tuple[int, ...]
 ) -> dict[str, tuple[int, ...]]:
+    """Shapes of a layer's kernel and bias, where its input has shape `shape`."""
     match layer:
         case Conv(kernel=size, groups=groups, features=features):
             kernel: tuple[int, ...] = (size, size, shape[-1] // groups, features)
@@ -278,7 +369,8 @@ def _through(layer: Layer, row: Geometry) -> Geometry:
                 ends.append(end)
             if ends[0].shape != ends[1].shape:
                 raise ValueError(
-                    f"layer {layer.name} adds {ends[0].shape} and {ends[1].shape}"
+                    f"layer {layer.name} adds branches of different shapes, "
+                    f"{ends[0].shape} and {ends[1].shape}"
                 )
             widest = max(end.receptive_field for end in ends)
             return ends[0]._replace(name=layer.name, receptive_field=widest)
@@ -288,10 +380,13 @@ def _through(layer: Layer, row: Geometry) -> Geometry:
 def _slide(
     shape: tuple[int, ...], window: int, stride: int, padding: Padding, name: str
 ) -> tuple[int, ...]:
-    """Output sides of a window that moves in whole strides (rounding down)."""
+    """Height and width of the output of a sliding window, rounded down."""
     moved = tuple(
         (side + sum(sides(padding)) - window) // stride + 1 for side in shape[:-1]
     )
     if min(moved) < 1:
-        raise ValueError(f"layer {name} needs more than {shape[0]} x {shape[1]} inputs")
+        raise ValueError(
+            f"layer {name} needs a larger input than {shape[0]} x {shape[1]}; a larger "
+            "image is accepted"
+        )
     return moved

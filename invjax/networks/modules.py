@@ -1,7 +1,6 @@
-"""Flax form of the layer tables.
+"""Layer tables as Flax modules: one image [h, w, c] in, the last activation out.
 
-One image [h, w, c] in, the last layer's activation out. Compute a shorter table to get
-an earlier layer: what is not in the table costs nothing.
+A table that is cut at a layer (`layers.Network.until`) computes nothing above it.
 """
 
 from typing import Any, cast
@@ -34,8 +33,8 @@ class Stack(nn.Module):
     """A layer table as a module.
 
     Attributes:
-      layers: the table; each layer with weights names its own parameter scope.
-      dtype: of the convolutions and activations. Parameters stay as they are stored.
+      layers: the table. A layer with weights has a parameter scope of its own name.
+      dtype: type of the convolutions and activations; parameters keep theirs.
     """
 
     layers: tuple[Layer, ...]
@@ -43,6 +42,7 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, relaxed: Relaxation | None = None) -> Array:
+        """Activation of the last layer, for an input [h, w, c] or [n]."""
         x = x.astype(self.dtype)
         for layer in self.layers:
             x = _apply(layer, x, self.dtype, relaxed)
@@ -50,13 +50,14 @@ class Stack(nn.Module):
 
 
 class Sum(nn.Module):
-    """A residual layer: both branches in one parameter scope."""
+    """A residual layer, whose two branches share one parameter scope."""
 
     layer: Residual
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, relaxed: Relaxation | None = None) -> Array:
+        """The sum of both branches of x."""
         ends = []
         for branch in (self.layer.layers, self.layer.shortcut):
             y = x
@@ -67,13 +68,14 @@ class Sum(nn.Module):
 
 
 class Depthwise(nn.Module):
-    """A depthwise convolution, [h, w, c] -> [H, W, c]."""
+    """A depthwise convolution by `ops.convolution.depthwise_convolution`."""
 
     layer: DepthwiseConv
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "H W c"]:
+        """Every channel of x convolved with its kernel, plus the bias."""
         size, channels = self.layer.kernel, x.shape[-1]
         shape = (size, size, 1, channels)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
@@ -88,13 +90,14 @@ class Depthwise(nn.Module):
 
 
 class Strided(nn.Module):
-    """A convolution with stride and one group, [h, w, c] -> [H, W, d]."""
+    """A convolution of one group by `ops.convolution.strided_convolution`."""
 
     layer: Conv
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "H W d"]:
+        """x convolved with every kernel, plus the bias."""
         size, features = self.layer.kernel, self.layer.features
         shape = (size, size, x.shape[-1], features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
@@ -111,7 +114,7 @@ class Strided(nn.Module):
 def _apply(
     layer: Layer, x: Array, dtype: DTypeLike, relaxed: Relaxation | None
 ) -> Array:
-    """One layer, inside of a compact module, whose scope its parameters go to."""
+    """Output of one layer; its parameters go to the scope of the calling module."""
     match layer:
         case Conv(groups=1, stride=stride) if stride > 1:
             return Strided(layer, dtype, name=layer.name)(x)
@@ -157,10 +160,20 @@ def _apply(
 def local_response_norm(
     x: Float[Array, "h w c"], layer: LocalResponseNorm
 ) -> Float[Array, "h w c"]:
-    """See `layers.LocalResponseNorm`; missing neighbours count as zero."""
+    """x / (kappa + alpha sum x^2)^beta with the constants of a layer.
+
+    Args:
+      x: activations, any value range.
+      layer: the constants; see `layers.LocalResponseNorm`. Channels before the first
+        and after the last count as zero in the sum.
+
+    Raises:
+      ValueError: the layer sums over an even number of channels.
+    """
     if layer.size % 2 == 0:
         raise ValueError(
-            f"layer {layer.name}: an even window of channels has no centre"
+            f"layer {layer.name} normalises over {layer.size} channels, and an even "
+            "number has no centre; an odd one is accepted"
         )
     return nonlinearities.local_response_norm(
         x, size=layer.size, kappa=layer.kappa, alpha=layer.alpha, beta=layer.beta
@@ -178,12 +191,15 @@ def forward(
     """Activation of the last layer of a table.
 
     Args:
-      layers: the table, already cut.
-      params: {layer: {"kernel": ..., "bias": ...}} for the table's layers, nested one
-        deeper for each block.
+      layers: the table, cut at the layer that is wanted.
+      params: {layer: {"kernel": ..., "bias": ...}} for the table's layers; a block has
+        a dict of its layers.
       x: preprocessed image, [h, w, c].
-      dtype: of the arithmetic; the result has it too.
-      relaxed: how far derivatives are relaxed; exact by default.
+      dtype: type of the arithmetic and of the result.
+      relaxed: how far derivatives are relaxed; None for exact ones.
+
+    Returns:
+      The activation, [h, w, c], or [n] after a dense layer or a global average.
     """
     return cast(Array, Stack(layers, dtype).apply({"params": params}, x, relaxed))
 
@@ -191,7 +207,18 @@ def forward(
 def activations(
     layers: tuple[Layer, ...], params: Any, x: Float[Array, "h w c"]
 ) -> dict[str, Array]:
-    """Every named activation of a table, in float32; unused ones vanish under jit."""
+    """Activations of all layers of a table, in float32.
+
+    Under jit, activations that are not used are not computed.
+
+    Args:
+      layers: the table.
+      params: as in `forward`.
+      x: preprocessed image, [h, w, c].
+
+    Returns:
+      Layer -> activation.
+    """
     found = {}
     for layer in layers:
         variables = {"params": {layer.name: params.get(layer.name, {})}}

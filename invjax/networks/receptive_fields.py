@@ -1,7 +1,8 @@
-"""Which pixels of the image a part of a code sees, exactly, from a layer table.
+"""Receptive fields: exactly which pixels of the image a part of a code depends on.
 
-`layers.geometry` has the size of a unit's field and the distance between neighbours;
-here is its place, with paddings however unequal, and where the image cuts it off.
+`layers.geometry` has the size of a neuron's receptive field and the distance between
+neighbouring ones. This module has its place in the image, for paddings that may differ
+between sides, and the part of it that lies inside the image.
 """
 
 from typing import NamedTuple
@@ -22,7 +23,14 @@ from invjax.networks.layers import (
 
 
 class Window(NamedTuple):
-    """A rectangle of pixels or of units: rows and columns from 0, both ends inside."""
+    """A rectangle of pixels, or of positions in a code.
+
+    Attributes:
+      top: first row, counted from 0.
+      left: first column, counted from 0.
+      bottom: last row, which belongs to the rectangle.
+      right: last column, which belongs to the rectangle.
+    """
 
     top: int
     left: int
@@ -31,25 +39,32 @@ class Window(NamedTuple):
 
     @property
     def height(self) -> int:
+        """Number of rows."""
         return self.bottom - self.top + 1
 
     @property
     def width(self) -> int:
+        """Number of columns."""
         return self.right - self.left + 1
 
     @property
     def centre(self) -> tuple[float, float]:
-        """(row, column), between two pixels where a side is even."""
+        """(row, column) of the centre, halfway between two where a side is even.
+
+        Examples:
+          >>> Window(top=0, left=2, bottom=3, right=2).centre
+          (1.5, 2.0)
+        """
         return (self.top + self.bottom) / 2, (self.left + self.right) / 2
 
 
 class ReceptiveField(NamedTuple):
-    """What a window of units sees, in pixels.
+    """The pixels that a window of a code depends on.
 
     Attributes:
-      full: as if the image went on beyond its border: the sides are those of the
-        paper's tables.
-      inside: the part of the image that can change the window's units.
+      full: the receptive field as if the image went on beyond its border. Its sides
+        are those of the paper's tables.
+      inside: the part of the image that can change the code in the window.
     """
 
     full: Window
@@ -62,20 +77,27 @@ def receptive_field(
     *,
     window: Window | None = None,
 ) -> ReceptiveField:
-    """The pixels that a window of the last layer's units sees (CVPR 2015, Table 2).
+    """The receptive field of a window of the last layer's code (CVPR 2015, Table 2).
 
     Args:
-      layers: the table, up to the layer.
+      layers: the table, cut at the layer.
       image_shape: (h, w, c) of the image.
-      window: units of the last layer; None for all of them, as it has to be where a
-        dense or pooled layer has left no places.
+      window: rows and columns of the code; None for all of it, which is the only choice
+        after a dense layer or a global average.
 
     Raises:
-      ValueError: the layer has no such units, or the image is too small for a layer.
+      ValueError: the window is not inside the code, the code has no rows and columns,
+        or the image is too small for a layer.
+
+    Examples:
+      >>> table = (Conv("conv1", 96, kernel=11, stride=4), MaxPool("pool1", 3, 2))
+      >>> field = receptive_field(table, (227, 227, 3), window=Window(1, 1, 1, 1))
+      >>> field.full
+      Window(top=8, left=8, bottom=26, right=26)
     """
     shape = _shapes(layers, image_shape)[-1]
     if window is None:
-        # Of a code without places this is one unit; it sees what all of them see.
+        # A code without positions stands as one, which depends on all its input.
         window = _whole(shape)
     else:
         check_inside(window, shape)
@@ -83,14 +105,19 @@ def receptive_field(
 
 
 def check_inside(window: Window, shape: tuple[int, ...]) -> None:
-    """Refuses a window that is not inside a code of this shape.
+    """Raises an error unless a window is inside a code.
+
+    Args:
+      window: rows and columns of the code.
+      shape: shape of the code.
 
     Raises:
-      ValueError: it is not, or the code has no places.
+      ValueError: the window is not inside the code, or the code has no rows and
+        columns.
     """
     if len(shape) != 3:
         raise ValueError(
-            f"a code of shape {tuple(shape)} has no places to choose from; one of "
+            f"a code of shape {tuple(shape)} has no places to choose from; a code of "
             "shape (rows, columns, channels) is accepted"
         )
     rows, columns, _ = shape
@@ -101,14 +128,15 @@ def check_inside(window: Window, shape: tuple[int, ...]) -> None:
     if not is_inside:
         raise ValueError(
             f"window {tuple(window)} is not inside {rows} x {columns} places; (top, "
-            "left, bottom, right) from 0, both ends inside, is accepted"
+            "left, bottom, right) is accepted, counted from 0, with bottom and right "
+            "in the window"
         )
 
 
 def _below(
     layers: tuple[Layer, ...], image_shape: tuple[int, ...], field: ReceptiveField
 ) -> ReceptiveField:
-    """What a window of the last layer's units sees of the first layer's input."""
+    """From a window of the last layer's output to the first layer's input."""
     inputs = _shapes(layers, image_shape)[:-1]
     for layer, shape in zip(reversed(layers), reversed(inputs), strict=True):
         field = _through(layer, shape, field)
@@ -118,7 +146,7 @@ def _below(
 def _shapes(
     layers: tuple[Layer, ...], image_shape: tuple[int, ...]
 ) -> list[tuple[int, ...]]:
-    """Of the image and of every layer's output."""
+    """Shapes of the image and of every layer's output."""
     rows = geometry(layers, image_shape)
     return [tuple(image_shape), *(row.shape for row in rows)]
 
@@ -126,7 +154,7 @@ def _shapes(
 def _through(
     layer: Layer, shape: tuple[int, ...], field: ReceptiveField
 ) -> ReceptiveField:
-    """From a layer's output to its input, which has this shape."""
+    """From a window of a layer's output to its input, whose shape is `shape`."""
     match layer:
         case Conv(kernel=size, stride=stride, padding=padding):
             return _slid(field, shape, size, stride, padding)
@@ -151,6 +179,7 @@ def _slid(
     stride: int,
     padding: Padding,
 ) -> ReceptiveField:
+    """`_through` for a layer with a sliding window of side `size`."""
     before, _ = sides(padding)
     full, inside = (
         Window(
@@ -161,16 +190,18 @@ def _slid(
         )
         for window in field
     )
-    # At every layer anew: what lies in a layer's padding sees nothing below.
+    # Cut at every layer, since what lies in a layer's padding depends on no pixel.
     return ReceptiveField(full, _cut(inside, shape))
 
 
 def _whole(shape: tuple[int, ...]) -> Window:
+    """The window of all positions; a code without positions counts as one."""
     rows, columns = shape[:2] if len(shape) == 3 else (1, 1)
     return Window(0, 0, rows - 1, columns - 1)
 
 
 def _cut(window: Window, shape: tuple[int, ...]) -> Window:
+    """The part of a window that is inside an array of this shape."""
     return Window(
         max(window.top, 0),
         max(window.left, 0),
@@ -180,6 +211,7 @@ def _cut(window: Window, shape: tuple[int, ...]) -> Window:
 
 
 def _hull(first: Window, second: Window) -> Window:
+    """The smallest window that contains both."""
     return Window(
         min(first.top, second.top),
         min(first.left, second.left),

@@ -1,8 +1,8 @@
 """ResNet-50 in torchvision's form (He 2015), with strides in the 3 x 3 convolutions.
 
-Trained at 224 px. Every convolution was followed by batch normalisation, which is
-folded into it. stem ends after the max-pool; layer1 to layer4 end after the ReLU of
-their last residual.
+It was trained on images of 224 px. Every convolution was followed by batch
+normalisation, which is folded into it. `stem` ends after the max-pool, `layer1` to
+`layer4` after the ReLU of their last residual block.
 """
 
 from invjax.networks.layers import (
@@ -19,7 +19,7 @@ from invjax.networks.layers import (
 
 
 def _stage(name: str, width: int, depth: int, stride: int) -> Block:
-    """`depth` bottlenecks: 1 x 1 to `width`, 3 x 3, 1 x 1 to four times `width`."""
+    """`depth` bottlenecks: 1 x 1 to `width` features, 3 x 3, 1 x 1 to 4 `width`."""
     layers: list[Layer] = []
     for index in range(depth):
         first = index == 0

@@ -1,8 +1,8 @@
 """Oxford's networks: VGG-M (Chatfield 2014), VGG-16 and VGG-19 (Simonyan 2014).
 
-All take 224 px. VGG-16 and VGG-19 are configurations D and E, without batch
-normalisation; Caffe's, MatConvNet's and torchvision's differ in weights and
-preprocessing alone.
+All were trained on images of 224 px. VGG-16 and VGG-19 are configurations D and E,
+without batch normalisation; those of Caffe, MatConvNet and torchvision differ only in
+weights and preprocessing.
 """
 
 from invjax.networks.layers import (
@@ -25,7 +25,7 @@ _CLASSIFIER = (
 
 
 def _deep(name: str, depths: tuple[int, ...]) -> Network:
-    """Blocks of `depths` 3 x 3 convolutions, a pool after each block."""
+    """A VGG whose blocks have `depths` 3 x 3 convolutions and end with a max-pool."""
     layers: list[Layer] = []
     for block, depth in enumerate(depths, start=1):
         for place in range(1, depth + 1):
@@ -57,7 +57,7 @@ VGG_M = Network(
         Conv("conv2", 256, kernel=5, stride=2, padding=1),
         Relu("relu2"),
         _norm("norm2"),
-        # One pixel at the bottom and right is what Caffe's rounding up amounts to.
+        # Caffe rounds sizes up: here, one pixel of padding at the bottom and right.
         MaxPool("pool2", window=3, stride=2, padding=(0, 1)),
         Conv("conv3", 512, kernel=3, padding=1),
         Relu("relu3"),

@@ -1,4 +1,30 @@
-"""DOC: to be written."""
+"""Convolutions that XLA's stock operation makes slowly on some backend.
+
+Each comes in its stock form, in a faster one, and as a function that chooses between
+them by backend. The forms agree to rounding.
+
+**Depthwise convolutions** on CPU are sums of shifted images
+(`shifted_depthwise_convolution`): XLA has no fast grouped convolution there, and the
+stock form is 8 to 24 times slower (value and gradient). Other backends take the stock
+form.
+
+**Convolutions with a stride of 4 or more**, which are conv1 of AlexNet and CaffeNet,
+are computed on GPU without stride over blocks of pixels
+(`space_to_depth_convolution`). Whole steps of AlexNet relu5 then take 0.82 (TF32) and
+0.72 (bfloat16) of the time, on one H100 with 512 lanes. Smaller strides, which were not
+measured on GPU, and CPU take the stock form. Value and gradient of one image on CPU:
+
+| layer | stock | space to depth |
+|---|---|---|
+| AlexNet conv1 | 4.3 ms | 4.8 ms |
+| CaffeNet conv1 | 6.0 ms | 6.5 ms |
+| VGG-M conv1 | 12 ms | 19 ms |
+| ResNet50 stem | 9.4 ms | 13 ms |
+| EfficientNet-Lite0 stem | 2.0 ms | 2.1 ms |
+
+With more input channels than an image's three, space to depth takes at least 1.7 times
+as long as the stock form.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +40,18 @@ def depthwise_convolution(
     stride: int,
     padding: tuple[int, int],
 ) -> Float[Array, "H W c"]:
-    """Correlates every channel with a kernel of its own.
-
-    On CPU this adds up shifted copies, since XLA has no fast grouped convolution there
-    (8 to 24 times slower, value and gradient). Elsewhere it is the stock operation.
-    Both agree to rounding.
+    """Correlates every channel with a kernel of its own, in the backend's fastest form.
 
     Args:
-      x: one image, any value range.
-      kernel: one k x l window per channel.
-      stride: pixels between windows.
-      padding: zeros at (top and left, bottom and right).
+      x: activations of one image, any value range.
+      kernel: one k x l kernel per channel.
+      stride: pixels between kernel positions.
+      padding: rows and columns of zeros at (the top and left, the bottom and right).
+
+    Examples:
+      >>> x, kernel = jnp.ones((6, 6, 2)), jnp.ones((3, 3, 1, 2))
+      >>> depthwise_convolution(x, kernel, stride=1, padding=(0, 0)).shape
+      (4, 4, 2)
     """
     if jax.default_backend() == "cpu":
         return shifted_depthwise_convolution(x, kernel, stride=stride, padding=padding)
@@ -38,7 +65,7 @@ def stock_depthwise_convolution(
     stride: int,
     padding: tuple[int, int],
 ) -> Float[Array, "H W c"]:
-    """`depthwise_convolution` by a convolution with one group per channel."""
+    """`depthwise_convolution` as XLA's convolution with one group per channel."""
     return jax.lax.conv_general_dilated(
         x[None],
         kernel,
@@ -56,7 +83,7 @@ def shifted_depthwise_convolution(
     stride: int,
     padding: tuple[int, int],
 ) -> Float[Array, "H W c"]:
-    """`depthwise_convolution` as a sum over the k l taps of shifted images.
+    """`depthwise_convolution` as a sum of shifted images, one per kernel element.
 
     Rows and columns are first split by their remainder modulo the stride, so that all
     shifts are slices without stride, whose transposes XLA fuses.
@@ -84,22 +111,18 @@ def strided_convolution(
     stride: int,
     padding: tuple[int, int],
 ) -> Float[Array, "H W d"]:
-    """Correlates the image with every kernel, at every `stride`-th pixel.
-
-    On GPU a stride of 4 or more, that is AlexNet's and CaffeNet's conv1, goes by
-    `space_to_depth_convolution`: whole AlexNet relu5 steps take 0.82 (TF32) and 0.72
-    (bfloat16) of the time there, on one H100 with 512 lanes. For smaller strides, not
-    measured on GPU, and on CPU it is the stock operation. Both agree to rounding. Value
-    and gradient of one image on CPU, stock against space-to-depth, in ms: AlexNet's
-    conv1 4.3 and 4.8, CaffeNet's 6.0 and 6.5, VGG-M's 12 and 19, ResNet50's 9.4 and 13,
-    EfficientNet-Lite0's stem 2.0 and 2.1; with more channels than an image's it
-    takes 1.7 times as long or more.
+    """Correlates an image with every kernel, in the backend's fastest form.
 
     Args:
-      x: one image, any value range.
-      kernel: one k x l window of all channels per feature.
-      stride: pixels between windows.
-      padding: zeros at (top and left, bottom and right).
+      x: activations of one image, any value range.
+      kernel: one k x l kernel over all input channels per output channel.
+      stride: pixels between kernel positions.
+      padding: rows and columns of zeros at (the top and left, the bottom and right).
+
+    Examples:
+      >>> x, kernel = jnp.ones((9, 9, 3)), jnp.ones((3, 3, 3, 5))
+      >>> strided_convolution(x, kernel, stride=2, padding=(0, 0)).shape
+      (4, 4, 5)
     """
     if jax.default_backend() == "cpu" or stride < 4:
         return stock_strided_convolution(x, kernel, stride=stride, padding=padding)
@@ -113,7 +136,7 @@ def stock_strided_convolution(
     stride: int,
     padding: tuple[int, int],
 ) -> Float[Array, "H W d"]:
-    """`strided_convolution` by a convolution with stride."""
+    """`strided_convolution` as XLA's convolution with stride."""
     return jax.lax.conv_general_dilated(
         x[None],
         kernel,
@@ -130,10 +153,10 @@ def space_to_depth_convolution(
     stride: int,
     padding: tuple[int, int],
 ) -> Float[Array, "H W d"]:
-    """`strided_convolution` without stride, over blocks of pixels.
+    """`strided_convolution` as a convolution without stride over blocks of pixels.
 
-    Each `stride` x `stride` block becomes one pixel of `stride`^2 c channels; the
-    kernel, padded with zeros to whole blocks, likewise.
+    Each block of `stride` x `stride` pixels becomes one pixel of `stride`^2 c channels.
+    The kernel is padded with zeros to whole blocks and arranged in the same way.
     """
     rows, columns, channels, features = kernel.shape
     counts, taps, pads, extra = [], [], [], []
@@ -141,7 +164,7 @@ def space_to_depth_convolution(
         places = (side + sum(padding) - window) // stride + 1
         blocks = -(-window // stride)
         count = places + blocks - 1
-        # Less than zero crops what is in no window.
+        # A negative padding crops pixels that are under no kernel position.
         pads.append((padding[0], count * stride - side - padding[0], 0))
         extra.append((0, blocks * stride - window))
         counts.append(count)
@@ -165,9 +188,9 @@ def space_to_depth_convolution(
 def _phases(
     x: Float[Array, "h w c"], stride: int, padding: tuple[int, int]
 ) -> list[list[Array]]:
-    """phases[i][j] holds rows i, i + stride, ... and columns j, j + stride, ..."""
+    """The padded image in parts: [i][j] has rows i, i + stride, ..., columns likewise."""
     before, after = padding
-    # Up to whole strides, so that all phases are of one size.
+    # Padded to a multiple of the stride, so that all parts have the same size.
     extra = [-(side + before + after) % stride for side in x.shape[:2]]
     pads = [(before, after + more) for more in extra]
     padded = jnp.pad(x, (*pads, (0, 0)))
