@@ -276,7 +276,7 @@ def _samples(report: Report, plan: _Plan) -> None:
     is_cpu = jax.default_backend() == "cpu"
     names = plan.steps
     if is_cpu:
-        # There a chunk is one lane, and a deep layer takes its minutes.
+        # On CPU a chunk is one lane, and a deep layer takes minutes.
         names = [(name, 1) for name in plan.layers or ("alexnet/relu3",)]
     for name, width in names:
         for precision in plan.precisions:

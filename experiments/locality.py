@@ -150,7 +150,7 @@ def patch_variants(bench: Bench, group: Group, target: Target) -> list[Variant]:
 def is_shown(bench: Bench, lane: Lane) -> bool:
     """Whether a lane is in the figure: the first image at the first lambda_V."""
     first = bench.planned[0]
-    return lane.code_key[1:3] == first.code_key[1:3]
+    return (lane.target.name, lane.tv_weight) == (first.target.name, first.tv_weight)
 
 
 def patch_field(phi: Representation, target: Target) -> ReceptiveField:

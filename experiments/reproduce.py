@@ -33,7 +33,7 @@ from typing import Any
 from absl import flags
 
 from experiments.reproduction import report
-from experiments.reproduction.catalogue import STUDIES, Study
+from experiments.reproduction.catalogue import STUDIES, Entry
 from experiments.reproduction.report import Part
 from invjax import files
 from invjax.commands import binary, shared_flags
@@ -71,7 +71,7 @@ def main() -> None:
     run(chosen, workdir, _SCALE.value, common, overwrite=request.overwrite)
 
 
-def choose(names: Sequence[str] | None) -> list[Study]:
+def choose(names: Sequence[str] | None) -> list[Entry]:
     """The studies of --studies; by default those whose binaries there are.
 
     Raises:
@@ -117,7 +117,7 @@ def claim(workdir: str) -> pathlib.Path:
 
 
 def run(
-    chosen: Sequence[Study],
+    chosen: Sequence[Entry],
     workdir: pathlib.Path,
     scale: str,
     common: Sequence[str],
@@ -127,11 +127,11 @@ def run(
     """Runs what is not done yet and writes the report, also when interrupted.
 
     Args:
-      chosen: studies.
-      workdir: from `claim`.
+      chosen: entries of the catalogue.
+      workdir: folder of the reproduction, from `claim`.
       scale: "smoke", "small" or "full".
-      common: flags that all studies get.
-      overwrite: whether to run what is done, too.
+      common: flags that all studies are given.
+      overwrite: whether studies that are complete are run again.
 
     Raises:
       Refusal: a study failed; after the others and the report.
@@ -171,7 +171,7 @@ def run(
 
 
 def is_done(
-    study: Study,
+    study: Entry,
     workdir: pathlib.Path,
     arguments: Sequence[str],
     state: dict[str, Any],
@@ -184,7 +184,7 @@ def is_done(
 
 
 def command(
-    study: Study, workdir: pathlib.Path, scale: str, common: Sequence[str]
+    study: Entry, workdir: pathlib.Path, scale: str, common: Sequence[str]
 ) -> list[str]:
     """The command line of a study; what its folder held is replaced."""
     return [
@@ -197,7 +197,7 @@ def command(
 
 
 def execute(
-    study: Study, workdir: pathlib.Path, scale: str, common: Sequence[str]
+    study: Entry, workdir: pathlib.Path, scale: str, common: Sequence[str]
 ) -> int:
     """Runs a study as a process of its own; what it prints goes to <study>.log."""
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -213,7 +213,7 @@ def execute(
 
 
 def _part(
-    study: Study,
+    study: Entry,
     workdir: pathlib.Path,
     scale: str,
     common: Sequence[str],
@@ -230,7 +230,7 @@ def _part(
     return Part(study.name, study.about, line, None, None, said[-1] if said else "")
 
 
-def _exists(study: Study) -> bool:
+def _exists(study: Entry) -> bool:
     try:
         return importlib.util.find_spec(study.binary) is not None
     except ModuleNotFoundError:

@@ -68,7 +68,7 @@ def plan(bench: Bench) -> list[Lane]:
     """The lanes of both presets; under --smoke one of each."""
     planned = []
     for preset in _PRESETS:
-        variant = Variant(preset, {"preset": preset})
+        variant = Variant(None, {"preset": preset})
         mine = [
             lane._replace(path=f"{preset}/{lane.path}", variant=variant)
             for lane in lanes.plan(bench.groups, bench.settings)

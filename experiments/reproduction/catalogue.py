@@ -4,16 +4,16 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class Study:
-    """A study and how large it is; the sizes are flags of its binary.
+class Entry:
+    """A run of a study, with the flags that make it small or whole.
 
     Attributes:
-      name: as --studies takes it; its folder.
+      name: name that --studies takes, and that its folder has.
       about: what it shows, for a heading.
-      small: for minutes on two cores.
-      minutes: about how long that takes there.
-      full: as the results that are kept beside the studies have it.
-      module: of the binary; by default experiments.<name>.
+      small: flags for a run of minutes on two cores.
+      minutes: about how long that run takes.
+      full: flags for a run as large as that of the results in experiments/results/.
+      module: module to run; by default experiments.<name>.
     """
 
     name: str
@@ -25,9 +25,11 @@ class Study:
 
     @property
     def binary(self) -> str:
+        """Module that `python -m` runs."""
         return self.module or f"experiments.{self.name}"
 
     def arguments(self, scale: str) -> tuple[str, ...]:
+        """Flags of a run at a scale: "smoke", "small" or "full"."""
         if scale == "smoke":
             return ("--smoke", *self.full)
         return self.small if scale == "small" else self.full
@@ -45,20 +47,20 @@ _MATCHED = ("--tv_weight=2,5,12,50", "--target_error=0.2", "--error_band=0.15")
 _LITE0_CODES = "--representations=efficientnet_lite0/pooled,efficientnet_lite0/logits"
 
 STUDIES = (
-    Study(
+    Entry(
         "shallow_table",
         "HOG, HOGb and dense SIFT (CVPR 2015, Table 1 and Figure 3)",
         (_TWO, "--num_steps=300"),
         1,
         ("--tv_weight=0.5,5",),
     ),
-    Study(
+    Entry(
         "layer_progression",
         "Every layer of a network (CVPR 2015, Table 3 and Figure 6)",
         (_TWO, "--num_steps=150"),
         6,
     ),
-    Study(
+    Entry(
         "layers_lite0",
         "Two deep codes of EfficientNet-Lite0, in place of the paper's fc6 to fc8",
         ("--network=efficientnet_lite0", "--layers=logits", _TWO, "--num_steps=100"),
@@ -66,7 +68,7 @@ STUDIES = (
         ("--network=efficientnet_lite0", "--layers=pooled,logits", _STEPS),
         module="experiments.layer_progression",
     ),
-    Study(
+    Entry(
         "layers_vgg16",
         "Three depths of VGG-16 (IJCV 2016)",
         (*_VGG16, "--images=sample:chelsea", "--num_steps=60"),
@@ -74,7 +76,7 @@ STUDIES = (
         (*_VGG16, _TWO, _STEPS),
         module="experiments.layer_progression",
     ),
-    Study(
+    Entry(
         "regulariser_sweep",
         "What the total variation does (CVPR 2015, Figures 2, 4 and 8)",
         (
@@ -85,7 +87,7 @@ STUDIES = (
         4,
         ("--representations=alexnet/pool1,hog,alexnet/pool5", _STEPS),
     ),
-    Study(
+    Entry(
         "invariance",
         "What codes leave open (CVPR 2015, Figures 1, 7 and 11)",
         (
@@ -97,7 +99,7 @@ STUDIES = (
         2,
         (_STEPS,),
     ),
-    Study(
+    Entry(
         "locality",
         "What a patch of a code brings back (CVPR 2015, Figure 9)",
         (
@@ -108,14 +110,14 @@ STUDIES = (
         2,
         (_STEPS,),
     ),
-    Study(
+    Entry(
         "channel_groups",
         "What two groups of channels know (CVPR 2015, Figure 10)",
         ("--images=sample:chelsea,sample:abstract", "--num_steps=150"),
         2,
         (_STEPS,),
     ),
-    Study(
+    Entry(
         "naturalness",
         "Whether reconstructions look like photographs (IJCV 2016)",
         (
@@ -126,7 +128,7 @@ STUDIES = (
         3,
         (_STEPS,),
     ),
-    Study(
+    Entry(
         "maximise",
         "What excites a unit most (IJCV 2016)",
         (
@@ -136,7 +138,7 @@ STUDIES = (
         ),
         2,
     ),
-    Study(
+    Entry(
         "classes",
         "What excites a class most (IJCV 2016)",
         (*_CLASSES, "--num_starts=1"),
@@ -144,20 +146,20 @@ STUDIES = (
         (*_CLASSES, "--num_starts=1"),
         module="experiments.maximise",
     ),
-    Study(
+    Entry(
         "caricature",
         "More of what a layer sees (IJCV 2016)",
         (_TWO, "--num_steps=150"),
         1,
     ),
-    Study(
+    Entry(
         "sample",
         "The set of images that have one code: AlexNet",
         (_TWO, "--num_samples=4", "--num_steps=100"),
         2,
         ("--num_samples=16", _STEPS, *_MATCHED, "--geometry"),
     ),
-    Study(
+    Entry(
         "sample_lite0",
         "The set of images that have one code: EfficientNet-Lite0",
         (_LITE0_CODES, "--images=sample:chelsea", "--num_samples=4", "--num_steps=60"),
@@ -165,7 +167,7 @@ STUDIES = (
         (_LITE0_CODES, "--num_samples=8", _STEPS),
         module="experiments.sample",
     ),
-    Study(
+    Entry(
         "sample_vgg16",
         "The set of images that have one code: VGG-16",
         (
@@ -178,7 +180,7 @@ STUDIES = (
         ("--representations=vgg16/relu4_3", "--num_samples=4", _STEPS),
         module="experiments.sample",
     ),
-    Study(
+    Entry(
         "sample_repulsion",
         "The set of images that have one code: samples that keep apart",
         ("--method=repulsion", "--num_samples=4", "--num_steps=100"),

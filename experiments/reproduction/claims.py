@@ -1,8 +1,8 @@
 """Whether the findings of the papers' text hold in a run, computed from its records.
 
-A test takes the records of one study, lines of its metrics.jsonl, and says whether the
-claim of the same name in printed.toml holds, with the numbers that say so. Nothing is
-decided by hand; what a run cannot tell is not measured.
+A test takes the records of one study, lines of its metrics.jsonl, and returns whether
+the claim of the same name in printed.toml holds, with the numbers that show it. Nothing
+is decided by hand; what a run cannot show is not measured.
 """
 
 import math
@@ -20,23 +20,26 @@ from invjax.representations import paper
 Records = Sequence[Mapping[str, Any]]
 
 _STRONG = 0.5
-"""Rank correlation from which a trend is one."""
+"""Smallest rank correlation that counts as a trend."""
 
-_ROOM = 0.01
-"""A point of a percentage, within which errors count as equal."""
+_TOLERANCE = 0.01
+"""Errors that differ by at most one percentage point count as equal."""
 
 
 class Verdict(NamedTuple):
-    """Whether a claim holds, None where nothing can be said; and the evidence."""
+    """Whether a claim holds, None where it is not measured; and the evidence."""
 
     holds: bool | None
     evidence: str
 
 
-def judge(claim: Claim, records: Records | None) -> Verdict:
-    """The verdict on a claim by a study's records; None for a study that did not run.
+def verdict(claim: Claim, records: Records | None) -> Verdict:
+    """Whether a claim holds by a study's records.
 
-    Records without the fields that a test needs are as no records.
+    Args:
+      claim: the claim.
+      records: records of its study; None for a study that did not run. Nothing is
+        measured where they lack a field that the test needs.
     """
     if records is None:
         return Verdict(None, f"the study {claim.study} is not part of this report")
@@ -100,10 +103,10 @@ def _rarely_above_20(records: Records) -> Verdict:
             None, "no layer was inverted at its lambda_V, two images or more"
         )
     above = int(np.sum(np.array(errors) > 0.2))
-    share = above / len(errors)
+    fraction = above / len(errors)
     return Verdict(
-        share < 0.25,
-        f"{above} of {len(errors)} reconstructions exceed it ({share:.0%})",
+        fraction < 0.25,
+        f"{above} of {len(errors)} reconstructions exceed it ({fraction:.0%})",
     )
 
 
@@ -113,7 +116,7 @@ def _bilinear_halves(records: Records) -> Verdict:
 
 def _dsift_like_hogb(records: Records) -> Verdict:
     return _shallow(
-        records, "hogb", "dsift", lambda hogb, dsift: abs(hogb - dsift) <= _ROOM
+        records, "hogb", "dsift", lambda hogb, dsift: abs(hogb - dsift) <= _TOLERANCE
     )
 
 
@@ -159,13 +162,13 @@ def _smoother_with_weight(records: Records) -> Verdict:
 
 def _starts_keep_label(records: Records) -> Verdict:
     photographs = [r for r in records if r["image"] != "abstract"]
-    shares = _means(photographs, "judge_top1", "representation")
-    if not shares:
-        return Verdict(None, "no judge's weights were at hand")
-    evidence = "; ".join(f"{name} {share:.0%}" for (name,), share in shares.items())
+    rates = _means(photographs, "classifier_top1", "representation")
+    if not rates:
+        return Verdict(None, "no classifier's weights were at hand")
+    evidence = "; ".join(f"{name} {rate:.0%}" for (name,), rate in rates.items())
     return Verdict(
-        min(shares.values()) > 0.5,
-        f"share of starts that are called what the original is: {evidence}",
+        min(rates.values()) > 0.5,
+        f"starts that are called what the original is called: {evidence}",
     )
 
 
@@ -178,7 +181,7 @@ def _abstract_is_captured(records: Records) -> Verdict:
         ]
         if others:
             own = means[(name, "abstract")]
-            holds &= own <= max(others) + _ROOM
+            holds &= own <= max(others) + _TOLERANCE
             parts.append(
                 f"{name} {own:.1%}, photographs {min(others):.1%} to {max(others):.1%}"
             )
@@ -233,21 +236,21 @@ def _deep_needs_weight(records: Records) -> Verdict:
 
 def _two_streams(records: Records) -> Verdict:
     groups = [r for r in records if r["variant"] != "all"]
-    chroma = _means(groups, "chroma_share", "representation", "variant")
-    detail = _means(groups, "high_frequency_share", "representation", "variant")
+    chroma = _means(groups, "chroma_fraction", "representation", "variant")
+    detail = _means(groups, "high_frequency_fraction", "representation", "variant")
     parts, opposed = [], []
     for name in dict.fromkeys(name for name, _ in chroma):
         pair = [variant for other, variant in chroma if other == name]
         if len(pair) == 2:
             one, two = ((chroma[name, v], detail[name, v]) for v in pair)
             opposed.append((one[0] - two[0]) * (one[1] - two[1]) < 0)
-            shares = f"{one[0]:.0%} and {two[0]:.0%}, {one[1]:.1%} and {two[1]:.1%}"
-            parts.append(f"{name} ({pair[0]}, {pair[1]}) {shares}")
+            values = f"{one[0]:.0%} and {two[0]:.0%}, {one[1]:.1%} and {two[1]:.1%}"
+            parts.append(f"{name} ({pair[0]}, {pair[1]}) {values}")
     if not parts:
         return Verdict(None, "no layer was inverted from two groups")
     # Of the earliest layer: the paper has them apart up to norm2.
     return Verdict(
-        opposed[0], f"shares of colour, of high frequencies: {'; '.join(parts)}"
+        opposed[0], f"fractions of colour, of high frequencies: {'; '.join(parts)}"
     )
 
 
@@ -263,7 +266,7 @@ def _unregularised_unnatural(records: Records) -> Verdict:
             continue
         errors = [_mean(rows, "relative_error") for rows in (without, with_prior)]
         scores = [_mean(rows, "naturalness") for rows in (without, with_prior)]
-        holds &= errors[0] <= errors[1] + _ROOM and scores[0] < scores[1]
+        holds &= errors[0] <= errors[1] + _TOLERANCE and scores[0] < scores[1]
         parts.append(
             f"{name}: error {errors[0]:.1%} against {errors[1]:.1%}, naturalness "
             f"{scores[0]:.2f} against {scores[1]:.2f}"
@@ -289,7 +292,7 @@ def _beyond_photographs(records: Records) -> Verdict:
 def _classes_recognised(records: Records) -> Verdict:
     named = [r["label"] == r["unit"] for r in records if r["label"] is not None]
     if not named:
-        return Verdict(None, "no judge's weights were at hand")
+        return Verdict(None, "no classifier's weights were at hand")
     return Verdict(
         sum(named) > len(named) / 2, f"{sum(named)} of {len(named)} pictures are"
     )
@@ -329,7 +332,7 @@ TESTS: Mapping[str, Callable[[Records], Verdict]] = {
     "classes_recognised": _classes_recognised,
     "deep_caricatures_grow": _deep_caricatures_grow,
 }
-"""By the ids of claims; each may raise KeyError for a field that is missing."""
+"""Tests by the ids of claims; each may raise KeyError for a field that is missing."""
 
 
 def chosen_weight(representation: str) -> float | None:
@@ -350,7 +353,7 @@ def chosen_weight(representation: str) -> float | None:
 
 
 class _Layer(NamedTuple):
-    """What `presets.tv_weight` looks at of a layer whose weights are not needed."""
+    """A layer without weights, as far as `presets.tv_weight` looks at it."""
 
     name: str
     geometry: Geometry

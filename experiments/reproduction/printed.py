@@ -1,4 +1,4 @@
-"""What the papers print, from printed.toml, and what a run has beside it.
+"""What the papers print, from printed.toml, and the numbers of a run beside it.
 
 Every number comes with its certainty, a word of the file's own table, and its source.
 """
@@ -16,7 +16,7 @@ _FILE = pathlib.Path(__file__).with_name("printed.toml")
 _LIKE_CNN_A = ("alexnet", "caffenet")
 _NOTHING = "–"
 
-Record = Mapping[str, Any]
+JsonRecord = Mapping[str, Any]
 """A line of metrics.jsonl."""
 
 
@@ -38,12 +38,12 @@ class Table:
     """A printed table.
 
     Attributes:
-      name: paper and number.
+      name: paper and number of the table.
       about: what its values are.
-      study: which study has the same.
-      certainty: a word of `Printed.certainties`.
-      source: where it comes from.
-      numbers: in the paper's order.
+      study: study that has the same values.
+      certainty: how sure the values are, a word of `Printed.certainties`.
+      source: where the values come from.
+      numbers: the values in the paper's order.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A finding of the papers' text; `id` names its test in `trends`."""
+    """A finding of the papers' text; `id` names its test in `claims`."""
 
     id: str
     study: str
@@ -67,7 +67,7 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Printed:
-    """The whole file; `certainties` has a word's meaning."""
+    """The whole file; `certainties` says what each word of certainty means."""
 
     certainties: Mapping[str, str]
     tables: tuple[Table, ...]
@@ -76,7 +76,7 @@ class Printed:
 
 @functools.cache
 def load() -> Printed:
-    """The file, checked: every table and claim has a known certainty.
+    """Reads the file and checks that every table and claim has a known certainty.
 
     Raises:
       ValueError: one has not; a mistake in the file.
@@ -121,7 +121,7 @@ def text(representation: str, tv_weight: float) -> str | None:
     return None
 
 
-def beside(table: Table, records: Iterable[Record]) -> list[list[str]]:
+def beside(table: Table, records: Iterable[JsonRecord]) -> list[list[str]]:
     """Rows of a printed table with ours beside it; see `HEADER`.
 
     Ours are means and deviations over lanes, a row for each representation, preset and
@@ -155,4 +155,4 @@ HEADER: Sequence[str] = (
     "representation, preset, steps",
     "lanes",
 )
-"""Of `beside`."""
+"""Header of the rows of `beside`."""

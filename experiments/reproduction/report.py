@@ -21,7 +21,7 @@ _TEMPLATES = pathlib.Path(__file__).parent
 _PICTURES = ("figure", "curves")
 _TABLES = ("table", "geometry", "invariances")
 _IN_PAGE = (1400, 6000, 80)
-"""Most pixels of a picture, and its quality."""
+"""Largest width and height of a picture in pixels, and its JPEG quality."""
 _IN_FOLDER = (640, 2000, 65)
 """Small enough to be kept in a repository."""
 _PAPERS_NETWORK = "CNN-A"
@@ -29,15 +29,15 @@ _WORDS = {True: "holds", False: "does not hold", None: "not measured"}
 
 
 class Part(NamedTuple):
-    """A study as the report has it.
+    """A run of a study that the report shows.
 
     Attributes:
-      name: of the study.
+      name: name of the run in the catalogue.
       about: what it shows.
-      command: that makes it.
-      folder: of its run; None if there is no whole one.
-      seconds: it took; None likewise.
-      problem: the last line that it said, where it is not whole.
+      command: command that makes it.
+      folder: folder of the run; None if it is not complete.
+      seconds: wall time; None if it is not complete.
+      problem: the last line that it printed, if it is not complete.
     """
 
     name: str
@@ -81,12 +81,12 @@ class _Finding(NamedTuple):
 
 
 def write(workdir: pathlib.Path, parts: Sequence[Part], *, scale: str) -> None:
-    """report.md, report.html and pictures/ in `workdir`.
+    """Writes report.md, report.html and pictures/ into `workdir`.
 
     Args:
-      workdir: of the reproduction.
-      parts: in the order of the report; those without a run are named as such.
-      scale: of the studies.
+      workdir: folder of the reproduction.
+      parts: the runs in the order of the report, incomplete ones included.
+      scale: "smoke", "small" or "full".
     """
     records = {part.name: _records(part.folder) for part in parts if part.folder}
     content = printed.load()
@@ -105,7 +105,7 @@ def write(workdir: pathlib.Path, parts: Sequence[Part], *, scale: str) -> None:
         "findings": [
             _Finding(claim, _WORDS[verdict.holds], verdict.evidence)
             for claim in content.claims
-            for verdict in [claims.judge(claim, records.get(claim.study))]
+            for verdict in [claims.verdict(claim, records.get(claim.study))]
         ],
     }
     for name, is_page in (("report.md", False), ("report.html", True)):

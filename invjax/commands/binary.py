@@ -1,7 +1,7 @@
-"""How every binary starts and ends: shared flags, exit codes, one line for bad input.
+"""How every binary starts and ends: exit codes, and one line for bad input.
 
-0 done; 1 what was asked for cannot be had; 2 the command line cannot be parsed; 130
-Ctrl-C.
+Exit codes: 0 done; 1 what was asked for cannot be done; 2 the command line cannot be
+parsed; 130 interrupted by Ctrl-C.
 """
 
 import os
@@ -19,7 +19,9 @@ WEIGHTS_DIR = flags.DEFINE_string(
     "Folder of converted weights (default: INVJAX_WEIGHTS, weights/ of the checkout, "
     "or the user's cache).",
 )
-LIST = flags.DEFINE_bool("list", False, "Show what there is, and stop.")
+LIST = flags.DEFINE_bool(
+    "list", False, "List the representations or weights that there are, and stop."
+)
 
 
 def run(main: Callable[[], None]) -> None:

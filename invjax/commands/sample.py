@@ -1,4 +1,4 @@
-"""Samples the set of images that have a code, and measures how wide it is.
+"""Samples the set of images that have a code, and measures how large it is.
 
     python -m invjax.commands.sample --workdir=runs/set --num_samples=16 --num_steps=200
 
@@ -8,34 +8,35 @@ pool5: about six minutes on two cores.
 --method is one of:
 
     starts      inversions from independent noise; each is the same alone and in any
-                batch (on CPU to the bit), as those of `invert`
-    repulsion   inversions that keep apart while they are sought, in sets of --set_size
-    mala, hmc   Markov chains from such inversions, at the --temperature given or at the
-                one where the mean feature error is --target_error
+                batch (on CPU to the bit), and the same as that of `invert`
+    repulsion   inversions that are kept apart while they are optimised, in sets of
+                --set_size
+    mala, hmc   Markov chains that start from such inversions, at the --temperature
+                given, or at the one where the mean relative error is --target_error
 
-Depths compare only at equal feature error: an image may be far from another because its
-code is. Every sample's error is in metrics.jsonl, and the table has a row for all
-samples, errors as they came. With --target_error it has a second row, of the samples
-whose relative error is within --error_band (a share) of the target. Chains are sought
-there; for the other methods errors follow lambda_V, so give a list of --tv_weight, and
-each code's samples are of the lambda that has most of them in the band. Rows of no
-sample say that none is there: a regularised inversion has a least error, which shallow
-layers have far below what deep ones reach.
+Depths can be compared only at equal feature error: an image may be far from another
+because its code is. Every sample's error is in metrics.jsonl, and the table has a row
+for all samples. With --target_error it has a second row, of the samples whose relative
+error deviates from the target by at most the fraction --error_band. Chains are
+calibrated to the target; for the other methods errors follow lambda_V, so give a list
+of --tv_weight, and each code's samples are those of the lambda_V that has most of them
+in the band. A row without samples says that there are none: a regularised inversion has
+a least error, and shallow layers have one far below the errors of deep layers.
 
 Ratios are to the mean distance between the photographs of the run. The effective rank
-and the shares of components are of the samples drawn, so that of s samples is below s:
-compare equal numbers. What EfficientNet-Lite0 calls the samples is asked where its
-weights are at hand. --geometry also looks at the representation at the original and at
-a sample, and at its designed invariances; that takes as long as some inversions.
+and the fractions of variance of s samples are bounded by s: compare equal numbers of
+samples. EfficientNet-Lite0 names the samples where its weights are at hand. --geometry
+also measures the representation's Jacobian at the original and at a sample, and its
+designed invariances; that takes as long as some inversions.
 
-Images of a set are held in memory while it is measured: 0.6 MB each at 224 px, and
+The images of a set are held in memory while it is measured: 0.6 MB each at 224 px, and
 about three times that at the most.
 
 Writes below --workdir: config.json, metrics.jsonl (a line per sample), sets.jsonl (a
-line per image, representation, lambda and selection), samples/<image>/<representation>/
-start_000.png, maps/<image>/<representation>/{mean,deviation,component_1,...}.png,
-table.csv, table.md and figure.png; with --geometry also geometry and invariances, as
-.jsonl, .csv and .md.
+line per image, representation, lambda_V and selection),
+samples/<image>/<representation>/start_000.png,
+maps/<image>/<representation>/{mean,deviation,component_1,...}.png, table.csv, table.md
+and figure.png; with --geometry also geometry and invariances, as .jsonl, .csv and .md.
 """
 
 import dataclasses
@@ -60,23 +61,28 @@ _METHOD = flags.DEFINE_enum("method", "starts", METHODS, "How samples are drawn.
 _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples",
     16,
-    "Samples of each code and lambda; of chains, rounded up to as many for each.",
+    "Number of samples of each code and lambda_V; with chains, rounded up so that "
+    "each draws equally many.",
     lower_bound=2,
 )
 _NUM_PAIRS = flags.DEFINE_integer(
     "num_pairs",
     200,
-    "Most pairs of samples whose distance is measured, drawn at random without "
-    "replacement.",
+    "Largest number of pairs of samples whose distance is measured, drawn at random "
+    "without replacement.",
     lower_bound=1,
 )
 _TARGET_ERROR = flags.DEFINE_float(
-    "target_error", None, "Relative error at which depths are compared; see above."
+    "target_error",
+    None,
+    "Relative error at which depths are compared (default: none).",
 )
 _ERROR_BAND = flags.DEFINE_float(
-    "error_band", 0.1, "Share of the target error that a sample may be off it."
+    "error_band",
+    0.1,
+    "Largest relative deviation of a sample's error from the target error.",
 )
-_TEMPERATURE = flags.DEFINE_float("temperature", None, "Of chains.")
+_TEMPERATURE = flags.DEFINE_float("temperature", None, "Temperature of chains.")
 _NUM_CHAINS = flags.DEFINE_integer(
     "num_chains", 4, "Chains per code, each from an inversion.", lower_bound=1
 )
@@ -85,19 +91,19 @@ _NUM_WARMUP = flags.DEFINE_integer(
 )
 _THIN = flags.DEFINE_integer("thin", 10, "Steps per sample of a chain.", lower_bound=1)
 _NUM_LEAPS = flags.DEFINE_integer(
-    "num_leaps", 8, "Gradients per step of hmc.", lower_bound=1
+    "num_leaps", 8, "Leapfrog steps, of a gradient each, per step of hmc.", lower_bound=1
 )
 _SET_SIZE = flags.DEFINE_integer(
-    "set_size", 8, "Most images that are kept apart from each other.", lower_bound=3
+    "set_size", 8, "Largest number of images that are kept apart from each other.", lower_bound=3
 )
 _REPULSION = flags.DEFINE_float(
-    "repulsion", 0.03, "Weight that keeps images apart, in units of the energy."
+    "repulsion", 0.03, "Weight of the repulsion, in units of the energy."
 )
 _GEOMETRY = flags.DEFINE_bool(
-    "geometry", False, "Also look at the representation itself."
+    "geometry", False, "Also measure the Jacobian and the designed invariances."
 )
 
-_MEANT_FOR = {
+_METHODS_OF = {
     "temperature": CHAINS,
     "num_chains": CHAINS,
     "num_warmup": CHAINS,
@@ -128,12 +134,12 @@ def options_from_flags(settings: Settings) -> Options:
     """
     method = _METHOD.value
     if flags.FLAGS["num_starts"].present:
-        raise Refusal("--num_starts: here it is --num_samples")
-    for name, meant in _MEANT_FOR.items():
-        if flags.FLAGS[name].present and method not in meant:
+        raise Refusal("--num_starts: use --num_samples here")
+    for name, methods_of_flag in _METHODS_OF.items():
+        if flags.FLAGS[name].present and method not in methods_of_flag:
             raise Refusal(
-                f"--{name} means nothing with --method={method}; it is of "
-                f"{', '.join(meant)}"
+                f"--{name} means nothing with --method={method}; it is for "
+                f"{', '.join(methods_of_flag)}"
             )
     for flag in (_TARGET_ERROR, _ERROR_BAND, _TEMPERATURE):
         if flag.value is not None and not 0 < flag.value < np.inf:

@@ -23,7 +23,8 @@ _SEED = flags.DEFINE_integer(
 _IMAGES = flags.DEFINE_string(
     "images",
     None,
-    "Comma-separated files, globs, folders and sample:NAME (default: samples).",
+    "Comma-separated files, globs, folders and sample:NAME (default: sample "
+    "photographs).",
 )
 _CODE = flags.DEFINE_string(
     "code",
@@ -40,20 +41,23 @@ _PRESET = flags.DEFINE_enum(
     "preset",
     None,
     list(presets.PRESETS),
-    "Method and its settings: cvpr2015 and ijcv2016 are the papers', adam a reference "
-    "(default: fast; of maximisation and caricature: ijcv2016).",
+    "Method and its settings. cvpr2015 and ijcv2016 are the papers' methods, adam is "
+    "plain Adam for comparison (default: fast; ijcv2016 for maximise and caricature).",
 )
 _NUM_STEPS = flags.DEFINE_integer(
-    "num_steps", None, "Steps (default: the preset's).", lower_bound=1
+    "num_steps", None, "Number of steps (default: the preset's).", lower_bound=1
 )
 _NUM_STARTS = flags.DEFINE_integer(
     "num_starts",
     None,
-    "Random starts per code (default: 1, or a study's).",
+    "Number of random starts per code (default: 1; studies have their own).",
     lower_bound=1,
 )
 _TV_WEIGHT = flags.DEFINE_list(
-    "tv_weight", None, "lambda_V, or several (default: the preset's, by depth)."
+    "tv_weight",
+    None,
+    "lambda_V; a comma-separated list inverts every code with each of them (default: "
+    "the preset's, by the depth of the layer).",
 )
 _ALPHA_WEIGHT = flags.DEFINE_float(
     "alpha_weight", None, "lambda_alpha (default: the preset's).", lower_bound=0
@@ -61,16 +65,17 @@ _ALPHA_WEIGHT = flags.DEFINE_float(
 _TOLERANCE = flags.DEFINE_float(
     "tolerance",
     None,
-    "End a lane once 25 steps have lowered what it minimises by less than this share "
-    "of it (default: never; the presets' methods have no such rule).",
+    "End an inversion when 25 steps have decreased its objective by less than this "
+    "fraction of it (default: never; the papers' methods have no such rule).",
     lower_bound=0,
 )
 _DEAD_RELU = flags.DEFINE_enum(
     "dead_relu",
     None,
     list(request.DEAD_RELU),
-    "Where noise has switched off every ReLU below the code: draw it anew, or lead it "
-    "out with a leaky derivative. Both bias the starts (default: neither).",
+    "What to do where noise has switched off every ReLU below the code: draw it anew, "
+    "or leave it with a leaky derivative. Both change the distribution of the starts "
+    "(default: neither).",
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
@@ -85,24 +90,25 @@ _RESIZE = flags.DEFINE_enum(
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     16,
-    "Lanes side by side: of a compiled call on GPU and TPU; on CPU in threads, no more "
-    "than there are cores.",
+    "Number of inversions that run side by side: on GPU and TPU in one compiled call, "
+    "on CPU in threads, at most one per core.",
     lower_bound=1,
 )
 _COMPUTE_DTYPE = flags.DEFINE_enum(
     "compute_dtype",
     "float32",
     ["float32", "bfloat16"],
-    "Of a network's arithmetic in the descent; targets and errors are of float32.",
+    "Type of a network's arithmetic in the descent; targets and errors are always "
+    "computed in float32.",
 )
 _SAVE_ARRAYS = flags.DEFINE_bool(
-    "save_arrays", False, "Also write unclipped images and their codes as .npz."
+    "save_arrays", False, "Also write unclipped images and their codes as .npz files."
 )
 _DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Print lanes, predicted time and memory, and stop."
+    "dry_run", False, "Print what would run, predicted time and memory, and stop."
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the run in --workdir.")
-_SMOKE = flags.DEFINE_bool("smoke", False, "Two lanes of five steps, to see it run.")
+_SMOKE = flags.DEFINE_bool("smoke", False, "Run two inversions of five steps, to see that it works.")
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from invjax.inversion import dead_starts, loop, slots
 from invjax.inversion.execution import Execution, default_execution
 from invjax.inversion.lane import LaneState
 from invjax.inversion.loop import CompiledPhase
-from invjax.inversion.request import Plan, Settings, prepare
+from invjax.inversion.request import Plan, Keywords, prepare
 from invjax.inversion.result import Result
 from invjax.types import PRNGKey, PRNGKeys, Representation
 
@@ -71,7 +71,7 @@ def invert(
     *,
     history_every: int = 10,
     execution: Execution | None = None,
-    **settings: Unpack[Settings],
+    **settings: Unpack[Keywords],
 ) -> Result:
     """Finds an image whose code is `code`, by descent from noise.
 
@@ -170,7 +170,7 @@ def invert_batch(
     *,
     history_every: int = 10,
     execution: Execution | None = None,
-    **settings: Unpack[Settings],
+    **settings: Unpack[Keywords],
 ) -> Result:
     """Inverts many codes from many starts with many weights, each lane as `invert`.
 
@@ -215,7 +215,7 @@ def invert_stream(
     *,
     history_every: int = 10,
     execution: Execution | None = None,
-    **settings: Unpack[Settings],
+    **settings: Unpack[Keywords],
 ) -> Generator[tuple[np.ndarray, Result], None, None]:
     """Inverts many codes and hands results over as they come; see `invert_batch`.
 
@@ -265,7 +265,7 @@ def estimate(
     phi: Representation,
     *,
     execution: Execution | None = None,
-    **settings: Unpack[Settings],
+    **settings: Unpack[Keywords],
 ) -> Estimate:
     """Predicts time and memory of an inversion from a few steps of its first phase.
 
@@ -295,7 +295,7 @@ def chunk_bytes(
     phi: Representation,
     *,
     execution: Execution | None = None,
-    **settings: Unpack[Settings],
+    **settings: Unpack[Keywords],
 ) -> int:
     """Predicts the memory of a chunk of lanes without taking a step.
 
@@ -309,7 +309,7 @@ def chunk_bytes(
 
 
 def _chunk(
-    code: Any, phi: Representation, execution: Execution, settings: Settings
+    code: Any, phi: Representation, execution: Execution, settings: Keywords
 ) -> tuple[Plan, LaneState]:
     """A chunk full of lanes of one code, before their first step."""
     width = execution.width

@@ -1,10 +1,10 @@
-"""Settings by name: solver, step sizes, weights and start of an inversion, one table.
+"""Presets: the solver, step sizes, weights and start of an inversion, by name.
 
-`cvpr2015` is the paper's method to the letter (its released code where that says more);
-`fast` reaches lower energies in as many steps and is the default; `adam` is what one
-would try first, for comparison. These three minimise the same energy with the same
-weights, so their energies can be compared. `ijcv2016` is the later paper's method, with
-an objective of its own.
+`cvpr2015` is the paper's method as published (with details from its released code);
+`fast` finds lower energies in as many steps and is the default; `adam` is plain Adam,
+for comparison. These three minimise the same energy with the same weights, so their
+energies can be compared. `ijcv2016` is the later paper's method, with an objective of
+its own.
 
 The weight lambda_V depends on the depth of the layer:
 
@@ -18,11 +18,11 @@ The weight lambda_V depends on the depth of the layer:
 | HOG, HOGb, DSIFT | 0.5 | the released code; the paper's text says 5 (see below) |
 | any other function | 5 | our choice: the middle |
 
-Both weights of the shallow representations are in experiments/README.md. They invert
-about equally well, but their codes hardly depend on contrast, so that a larger weight
-buys a lower energy by greyer images: 0.5 keeps more of it.
+Results for both weights of the shallow representations are in experiments/README.md.
+Both invert about equally well, but these codes hardly depend on contrast, so that a
+larger weight lowers the energy by greyer images: 0.5 keeps more of the contrast.
 
-So does C, the weight of the data term under `ijcv2016`:
+C, the weight of the data term under `ijcv2016`, depends on depth, too:
 
 | layer | C | source |
 |---|---|---|
@@ -241,7 +241,7 @@ _SHALLOW: dict[str, Preset] = {
         PRESETS["ijcv2016"], num_steps=300, stages=(Stage(1, 1.0),)
     ),
 }
-"""Where a preset treats the shallow representations differently."""
+"""Presets that are different for shallow representations."""
 
 _HARD: dict[str, Preset] = {
     # The energy jumps wherever a pixel's orientation changes its bin, and momentum
@@ -252,13 +252,13 @@ _HARD: dict[str, Preset] = {
         learning_rate=2.0,
     )
 }
-"""And hard orientation assignment differently again."""
+"""Presets that are different again for HOG with hard orientation assignment."""
 
 _DEEP: dict[str, Preset] = {
     # Of 1 to 6, measured on VGG16: the deeper, the rougher the energy.
     "fast": dataclasses.replace(PRESETS["fast"], learning_rate=2.0)
 }
-"""Where a preset treats over 8 convolutions, and functions unknown, differently."""
+"""Presets that are different for more than 8 convolutions and unknown functions."""
 
 _LINEAR: dict[str, Preset] = {
     # exp_maximization.m and exp_enhance.m: 300 iterations, all with jitter.
@@ -266,21 +266,21 @@ _LINEAR: dict[str, Preset] = {
         PRESETS["ijcv2016"], num_steps=300, stages=(Stage(1, 1.0, jitter=True),)
     )
 }
-"""Where a preset treats maximisation and caricature of networks differently."""
+"""Presets that are different for maximisation and caricature of networks."""
 
 
 def find(
     name: str, *, phi: Any = None, data_term: DataTerm = objective.squared_error
 ) -> Preset:
-    """The preset of that name, as it is for a representation and a data term.
+    """The preset of a name, as it is for a representation and a data term.
 
     Args:
-      name: of the table.
-      phi: the representation, if any.
-      data_term: what is to be done with its code.
+      name: name of the preset.
+      phi: the representation; None for the table's own row.
+      data_term: the data term that is minimised.
 
     Raises:
-      ValueError: there is none.
+      ValueError: there is no preset of that name.
     """
     if name not in PRESETS:
         known = ", ".join(PRESETS)
@@ -321,7 +321,7 @@ def data_weight(phi: Any, *, data_term: DataTerm = objective.squared_error) -> f
 
     Args:
       phi: as for `tv_weight`.
-      data_term: which it is.
+      data_term: the data term that is minimised.
     """
     if data_term in objective.LINEAR_TERMS:
         return 1.0

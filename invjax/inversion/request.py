@@ -21,7 +21,7 @@ DEAD_RELU = ("restart", "leaky")
 """Ways out of a dead start; see `dead_starts`."""
 
 
-class Settings(TypedDict, total=False):
+class Keywords(TypedDict, total=False):
     """The keywords of `prepare`, for the functions that hand them on to it."""
 
     image_shape: Sequence[int] | None
@@ -243,11 +243,13 @@ def _ijcv_weights(
     """The paper's weights, scaled as the lambdas asked for to the layer's own."""
     alpha = np.float32(objective.IJCV_NORM**-exponents.alpha)
     tv = np.float32(objective.IJCV_GRADIENT**-exponents.beta)
-    return IjcvWeights(
-        data=data_weight,
-        alpha=problem.alpha_weight / np.float32(presets.ALPHA_WEIGHT) * alpha,
-        tv=problem.tv_weight / np.float32(layers_tv_weight) * tv,
-    )
+    # A weight that float32 cannot hold is infinite, and its lane fails.
+    with np.errstate(over="ignore"):
+        return IjcvWeights(
+            data=data_weight,
+            alpha=problem.alpha_weight / np.float32(presets.ALPHA_WEIGHT) * alpha,
+            tv=problem.tv_weight / np.float32(layers_tv_weight) * tv,
+        )
 
 
 def _range_bound(given: Any, preset: Preset, num_lanes: int) -> Any:

@@ -73,7 +73,7 @@ class Chain(NamedTuple):
     averaging: adaptation.DualAveragingAdaptationState
 
 
-class Target(NamedTuple):
+class Density(NamedTuple):
     """The density up to its temperature, the same for all chains."""
 
     phi: TracedCallable
@@ -106,7 +106,7 @@ class Run(NamedTuple):
     num_samples: int
     thin: int
 
-    def chunk(self, target: Target, chains: Chain, goals: Any) -> tuple[Any, ...]:
+    def chunk(self, target: Density, chains: Chain, goals: Any) -> tuple[Any, ...]:
         """Warms a chunk up and draws: the fields of `Samples` except the last."""
         directions = projection_directions(self.program.image_shape)
         num_blocks = -(-self.num_warmup // _BLOCK)
@@ -141,7 +141,7 @@ class Run(NamedTuple):
         return (*stacked, acceptance, chains.temperature, chains.rate, heating)
 
     def _advance(
-        self, target: Target, chains: Chain, num_steps: int, adapt: bool
+        self, target: Density, chains: Chain, num_steps: int, adapt: bool
     ) -> tuple[Chain, Float[Array, " l"]]:
         """Steps of every chain, and the sum of their acceptance probabilities."""
         step = _scan if self.scan else _step
@@ -160,7 +160,7 @@ def _gain(number: int) -> float:
 
 
 def _log_density(
-    program: Program, target: Target, chain: Chain, offset: Image
+    program: Program, target: Density, chain: Chain, offset: Image
 ) -> Scalar:
     """(E(start) - E(x)) / T; the constant keeps float32's digits for differences."""
     z = chain.start + spectrum.colour(offset)
@@ -173,7 +173,7 @@ def start(
     keys: PRNGKeys,
     program: Program,
     kernel: Kernel,
-    target: Target,
+    target: Density,
     images: Float[Array, "l h w c"],
     temperatures: Float[Array, " l"],
 ) -> Chain:
@@ -224,7 +224,7 @@ def start(
 def _step_lanes(
     program: Program,
     kernel: Kernel,
-    target: Target,
+    target: Density,
     chains: Chain,
     adapt: Array,
 ) -> tuple[Chain, Float[Array, " l"]]:
@@ -263,7 +263,7 @@ _step = functools.partial(
 def _scan(
     program: Program,
     kernel: Kernel,
-    target: Target,
+    target: Density,
     chains: Chain,
     adapt: Bool[Array, " t"],
 ) -> tuple[Chain, Float[Array, " l"]]:
@@ -278,7 +278,7 @@ def _scan(
 @functools.partial(jax.jit, static_argnames="program")
 def _measure(
     program: Program,
-    target: Target,
+    target: Density,
     directions: Float[Array, "p h w c"],
     chains: Chain,
 ) -> Draw:

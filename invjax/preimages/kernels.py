@@ -1,8 +1,8 @@
 """Metropolis-Hastings kernels of one chain, by BlackJAX.
 
-All take the same two numbers: the temperature T and a rate r. A step is what descent of
-the energy E by r would be, plus the noise that belongs to it at T. So the rate does not
-have to follow the temperature: it is bounded by E's curvature.
+All take the same two numbers: the temperature T and a step size r, called rate. A step
+is a gradient step of size r on the energy E, plus the noise that belongs to it at T. So
+the rate does not depend on the temperature: it is bounded by E's curvature.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from invjax.types import Image, PRNGKey, Scalar
 
 @runtime_checkable
 class Kernel(Protocol):
-    """What `sampling` asks of a kernel. Hashable; every method is pure."""
+    """The methods that every kernel has. Kernels are hashable and methods are pure."""
 
     @property
     def target_acceptance(self) -> float:
@@ -73,7 +73,7 @@ class Hmc:
     in step with a period of the target (Neal 2011). Noise is refreshed every
     `num_leaps` gradients, which carries a chain further than as many steps of `Mala`:
     after 1,600 gradients of warm-up at AlexNet's relu1 (224 px, T = 1e-7) `heating`
-    (see `sampling.Samples`) is 0.19 with `Mala`, 0.41 with 8 leaps, 0.57 with 32.
+    (see `mcmc.Samples`) is 0.19 with `Mala`, 0.41 with 8 leaps, 0.57 with 32.
     The leaps are a compiled loop, which runs convolutions slowly on CPU. The target
     is optimal in many dimensions (Beskos et al. 2013).
     """
@@ -95,8 +95,8 @@ class Hmc:
         rate: Scalar,
     ) -> tuple[hmc.HMCState, hmc.HMCInfo]:
         length_key, key = jax.random.split(key)
-        share = jax.random.uniform(length_key, (), minval=0.8, maxval=1.2)
-        leap = share * jnp.sqrt(2 * rate * temperature)
+        factor = jax.random.uniform(length_key, (), minval=0.8, maxval=1.2)
+        leap = factor * jnp.sqrt(2 * rate * temperature)
         inverse_mass = jnp.ones(state.position.size)
         return hmc.build_kernel()(
             key, state, log_density, leap, inverse_mass, self.num_leaps

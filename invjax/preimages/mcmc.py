@@ -1,14 +1,15 @@
 """Samples of the images that have a code, from p(x | phi0) ~ exp(-E(x) / T).
 
-E is the energy of inversion (`objective`), so an inversion is the mode and the
-temperature says how far from it images are taken as having the code. Chains start at
-inversions and move by a Metropolis-Hastings kernel of BlackJAX, in coordinates in which
-natural images are white (`spectrum.colour`).
+E is the energy of inversion (`objective`), so an inversion is the mode, and the
+temperature says how far from it an image may be and still count as having the code.
+Chains start at inversions and move by a Metropolis-Hastings kernel of BlackJAX, in
+coordinates in which natural images are white (`spectrum.colour`).
 
-The warm-up adapts step size and, if asked for, temperature; both are then frozen, and
-from there on the chain is a proper one: its law is that of p, whatever the warm-up did.
-A chain is a function of its own key, start and the settings. On CPU it has the same
-bits alone and in any batch; elsewhere `Execution.width` is part of its identity.
+The warm-up adapts the step size and, if asked for, the temperature; both are then
+frozen, and from there on p is the stationary distribution of the chain, whatever the
+warm-up did. A chain is a function of its own key, its start and the settings. On CPU it
+has the same bits alone and in any batch; elsewhere `Execution.width` is part of its
+identity.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from invjax.inversion import loop, request
 from invjax.inversion.execution import Execution, default_execution
 from invjax.inversion.objective import Terms
 from invjax.preimages import chain
-from invjax.preimages.chain import Run, Target
+from invjax.preimages.chain import Run, Density
 from invjax.preimages.kernels import Kernel, Mala
 from invjax.types import PRNGKey, PRNGKeys, Representation
 
@@ -34,7 +35,7 @@ class Diagnostics(NamedTuple):
     """How well the draws are mixed, over all chains; NaN where they are too few.
 
     Attributes:
-      energy_ess, projection_ess: effective number of the draws kept, by the energy and
+      energy_ess, projection_ess: effective sample size of the draws, by the energy and
         by each fixed projection [p].
       energy_rhat, projection_rhat: rank-normalised split R-hat (Vehtari et al. 2021);
         about 1 where chains agree. Needs two chains and four draws.
@@ -55,13 +56,13 @@ class Samples(NamedTuple):
       terms: summands of the energies, each [l, k].
       projections: coordinates of the images along `chain.projection_directions`.
       acceptance: mean probability of acceptance after the warm-up.
-      temperatures: T of each chain: as given, or as calibrated by it alone.
-      rates: frozen step size: squared grey levels per unit of energy; see `kernels`.
+      temperatures: T of each chain: as given, or as calibrated by that chain alone.
+      rates: frozen step sizes in squared grey levels per unit of energy; see `kernels`.
       heating: 2 mean(E - E(start)) / (n T), n the numbers of an image: about 1 for a
         chain that started at a mode and has reached its temperature in every direction,
         less while slow directions are still cold, which R-hat cannot see.
-      diagnostics: of all chains together. With a `target_error` each has its own
-        temperature, and R-hat includes their differences.
+      diagnostics: diagnostics of all chains together. With a `target_error` each chain
+        has its own temperature, and R-hat includes their differences.
     """
 
     images: Float[np.ndarray, "l k h w c"]
@@ -100,37 +101,37 @@ def sample(
 ) -> Samples:
     """Draws images that have `code`, by chains that start from images near it.
 
-    With a `target_error` e each chain looks for the temperature at which the mean of
-    its relative errors is e: every few steps of the first three quarters of the
-    warm-up log T moves by a falling share of 2 log(e / error), and the mean of log T
-    over their second half is kept. The error at the mode, which the regularisers cause,
-    is a floor that no temperature gets under, and a chain that mixes slowly is still on
-    its way; `Samples.relative_errors` says what was reached. For draws of one density
-    calibrate first and then pass the mean of `temperatures` as `temperature`.
+    With a `target_error` e each chain is calibrated to the temperature at which the
+    mean of its relative errors is e: every few steps of the first three quarters of the
+    warm-up, log T moves by a decreasing fraction of 2 log(e / error), and the mean of
+    log T over their second half is kept. The error at the mode, which the regularisers
+    cause, is a lower bound at any temperature, and a chain that mixes slowly may still
+    be moving; `Samples.relative_errors` has the errors of the draws. For draws of one
+    density calibrate first and then pass the mean of `temperatures` as `temperature`.
 
-    The regularisers are tempered with the rest. Where phi ignores a direction they
-    alone keep the density proper: with no weight on them the chain drifts.
+    The regularisers are tempered with the data term. In directions that phi ignores
+    they alone keep the density proper: without weight on them the chain drifts.
 
     Args:
-      keys: [l], of the chains, as `lane_key` makes them.
+      keys: [l], a key per chain, as `lane_key` makes them.
       code: phi0, one for all chains.
       phi: the representation.
       images: [l, h, w, c], the starts: inversions of `code`.
-      kernel: which Metropolis-Hastings kernel.
+      kernel: the Metropolis-Hastings kernel.
       temperature: T, in units of the energy: a number, or one per chain [l].
       target_error: e, instead of a temperature: a number, or one per chain [l].
-      num_samples: draws kept of each chain, all of them held at once.
-      num_warmup: steps of the kernel before the first draw, in blocks of five.
-      thin: steps of the kernel per draw kept.
+      num_samples: number of draws of each chain, all of them held in memory.
+      num_warmup: number of steps before the first draw, in blocks of five.
+      thin: number of steps per draw.
       tv_weight, alpha_weight, mask, centre: the energy's, as in `invert`.
-      execution: how to run chains: lanes of the engine.
+      execution: how chains are run, as lanes are in `invert_batch`.
 
     Raises:
       ValueError: a setting, the code or the starts do not fit, or not exactly one of
         temperature and target error is given.
 
     Returns:
-      The draws and what is known about them.
+      The draws and their diagnostics.
     """
     keys = jnp.stack(keys) if isinstance(keys, Sequence) else keys
     starts = jnp.asarray(images, jnp.float32)
@@ -146,7 +147,7 @@ def sample(
         centre=centre,
     )
     program = plan.phases[0].program
-    target = Target(plan.phi, plan.shared, plan.of(np.asarray(0)).settings.problem)
+    target = Density(plan.phi, plan.shared, plan.of(np.asarray(0)).settings.problem)
     goals = None
     if (temperature is None) == (target_error is None):
         raise ValueError("give either temperature or target_error, and not both")
@@ -178,8 +179,8 @@ def diagnose(
     """Effective sample sizes and R-hat of chains, by BlackJAX's estimators.
 
     Args:
-      energies: of the draws.
-      projections: of the draws, any functions of them.
+      energies: [l, k], energies of the draws.
+      projections: [l, k, p], any functions of the draws.
     """
     num_chains, num_draws = energies.shape
     traces = np.concatenate([energies[..., None], projections], axis=2)

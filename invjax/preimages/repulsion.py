@@ -6,15 +6,15 @@ energy is
 
     E(z_i) + w mean over j != i of exp(-d_ij^2 / (2 b^2)),
 
-that is, less w times a measure of distance that is bounded by 1: once two images are a
-few b apart nothing is gained by driving them further, and out of natural images. d_ij
-is the root mean square difference, in grey levels, of the images resized to a coarse
-grid. Pixels would not do: there the cheapest way to be far apart is noise, or a shift
-by a pixel, and neither is another image.
+so that similarity is penalised by at most w: once two images are a few b apart, nothing
+is gained by moving them further, and away from natural images. d_ij is the root mean
+square difference, in grey levels, of the images resized to a coarse grid. Differences
+of single pixels would not serve: there the cheapest way to be far apart is noise, or a
+shift by a pixel, and neither is another image.
 
-This is the one mode in which samples depend on each other. The number of samples, and
-every key among them, are part of each result's identity, and so is rounding by the
-width of the compiled program, which holds all of them.
+This is the only method in which samples depend on each other. The number of samples and
+all of their keys are part of each result's identity, and so is rounding by the width of
+the compiled program, which holds all of them.
 """
 
 import functools
@@ -32,7 +32,7 @@ from invjax.inversion import batch, loop, objective, request, result
 from invjax.inversion.execution import Execution, default_execution
 from invjax.inversion.lane import LaneSettings, Pace, Phase, Program
 from invjax.inversion.objective import Shared, Terms
-from invjax.inversion.request import Plan, Settings
+from invjax.inversion.request import Plan, Keywords
 from invjax.types import PRNGKey, PRNGKeys, Representation, Scalar
 
 _LOG_EVERY = 10
@@ -43,12 +43,12 @@ class Repelled(NamedTuple):
 
     Attributes:
       images: [s, h, w, c] in phi's range, not clipped.
-      energies: of each image by itself, without the repulsion.
-      terms: the summands of the energies, each [s].
+      energies: energy of each image by itself, without the repulsion.
+      terms: summands of the energies, each [s].
       relative_errors: |M (phi(x) - phi0)| / |M phi0|.
       distances: d_ij, [s, s], grey levels on the coarse grid.
-      status: `results.BUDGET`, or `results.FAILED` of the whole set, which is then what
-        it was before the step that failed.
+      status: `result.BUDGET`, or `result.FAILED` of the whole set, which is then as it
+        was before the step that failed.
       history: mean of E + repulsion over the set, every ten steps.
     """
 
@@ -62,7 +62,12 @@ class Repelled(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Carry of the loop: the solver's states, and whether all is well."""
+    """What is carried from step to step.
+
+    Attributes:
+      solver: the solver's states of all samples.
+      is_alive: False once the objective or its gradient was not finite.
+    """
 
     solver: Any
     is_alive: Bool[Array, ""]
@@ -100,7 +105,7 @@ def repel(
     grid: int = 16,
     fade_from: float = 0.5,
     execution: Execution | None = None,
-    **settings: Unpack[Settings],
+    **settings: Unpack[Keywords],
 ) -> Repelled:
     """Inverts one code to images that are unlike each other.
 
@@ -111,7 +116,7 @@ def repel(
     images are a compromise, and their error is the price.
 
     Args:
-      keys: [s], of the starts; two or more.
+      keys: [s], a key per start; two or more.
       code: phi0.
       phi: the representation.
       weight: w, in units of the energy. Three images of one photograph's AlexNet code
@@ -120,7 +125,7 @@ def repel(
         0.149, 35 and 0.157, 61 and 0.168.
       bandwidth: b, grey levels.
       grid: rows and columns of the grid on which images are compared.
-      fade_from: share of the steps after which w falls linearly to zero at the end.
+      fade_from: fraction of the steps after which w falls linearly to zero at the end.
       execution: `scan` of it says whether the loop is compiled; the width is always s.
       **settings: as in `invert`; numbers per lane are per sample. Presets with one
         phase, no jitter and no bound on the range: not ijcv2016.
@@ -229,7 +234,7 @@ def _scan(
 
 @functools.partial(jax.jit, static_argnames=("program", "grid"))
 def _finish(program: Program, grid: int, setting: _Setting, state: _State) -> Repelled:
-    """The set as it is, without a history."""
+    """The set at its current state, without a history."""
     images = _images(program, state)
     energies, terms = _energies(program, setting, images)
     centre = setting.shared.centre
@@ -269,16 +274,16 @@ def _energies(
 
 
 def _repulsion(images: Float[Array, "s h w c"], grid: int, setting: _Setting) -> Scalar:
-    """w times the sum over samples of their mean likeness to the others."""
+    """w times the sum over samples of their mean similarity to the others."""
     squared = _squared_distances(images, grid)
-    likeness = jnp.exp(-squared / (2 * setting.bandwidth**2))
+    similarity = jnp.exp(-squared / (2 * setting.bandwidth**2))
     num = len(images)
-    # A sample is like itself, by exactly 1.
-    return setting.weight * (jnp.sum(likeness) - num) / (num - 1)
+    # The similarity of a sample to itself is exactly 1.
+    return setting.weight * (jnp.sum(similarity) - num) / (num - 1)
 
 
 def _fading(num_steps: int, fade_from: float) -> np.ndarray:
-    """Share of the weight at each step."""
+    """Factor of the weight at each step."""
     progress = np.arange(num_steps) / num_steps
     rest = max(1 - fade_from, 1 / num_steps)
     return np.clip((1 - progress) / rest, 0, 1).astype(np.float32)

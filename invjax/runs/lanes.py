@@ -38,12 +38,12 @@ class Variant:
     """What a study does differently in some of its lanes.
 
     Attributes:
-      name: what the records call it.
+      name: what the records call it; None where they need not tell.
       keywords: keywords of `api.invert_batch` that take the place of the settings'
         (mask, beta, jitter, data_term, preset, alpha_weight, ...).
     """
 
-    name: str
+    name: str | None
     keywords: Mapping[str, Any]
 
 
@@ -74,9 +74,9 @@ class Lane(NamedTuple):
         return None if self.variant is None else self.variant.name
 
     @property
-    def code_key(self) -> tuple[str, str, float, str | None]:
+    def code_key(self) -> tuple[str, str, float, Variant | None]:
         """What the starts of one code have in common."""
-        return self.group.name, self.target.name, self.tv_weight, self.variant_name
+        return self.group.name, self.target.name, self.tv_weight, self.variant
 
     @property
     def mask(self) -> np.ndarray | None:

@@ -1,6 +1,6 @@
-"""What a representation sees and ignores of an image, beside what its samples show.
+"""What a representation responds to and ignores at an image, and what samples show.
 
-Changes of an image are in its own range, [0, 1].
+Changes of an image are in units of its range, [0, 1].
 """
 
 from typing import Any, NamedTuple
@@ -23,17 +23,24 @@ AMOUNTS: dict[str, tuple[float, ...]] = {
     "contrast": (0.05, 0.1, 0.2),
     "blur": (0.5, 1.0, 2.0),
 }
-"""How far each transformation goes; changes per unit are at the first."""
+"""Amounts of each transformation; changes per unit are those at the first."""
 
 STEPS = (0.001, 0.005, 0.02, 0.05)
 """Root mean square changes of the image along a direction."""
 
 _CUTOFF = 0.01
-"""Of the largest singular value: what is seen less than that counts as ignored."""
+"""Fraction of the largest singular value below which a direction counts as ignored."""
 
 
 class Effort(NamedTuple):
-    """How much is spent on one image; products are of J and of its transpose each."""
+    """How much is computed for one image.
+
+    Attributes:
+      num_values: number of singular values.
+      num_products: number of products with the Jacobian, and with its transpose.
+      num_probes: number of random probes for the effective dimension.
+      null_steps: largest number of steps towards an ignored direction.
+    """
 
     num_values: int = 8
     num_products: int = 32
@@ -42,26 +49,38 @@ class Effort(NamedTuple):
 
 
 SHORT = Effort(num_values=2, num_products=4, num_probes=2, null_steps=3)
-"""Of `--smoke`."""
+"""The effort under --smoke."""
 
 
 class Look(NamedTuple):
-    """What `look` found: a record, and two directions [h, w, c]."""
+    """What `look` found.
+
+    Attributes:
+      record: a line of geometry.jsonl.
+      leading: [h, w, c], the direction with the largest singular value.
+      ignored: [h, w, c], a direction that the representation ignores.
+    """
 
     record: dict[str, Any]
-    seen: np.ndarray
+    leading: np.ndarray
     ignored: np.ndarray
 
 
 def look(
     key: PRNGKey, phi: Representation, image: np.ndarray, *, effort: Effort
 ) -> Look:
-    """The local geometry at an image: see `geometry`.
+    """Measures the Jacobian at an image; see `sensitivity.jacobian`.
 
     The ignored direction is what is left of a random one with the spectrum of
-    photographs once everything is taken out that phi sees better than a hundredth of
-    the largest singular value. The code's change along it is compared with that along
-    the random direction itself.
+    photographs when every direction is removed that phi responds to by more than a
+    hundredth of the largest singular value. The code's change along it is compared with
+    that along the random direction itself.
+
+    Args:
+      key: draws the random directions.
+      phi: the representation.
+      image: [h, w, c] in phi's range.
+      effort: how much is computed.
     """
     keys = jax.random.split(key, 3)
     smaller = min(image.size, jacobian.num_features(phi, image))
@@ -73,7 +92,7 @@ def look(
         num=min(effort.num_values, num_products),
         num_products=num_products,
     )
-    seen = effective_dimension.effective_dimension(
+    dimension = effective_dimension.effective_dimension(
         keys[1],
         phi,
         image,
@@ -96,10 +115,10 @@ def look(
     record = {
         "singular_values": np.asarray(leading.values).tolist(),
         "residuals": np.asarray(leading.residuals).tolist(),
-        "stable_rank": float(seen.stable_rank.value),
-        "stable_rank_error": float(seen.stable_rank.standard_error),
-        "participation_ratio": float(seen.participation_ratio.value),
-        "participation_ratio_error": float(seen.participation_ratio.standard_error),
+        "stable_rank": float(dimension.stable_rank.value),
+        "stable_rank_error": float(dimension.stable_rank.standard_error),
+        "participation_ratio": float(dimension.participation_ratio.value),
+        "participation_ratio_error": float(dimension.participation_ratio.standard_error),
         "ignored_share": float(null.kept),
         "ignored_gain": float(null.gain),
         "natural_gain": float(null.first_gain),

@@ -1,6 +1,7 @@
-"""How different the samples of one code are: a line of sets.jsonl each.
+"""How different the samples of one code are: a line of sets.jsonl for each set.
 
-Ratios are to the mean distance between unrelated images, the photographs of the run.
+Columns that end in _ratio are divided by the mean distance between unrelated images,
+the photographs of the run.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ NUM_COMPONENTS = 3
 """Principal components that are shown, fewer for fewer samples."""
 
 _PAIRS = 2**32 - 1
-"""The start whose key draws pairs; no run has that many."""
+"""Number of a start that no run has; its key draws pairs."""
 
 _UNDEFINED = (
     "relative_error relative_error_deviation normalised_error num_pairs rms rms_ratio "
@@ -33,7 +34,7 @@ _UNDEFINED = (
 
 
 class Measured(NamedTuple):
-    """What is known of a set.
+    """What has been measured of a set.
 
     Attributes:
       record: its line of sets.jsonl.

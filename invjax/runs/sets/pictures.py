@@ -1,4 +1,4 @@
-"""Maps and components of a set as pictures, and the figure of a run."""
+"""Maps and principal components of a set as pictures, and the figure of a run."""
 
 import pathlib
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _CELL = 176
 
 
 class Portrait(NamedTuple):
-    """What the figure shows of a set: a row of it."""
+    """A row of the figure: one set."""
 
     image: str
     label: str
@@ -34,17 +34,18 @@ class Portrait(NamedTuple):
 def write_maps(
     folder: pathlib.Path, found: SampleSet, looks: dict[str, Look]
 ) -> Portrait:
-    """maps/<image>/<representation>/*.png of a set, and its row of the figure.
+    """Writes maps/<image>/<representation>/*.png of a set; its row of the figure.
 
     mean.png; deviation.png, in which a standard deviation of `WHITE_DEVIATION` is
-    white; component_1.png ..., leading directions of the samples around grey; and, of a
-    set whose geometry was looked at, seen.png and ignored.png of the original, or of a
-    sample where there is none. Directions are stretched to the full range.
+    white; component_1.png ..., leading directions of the samples around grey; and, with
+    --geometry, seen.png and ignored.png: the directions that the representation
+    responds to most and not at all, at the original or at a sample where there is none.
+    Directions are stretched to the full range.
 
     Args:
-      folder: of the run.
-      found: all samples of a code with one lambda.
-      looks: by where the geometry was looked at; the first is shown.
+      folder: folder of the run.
+      found: all samples of a code at one lambda_V.
+      looks: measurements of the Jacobian by place; the first is shown.
     """
     target = found.lane.target
     cells = []
@@ -77,7 +78,7 @@ def write_maps(
             )
     if looks:
         first = next(iter(looks.values()))
-        maps.append(("seen", contrast.around_grey(first.seen), "seen best"))
+        maps.append(("seen", contrast.around_grey(first.leading), "seen best"))
         maps.append(("ignored", contrast.around_grey(first.ignored), "ignored"))
     # Lane paths are <image>/<representation>/<sample>, with lambda where several.
     lane = found.lane
@@ -95,7 +96,7 @@ def write_maps(
 
 
 def write_figure(folder: pathlib.Path, portraits: Sequence[Portrait]) -> None:
-    """figure.png: a row per image, representation and lambda, of the first images."""
+    """Writes figure.png: a row per image, representation and lambda_V."""
     names = list(dict.fromkeys(portrait.image for portrait in portraits))
     rows = [
         Row(portrait.label, portrait.cells)

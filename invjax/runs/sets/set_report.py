@@ -22,11 +22,19 @@ from invjax.runs.sets.pictures import Portrait
 from invjax.runs.settings import Settings
 
 _LOOKS = 2**32 - 2
-"""The start whose key draws what the geometry needs; no run has that many."""
+"""Number of a start that no run has; its key draws what --geometry needs."""
 
 
 class SetReport:
-    """Measures sets as they come, and writes what is known so far."""
+    """Measures sets as they are drawn; writes sets.jsonl, maps, tables and the figure.
+
+    Args:
+      folder: folder of the run.
+      settings: settings of the run.
+      options: how samples are drawn and measured.
+      lpips_parameters: weights of LPIPS; None where they are not at hand.
+      classifier: what names samples; None where it is not at hand.
+    """
 
     def __init__(
         self,
@@ -51,7 +59,7 @@ class SetReport:
         self._portraits: list[Portrait] = []
 
     def add(self, found: SampleSet) -> None:
-        """Measures a set and writes its maps and lines."""
+        """Measures a set; writes its maps, and sets.jsonl anew."""
         options = self._options
         if self._classifier is not None:
             logits = labels.logits(self._classifier, found.images)
@@ -68,7 +76,7 @@ class SetReport:
         write_lines(self._folder / "sets.jsonl", records)
 
     def finish(self) -> None:
-        """Writes tables and figure of the sets so far."""
+        """Writes tables and figure of the sets that were added."""
         if not self._measured:
             return
         method = self._options.method
@@ -119,7 +127,7 @@ class SetReport:
         return self._truth[target.image_id]
 
     def _look(self, found: SampleSet) -> dict[str, Look]:
-        """The geometry at the original and at a sample, once for every code."""
+        """Measures the Jacobian at the original and at a sample, once per code."""
         group, target = found.lane.group, found.lane.target
         code = (target.name, group.name)
         if code in self._looked:

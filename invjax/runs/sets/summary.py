@@ -50,7 +50,7 @@ _CHAIN_COLUMNS = (
 
 
 def header(method: str) -> list[str]:
-    """Of the table of `rows`."""
+    """Header of the table of `rows`."""
     titles = [column.title for column in _columns(method)]
     counts = ["images", "samples", "failed"]
     return ["representation", "lambda_V", "selection", *counts, *titles]
@@ -59,17 +59,17 @@ def header(method: str) -> list[str]:
 def rows(key: jax.Array, measured: Sequence[Measured], method: str) -> list[list[str]]:
     """A row per representation, lambda and selection, in the order they were drawn.
 
-    The images counted have two samples or more. Numbers are means over images, with
-    95 % bootstrap intervals behind them. Where every image has equally many samples,
-    and samples are independent, samples are drawn again as well as images. What is of
-    pairs or whole sets is drawn by image alone, and so is everything of chains and of
-    images that keep apart, whose samples depend on each other. A single image's numbers
-    of those kinds have no interval.
+    Images with two samples or more are counted. Numbers are means over images, followed
+    by 95 % bootstrap intervals. Where every image has equally many samples, and samples
+    are independent, samples are resampled as well as images. Measures of pairs or of
+    whole sets are resampled by image alone, and so is everything of chains and of
+    repulsion, whose samples depend on each other; for a single image they have no
+    interval.
 
     Args:
-      key: of the intervals.
-      measured: sets, all samples of a code or those of a matched error.
-      method: how samples were drawn.
+      key: draws the bootstrap samples, alike for every cell.
+      measured: sets: all samples of a code, or those of a matched error.
+      method: how the samples were drawn.
     """
     groups: dict[tuple[str, str, str], list[Measured]] = {}
     for item in measured:
@@ -133,7 +133,7 @@ GEOMETRY_HEADER = (
     "largest singular value",
     "stable rank",
     "participation ratio",
-    "ignored share of a natural direction",
+    "ignored fraction of a natural direction",
     "gain: natural",
     "gain: ignored",
     "code change % at RMS 0.005: natural",
