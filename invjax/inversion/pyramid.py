@@ -1,14 +1,16 @@
-"""An image as a sum of images of halving size: coordinates that descend well.
+"""An image pyramid as coordinates for gradient descent.
+
+An image z is a sum of levels q_s of halving size,
 
     z = sum over levels s of 2^(s / 4) up^s(q_s),
 
 where q_s has 1 / 2^s of z's height and width, and `up` doubles both by linear
-interpolation, so that the coarse levels are smooth bumps. Photographs, and the
-gradients of what represents them, have most of their strength at low frequencies; a
-step of one size in every coordinate then moves coarse structure most. Scaled Fourier
-coefficients share that, but each of them spans the image, while the curvature of a
-representation varies from place to place: steps scaled coordinate by coordinate, as
-Adam's are, fit bumps better.
+interpolation. Photographs, and the gradients of their representations, have most of
+their energy at low frequencies; steps of equal size in every coordinate of the pyramid
+then change coarse structure most. Scaled Fourier coefficients have that property, too,
+but each of them spans the image, while the curvature of a representation varies from
+place to place: Adam scales its steps coordinate by coordinate, which suits local
+coordinates better.
 """
 
 from typing import TypeAlias
@@ -29,7 +31,7 @@ _SMALLEST = 7
 _EXPONENT = 0.25
 
 _LARGEST_DENSE = 32
-"""Levels up to this size come from matrices: quicker to run and to compile there."""
+"""Levels up to this size are halved by matrices: faster to run and to compile."""
 
 _EXACT = jax.lax.Precision.HIGHEST
 
@@ -45,15 +47,15 @@ def level_shapes(image_shape: tuple[int, ...]) -> tuple[tuple[int, int, int], ..
 
 
 def analyse(z: Image) -> Levels:
-    """Coordinates of z [h, w, c]: all of it in the finest level, the others zero."""
+    """Levels whose sum is z [h, w, c]: z itself as the finest, zeros as the others."""
     _, *others = level_shapes(z.shape)
     return (z, *(jnp.zeros(shape, z.dtype) for shape in others))
 
 
 def synthesise(levels: Levels) -> Image:
-    """z [h, w, c] of the levels; linear in them."""
+    """The sum z [h, w, c] of the levels; linear in them."""
     *images, colour = levels
-    # The colour counts as if levels of halving size had gone on down to one pixel.
+    # The weight of the colour is that of a level of one pixel.
     z = max(images[0].shape[:2]) ** _EXPONENT * jnp.broadcast_to(
         colour, images[-1].shape
     )
@@ -66,9 +68,10 @@ def synthesise(levels: Levels) -> Image:
 
 
 def adjoint(z: Image) -> Levels:
-    """The transpose of `synthesise`: a gradient at z becomes one at its levels.
+    """The transpose of `synthesise`: the gradient at the levels of a gradient at z.
 
-    Written out: what JAX derives is slower on CPU, and takes longer to compile.
+    It is written out, since what JAX derives is slower on CPU and takes longer to
+    compile.
     """
     *shapes, _ = level_shapes(z.shape)
     levels = []
@@ -84,7 +87,7 @@ def adjoint(z: Image) -> Levels:
             else:
                 rows, columns = 2 * height - z.shape[0], 2 * width - z.shape[1]
                 z = jnp.pad(z, ((0, rows), (0, columns), (0, 0)))
-                # A level is not to be computed again for each of the coarser ones.
+                # Keeps XLA from computing a level again for each of the coarser ones.
                 z = jax.lax.optimization_barrier(_halve(_halve(z, axis=0), axis=1))
         levels.append(2 ** (_EXPONENT * number) * z)
     colour = max(shapes[0][:2]) ** _EXPONENT * jnp.sum(z, axis=(0, 1), keepdims=True)
@@ -92,7 +95,7 @@ def adjoint(z: Image) -> Levels:
 
 
 def _double(x: Float[Array, "h w c"], *, axis: int) -> Array:
-    """Twice as many pixels along an axis, interpolated; the border is replicated."""
+    """Doubles the pixels along an axis by interpolation; the border is replicated."""
     last = x.shape[axis] - 1
     before = jnp.concatenate(
         [
@@ -115,7 +118,7 @@ def _double(x: Float[Array, "h w c"], *, axis: int) -> Array:
 
 
 def _halve(y: Float[Array, "h w c"], *, axis: int) -> Array:
-    """The transpose of `_double`: 1, 3, 3, 1 quarters, the border replicated."""
+    """The transpose of `_double`: weights 1/4, 3/4, 3/4, 1/4, the border replicated."""
     side = y.shape[axis]
     ends = [
         jax.lax.slice_in_dim(y, place, place + 1, axis=axis) for place in (0, side - 1)
@@ -129,7 +132,7 @@ def _halve(y: Float[Array, "h w c"], *, axis: int) -> Array:
 
 
 def _halving(side: int, dtype: DTypeLike) -> Array:
-    """`_halve` of so many pixels, an odd one out padded by zeros, as a matrix."""
+    """The matrix of `_halve` for `side` pixels; an odd number is padded by a zero."""
     half = -(-side // 2)
     matrix = np.zeros((half, 2 * half), np.float32)
     for pixel in range(2 * half):
