@@ -1,7 +1,8 @@
 """Representations by name: pure functions of one image.
 
-`hog`, `dsift` and the networks are modules of their own; here is the registry that
-binaries and `invjax.representation` use.
+This package's namespace holds the registry behind `invjax.representation` and the
+binaries. VLFeat's HOG and dense SIFT are the modules `hog` and `dsift`, the paper's own
+versions of them `paper`, and layers of networks `cnn`.
 """
 
 import os
@@ -17,14 +18,15 @@ from invjax.types import Representation
 
 
 class RepresentationInfo(NamedTuple):
-    """A row of `list_representations`; lengths in pixels of the image.
+    """One row of `list_representations`. Lengths are in pixels of the image.
 
     Attributes:
-      name: as `representation` takes it.
-      code_shape: at the network's input size; of shallow ones at 224 px.
-      receptive_field: side of the square that one unit sees.
-      stride: between neighbouring units.
-      available: whether its weights are at hand.
+      name: name that `representation` accepts.
+      code_shape: shape of the code at the network's input size; for shallow
+        representations, at 224 x 224 px.
+      receptive_field: side of the square of pixels on which one feature depends.
+      stride: distance between the receptive fields of neighbouring features.
+      available: whether the weights are installed or converted.
     """
 
     name: str
@@ -40,17 +42,24 @@ def representation(
     weights_dir: str | os.PathLike[str] | None = None,
     compute_dtype: DTypeLike = "float32",
 ) -> Representation:
-    """A representation by name, such as "alexnet/relu3" or "hogb".
+    """Returns a representation by name, such as "alexnet/relu3" or "hogb".
 
     Args:
-      name: one of `list_representations`.
+      name: a name from `list_representations`.
       weights_dir: folder of converted weights; by default INVJAX_WEIGHTS, else
         weights/ of the checkout, else the user's cache folder.
-      compute_dtype: float32 or bfloat16, of a network's arithmetic.
+      compute_dtype: float32 or bfloat16, the type in which a network computes. Codes
+        are float32 either way.
 
     Raises:
-      ValueError: there is none of that name.
-      LookupError: its weights are nowhere; the message says which file and command.
+      ValueError: the name is unknown.
+      LookupError: the weights are not found; the message says which file is needed and
+        which command fetches it.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> representation("hogb")(jnp.zeros((64, 80, 1))).shape
+      (8, 10, 27)
     """
     if name in SHALLOW:
         return SHALLOW[name]
@@ -68,12 +77,20 @@ def representation(
 def list_representations(
     *, weights_dir: str | os.PathLike[str] | None = None
 ) -> list[RepresentationInfo]:
-    """Every representation there is, layer by layer."""
+    """Lists all representations: the shallow ones, then networks layer by layer.
+
+    Args:
+      weights_dir: as in `representation`.
+
+    Examples:
+      >>> [row.name for row in list_representations()[:4]]
+      ['hog', 'hogb', 'dsift', 'dsift8']
+    """
     rows = [
         RepresentationInfo(*phi.geometry, available=True) for phi in SHALLOW.values()
     ]
     for network in NETWORKS.values():
-        at_hand = pretrained.available(network, weights_dir=weights_dir)
+        available = pretrained.available(network, weights_dir=weights_dir)
         for row in layers.geometry(network.layers, network.image_shape):
             rows.append(
                 RepresentationInfo(
@@ -81,7 +98,7 @@ def list_representations(
                     row.shape,
                     row.receptive_field,
                     row.stride,
-                    row.name in at_hand,
+                    row.name in available,
                 )
             )
     return rows

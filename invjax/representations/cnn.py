@@ -1,4 +1,4 @@
-"""A layer of a convolutional network as a representation."""
+"""Convolutional networks cut at a layer, as representations."""
 
 import dataclasses
 import functools
@@ -30,27 +30,29 @@ from invjax.types import Code, Scalar
     data_fields=["params", "centre", "scale", "relaxation"],
     meta_fields=["name", "layers", "image_shape", "compute_dtype", "weights_digest"],
 )
-# Compared by identity, so that jax.jit(phi) works though its arrays have no hash.
+# eq=False: hashed by identity, which jax.jit(phi) needs, since arrays have no hash.
 @dataclasses.dataclass(frozen=True, eq=False)
 class CnnRepresentation:
-    """phi: RGB [h, w, 3] in [0, 1] -> the code of one layer, float32.
+    """Maps an RGB image [h, w, 3] in [0, 1] to the code of one layer, float32.
 
-    Raises ValueError for an image that is not RGB, too small, or of another size than
-    dense layers or a mean image are made for.
-
-    A pytree: the weights below the cut and the preprocessing are its leaves.
+    It is a pytree whose leaves are the weights below the cut and the preprocessing.
+    Calling it raises ValueError for an image that is not RGB, is too small, or has
+    another size than dense layers or a mean image require.
 
     Attributes:
-      params: {layer: {"kernel", "bias"}} below the cut.
-      centre: mean colour [3] or mean image [h, w, 3], grey levels.
-      scale: deviation per channel, grey levels; input = (255 image - centre) / scale.
+      params: {layer: {"kernel", "bias"}} for the layers below the cut.
+      centre: mean colour [3] or mean image [h, w, 3], in grey levels.
+      scale: standard deviation of each channel [3], in grey levels; the network's input
+        is (255 image - centre) / scale.
       name: "network/layer".
-      layers: the layer table up to the cut.
-      image_shape: [h, w, 3] the network was trained at. Convolution layers take other
-        sizes too; dense ones do not.
-      compute_dtype: of the network's arithmetic; codes are float32 all the same.
-      weights_digest: SHA-256 of the weights, or empty where they are the user's own.
-      relaxation: of the derivative; None is exact. See `relaxed`.
+      layers: layer table up to the cut.
+      image_shape: (h, w, 3), the size at which the network was trained. Convolutional
+        layers take other sizes too; dense ones do not.
+      compute_dtype: name of the type in which the network computes; codes are float32
+        either way.
+      weights_digest: SHA-256 of the weights; empty for the user's own weights.
+      relaxation: how the derivative is relaxed, see `relaxed`; None for the exact
+        derivative.
     """
 
     params: Any
@@ -94,12 +96,16 @@ class CnnRepresentation:
         return code.astype(image.dtype)
 
     def relaxed(self, amount: Scalar) -> "CnnRepresentation":
-        """The same codes, with derivatives relaxed as far as `amount`, 0 to 1."""
+        """Returns a representation with the same codes and a relaxed derivative.
+
+        Args:
+          amount: 0 for the exact derivative, 1 for the fully relaxed one.
+        """
         return dataclasses.replace(self, relaxation=Relaxation.of(amount))
 
     @property
     def geometry(self) -> Geometry:
-        """Shape, receptive field and stride at `image_shape`."""
+        """Code shape, receptive field and stride at `image_shape`."""
         return geometry(self.layers, self.image_shape)[-1]
 
     def receptive_field(
@@ -108,13 +114,14 @@ class CnnRepresentation:
         window: Window | None = None,
         image_shape: tuple[int, ...] | None = None,
     ) -> ReceptiveField:
-        """The pixels that a window of the code's units sees; None: all of them.
+        """Returns the pixels on which a window of the code depends.
 
         Args:
-          window: rows and columns of the code.
-          image_shape: (h, w, 3); by default the network's own.
+          window: rows and columns of the code; None for the whole code.
+          image_shape: (h, w, 3); by default the attribute `image_shape`.
 
-        Raises: as `receptive_fields.receptive_field`.
+        Raises:
+          ValueError: as in `receptive_fields.receptive_field`.
         """
         shape = self.image_shape if image_shape is None else image_shape
         return receptive_field(self.layers, shape, window=window)
@@ -130,19 +137,19 @@ def from_network(
     compute_dtype: DTypeLike = "float32",
     weights_digest: str = "",
 ) -> CnnRepresentation:
-    """A network of your own, given by its layer table and parameters, cut at a layer.
+    """Cuts a network with your own parameters at a layer.
 
     Args:
-      network: the table.
-      layer: where to cut.
-      params: {layer: {"kernel", "bias"}}; those above the cut are ignored.
-      mean: grey levels, [3] or [h, w, 3].
-      std: grey levels, [3].
-      compute_dtype: float32 or bfloat16, of the network's arithmetic.
+      network: layer table of the network.
+      layer: name of the layer whose output is the code.
+      params: {layer: {"kernel", "bias"}}; layers above the cut are ignored.
+      mean: mean colour [3] or mean image [h, w, 3], in grey levels.
+      std: standard deviation of each channel [3], in grey levels.
+      compute_dtype: float32 or bfloat16, the type in which the network computes.
       weights_digest: identifies the weights in the records of a run.
 
     Raises:
-      ValueError: no such layer.
+      ValueError: the network has no such layer.
     """
     table = network.until(layer)
     needed = [part.name for part in table if has_parameters(part)]
@@ -165,7 +172,18 @@ def load(
     weights_dir: Any = None,
     compute_dtype: DTypeLike = "float32",
 ) -> CnnRepresentation:
-    """A layer of a known network with its real weights; see `pretrained.load`."""
+    """Cuts a network with its published weights at a layer.
+
+    Args:
+      network: a network of `networks.NETWORKS`.
+      layer: name of the layer whose output is the code.
+      weights_dir: folder of converted weights; see `representation`.
+      compute_dtype: float32 or bfloat16, the type in which the network computes.
+
+    Raises:
+      ValueError: the network has no such layer.
+      LookupError: the weights are not found; see `pretrained.load`.
+    """
     weights = pretrained.load(network, layer, weights_dir=weights_dir)
     return from_network(
         network,

@@ -1,13 +1,14 @@
-"""Dense SIFT, VLFeat's arithmetic, differentiable.
+"""Dense SIFT as VLFeat computes it, differentiable.
 
-Descriptors as vl_dsift (VLFeat 0.9.18 to 0.9.21) computes them, on a regular grid of
-frames: 4 x 4 spatial bins of 8 orientations each. Nothing is smoothed beforehand. The
-paper's own DSIFT network, of another geometry, is `published.published_dsift`.
+The module follows vl_dsift of VLFeat 0.9.18 to 0.9.21: descriptors of 4 x 4 spatial
+bins with 8 orientations each, on a regular grid of frames. The image is not smoothed
+first. The paper's own DSIFT network, which has another geometry, is
+`paper.published_dsift`.
 
-Element o + 8 (i + 4 j) of a descriptor is orientation o (centred on o * 45 degrees of
-gradient direction, clockwise on screen from +x) of the bin in column i and row j, so
-`reshape(ny, nx, 4, 4, 8)` is [frame row, frame column, j, i, o]. Pairs in the
-configuration are (x, y).
+Element o + 8 (i + 4 j) of a descriptor belongs to orientation o (centred on o * 45
+degrees of gradient direction, clockwise on screen from +x) and to the bin in column i
+and row j, so that `reshape(ny, nx, 4, 4, 8)` is [frame row, frame column, j, i, o].
+Pairs in the configuration are (x, y).
 """
 
 import dataclasses
@@ -26,14 +27,16 @@ from invjax.representations.orientation import AnyImage
 WINDOWS = ("flat", "gaussian")
 
 NUM_BINS = 4
-"""Spatial bins of a descriptor, along x and along y."""
+"""Number of spatial bins of a descriptor, along x and along y."""
 
 NUM_ORIENTATIONS = 8
+"""Number of directed orientation bins."""
 
 CLAMP = 0.2
 """Largest value of an entry before the last normalisation."""
 
-_SQUARE_FLOOR = 1e-8  # squared magnitudes and norms below it count as zero
+# Squared magnitudes and squared norms below it count as zero.
+_SQUARE_FLOOR = 1e-8
 _EPSILON = 2.0**-23
 
 
@@ -42,14 +45,19 @@ class DsiftConfig:
     """The grid and the bins of dense SIFT; the defaults are VLFeat's.
 
     Attributes:
-      bin_size: distance (x, y) of the centres of two spatial bins, in pixels.
-      step: distance (x, y) of two descriptors, in pixels.
-      window: "gaussian": every pixel is weighted by its distance from the frame's
-        centre; "flat": every bin by the mean of that weight over it (VLFeat's fast
+      bin_size: distance (x, y) between the centres of neighbouring spatial bins, in
+        pixels.
+      step: distance (x, y) between neighbouring descriptors, in pixels.
+      window: "gaussian" weights every pixel by its distance from the frame's centre;
+        "flat" weights every bin by the mean of that weight over the bin (VLFeat's fast
         option).
       window_size: standard deviation of that Gaussian, in bins.
-      bounds: (min_x, min_y, max_x, max_y), inclusive pixels that the bin centres stay
-        within (not what the bins cover); None for the whole image.
+      bounds: (min_x, min_y, max_x, max_y), inclusive pixels between which bin centres
+        lie (bins themselves extend beyond); None for the whole image.
+
+    Raises:
+      ValueError: a pair is not of positive integers, the window is unknown or of no
+        positive size, or the bounds are not four integers.
     """
 
     bin_size: tuple[int, int] = (5, 5)
@@ -82,7 +90,7 @@ class DsiftConfig:
 
 
 def _integers(values: Any) -> tuple[int, ...]:
-    """Any sequence of whole numbers (a list from JSON, a numpy row) as a tuple."""
+    """Integers of any sequence, such as a JSON list, as a tuple; else ()."""
     try:
         return tuple(operator.index(value) for value in values)
     except TypeError:
@@ -95,42 +103,60 @@ _DEFAULT = DsiftConfig()
 def dsift(
     image: AnyImage, *, config: DsiftConfig = _DEFAULT
 ) -> Float[Array, "ny nx 128"]:
-    """Dense SIFT descriptors of one image, in VLFeat's order; see `dsift_frames`."""
+    """Computes dense SIFT descriptors of one image, in VLFeat's order.
+
+    Arguments, arithmetic and errors are those of `dsift_frames`.
+
+    Returns:
+      Descriptors [ny, nx, 128].
+
+    Examples:
+      >>> dsift(np.zeros((31, 41), np.float32)).shape
+      (4, 6, 128)
+    """
     return dsift_frames(image, config=config)[0]
 
 
 def dsift_frames(
     image: AnyImage, *, config: DsiftConfig = _DEFAULT
 ) -> tuple[Float[Array, "ny nx 128"], Float[Array, "ny nx 3"]]:
-    """Dense SIFT descriptors of one image and where they are.
+    """Computes dense SIFT descriptors of one image and their frames.
 
-    Gradient magnitudes (central differences with 1/2, one-sided at the border; zero
-    where the square is below 1e-8) are shared between the two nearest of 8 directions,
-    pooled into 4 x 4 bins by a triangle times the window, the border pixels repeated
-    outwards. A descriptor is divided by its norm, clamped at 0.2 and divided by its
-    norm again; VLFeat's constants keep flat patches at exactly 0.
+    Gradients are central differences with the factor 1/2, one-sided at the border, and
+    zero where the squared magnitude is below 1e-8. Each magnitude is divided between
+    the two nearest of 8 directions and pooled into 4 x 4 bins with weights of a
+    triangle times the window; border pixels are repeated outwards. A descriptor is
+    divided by its norm, clamped at 0.2 and divided by its norm again. VLFeat's
+    constants keep flat patches at exactly 0.
 
-    Angles are VLFeat's approximation of the arc tangent (off by up to 0.35 degrees),
-    since the exact one changes descriptors by up to 9e-3. It is differentiated as it
-    stands. The gradient is finite everywhere, flat images included.
+    Angles are VLFeat's approximation of the arc tangent, with errors of up to 0.35
+    degrees, because the exact angle would change descriptors by up to 9e-3. The
+    approximation itself is differentiated. The gradient is finite everywhere, flat
+    images included.
 
-    Differences to VLFeat: exact square roots (its own are off by up to 5e-6 relative)
-    and exact sums for the flat window, where it uses running sums in float32.
+    Differs from VLFeat: square roots are exact (VLFeat's have relative errors of up to
+    5e-6), and so are the sums of the flat window, where VLFeat uses running sums in
+    float32.
 
     Args:
-      image: [h, w] or [h, w, 1], any value range; integers are read as float32,
+      image: [h, w] or [h, w, 1], in any value range; integers are read as float32,
         floating-point types are kept.
-      config: bins, step, window, bounds.
+      config: bins, step, window and bounds.
 
     Returns:
-      Descriptors [ny, nx, 128] of unit norm, values in [0, 1], and frames [ny, nx, 3]:
-      x and y of the centre in pixels (the first pixel's centre is 0) and the contrast
-      norm, the descriptor's mass per pixel before it was normalised. nx = floor((max_x
-      - min_x - 3 bin_x) / step_x) + 1.
+      Descriptors [ny, nx, 128] of unit norm with values in [0, 1], and frames
+      [ny, nx, 3]: x and y of the centre in pixels (the first pixel's centre is 0) and
+      the contrast norm, which is the mass of the descriptor per pixel before
+      normalisation. nx = floor((max_x - min_x - 3 bin_x) / step_x) + 1.
 
     Raises:
-      ValueError: another rank or number of channels, bounds outside the image, an
-        image of under 2 pixels or bounds too small for one descriptor.
+      ValueError: the image has another rank or number of channels or a side below 2
+        pixels, or the bounds lie outside the image or hold no descriptor.
+
+    Examples:
+      >>> _, frames = dsift_frames(np.zeros((16, 21), np.float32))
+      >>> frames.tolist()
+      [[[7.5, 7.5, 0.0], [12.5, 7.5, 0.0]]]
     """
     (plane,) = orientation.image_planes(image, channels=(1,))
     height, width = plane.shape
@@ -166,7 +192,12 @@ def dsift_frames(
 
 
 def stack_bins(pooled: Float[Array, "rows columns o"]) -> Float[Array, "ny nx d"]:
-    """Gathers the bins of each frame: [ny * 4, nx * 4, o] -> [ny, nx, 16 * o]."""
+    """Collects the bins of each frame: [ny * 4, nx * 4, o] -> [ny, nx, 16 * o].
+
+    Examples:
+      >>> stack_bins(jnp.zeros((8, 12, 8))).shape
+      (2, 3, 128)
+    """
     ny, nx = (n // NUM_BINS for n in pooled.shape[:2])
     bins = pooled.reshape(ny, NUM_BINS, nx, NUM_BINS, -1)
     return bins.transpose(0, 2, 1, 3, 4).reshape(ny, nx, -1)
@@ -180,7 +211,7 @@ def _frame_starts(
     min_x, min_y, max_x, max_y = bounds
     if min_x < 0 or min_y < 0 or max_x >= width or max_y >= height:
         raise ValueError(
-            f"bounds {bounds} reach beyond the {height} x {width} px image"
+            f"bounds {bounds} extend beyond the {height} x {width} px image"
         )
     starts = []
     for low, high, size, step in zip(
@@ -198,9 +229,10 @@ def _frame_starts(
 
 def _full_gradient(plane: Array) -> tuple[Array, Array]:
     """Central differences with 1/2, one-sided at the border, [h, w] each."""
-    # Continued linearly by a pixel, so that the central difference at the border is the
-    # one-sided one. Written like this, transposing nothing and scaling by a constant,
-    # XLA on CPU keeps the backward pass in one loop, three times faster than others.
+    # The plane is continued linearly by a pixel, so that the central difference at the
+    # border equals the one-sided one. In this form, without transposes and scaled by a
+    # constant, XLA on CPU keeps the backward pass in one loop, three times faster than
+    # in other forms.
     left, right = 2 * plane[:, :1] - plane[:, 1:2], 2 * plane[:, -1:] - plane[:, -2:-1]
     top, bottom = 2 * plane[:1] - plane[1:2], 2 * plane[-1:] - plane[-2:-1]
     wide = jnp.concatenate([left, plane, right], axis=1)
@@ -209,7 +241,7 @@ def _full_gradient(plane: Array) -> tuple[Array, Array]:
 
 
 def _fast_position(gx: Array, gy: Array) -> Array:
-    """VLFeat's approximate angle in units of bins, in [-4, 4]."""
+    """VLFeat's approximate angle, counted in bins, in [-4, 4]."""
     height = jnp.abs(gy) + _EPSILON
     is_right = gx >= 0
     ratio = jnp.where(is_right, gx - height, gx + height) / (jnp.abs(gx) + height)
@@ -232,7 +264,7 @@ def _bin_weights(
     pixels = starts[:, None, None] + size * index[None, :, None] + reach
     weights = np.zeros((len(starts), NUM_BINS, num_pixels))
     frame, spatial_bin = np.ogrid[: len(starts), :NUM_BINS]
-    # Repeated border pixels fall on one column: their weights add up.
+    # Repeated border pixels share one column, where their weights add up.
     np.add.at(
         weights,
         (

@@ -1,13 +1,13 @@
-"""Histograms of oriented gradients, VLFeat's arithmetic, differentiable.
+"""Histograms of oriented gradients (HOG) as VLFeat computes them, differentiable.
 
-HOG as vl_hog (VLFeat 0.9.20 and 0.9.21) computes it: the UoCTTI and Dalal-Triggs
-variants, hard or bilinear orientation assignment. The paper's own HOG network, close to
-it but not equal at the rim, is `published.published_hog`.
+The module follows vl_hog of VLFeat 0.9.20 and 0.9.21: the UoCTTI and Dalal-Triggs
+variants, with hard or bilinear orientation assignment. The paper's own HOG network,
+which differs from it near the border of the grid, is `paper.published_hog`.
 
 Cells: a c x c px cell (i, j) is centred on (y, x) = ((i + 1/2) c - 1/2, (j + 1/2) c -
-1/2). A rest of at least half a cell makes one more, partial cell; a smaller one only
-feeds its neighbours. Bins: directed bin o, of 2 K, is centred on o * 180 / K degrees
-of gradient direction, clockwise on screen from +x.
+1/2). A remainder of at least half a cell makes one more, partial cell; the pixels of a
+smaller one only contribute to the neighbouring cells. Bins: directed bin o of 2 K is
+centred on o * 180 / K degrees of gradient direction, clockwise on screen from +x.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from jax import Array
 from jaxtyping import Float
 
 from invjax.representations import orientation
-from invjax.representations.orientation import AnyImage, Maps
+from invjax.representations.orientation import AnyImage, OrientationMaps
 
 VARIANTS = ("uoctti", "dalal_triggs")
 ASSIGNMENTS = ("hard", "bilinear")
@@ -26,23 +26,26 @@ ASSIGNMENTS = ("hard", "bilinear")
 CLAMP = 0.2
 """Largest value of a block-normalised histogram entry."""
 
-# VLFeat's, whatever the number of orientations.
+# VLFeat uses this value for every number of orientations.
 _TEXTURE_SCALE = 1 / np.sqrt(18).item()
 _BLOCK_ENERGY_OFFSET = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
 class HogConfig:
-    """What kind of HOG.
+    """The variant of HOG and its sizes; the defaults are VLFeat's.
 
     Attributes:
-      variant: "uoctti": 3 K + 4 values per cell, of 2 K directed and K undirected
-        orientations and 4 texture energies; "dalal_triggs": 4 K, the undirected
-        histogram in its 4 block normalisations.
-      assignment: "hard": a pixel feeds its nearest orientation; "bilinear": the two
-        nearest, linearly in the angle.
+      variant: "uoctti" has 3 K + 4 values per cell, for 2 K directed and K undirected
+        orientations and 4 texture energies; "dalal_triggs" has 4 K, the undirected
+        histogram in each of 4 block normalisations.
+      assignment: "hard" assigns a pixel to the nearest orientation, "bilinear" to the
+        two nearest, linearly in the angle.
       cell_size: c, in pixels.
-      num_orientations: K, undirected, in [0, 180) degrees.
+      num_orientations: K, the number of undirected orientations in [0, 180) degrees.
+
+    Raises:
+      ValueError: a choice is unknown, or a size is too small.
     """
 
     variant: str = "uoctti"
@@ -71,37 +74,42 @@ _DEFAULT = HogConfig()
 def hog(
     image: AnyImage, *, config: HogConfig = _DEFAULT
 ) -> Float[Array, "rows columns d"]:
-    """HOG of one image, in VLFeat's order.
+    """Computes HOG of one image, in VLFeat's order.
 
-    The gradient (without the factor 1/2) of interior pixels, of the strongest channel
-    where there are three, is binned by orientation, pooled bilinearly into cells,
-    normalised by each of the four 2 x 2 blocks that hold the cell, 1 / sqrt(energy +
-    1e-4) with block energies replicated beyond the grid, and clamped at 0.2. The
+    The gradient (without the factor 1/2) of the interior pixels, in the channel where
+    it is strongest, is binned by orientation and pooled bilinearly into cells. Each
+    cell is normalised by the four 2 x 2 blocks that contain it, with 1 / sqrt(energy +
+    1e-4) and block energies replicated beyond the grid, and clamped at 0.2. The
     constant is absolute, so images in [0, 1] and [0, 255] differ where contrast is low.
 
-    Differentiation: with hard assignment the chosen bin is a constant and the gradient
-    flows through the gradient's magnitude only, as in the paper; with bilinear
-    assignment it is exact but for the bin centres, where the kink counts as flat. The
-    chosen colour channel is a constant too. Finite everywhere, flat images included.
+    Differentiation: with hard assignment the chosen bin is treated as a constant and
+    the gradient flows through the magnitude only, as in the paper. With bilinear
+    assignment it is exact except at bin centres, where the slope at the kink is taken
+    as zero. The chosen colour channel is treated as a constant too. Gradients are
+    finite everywhere, flat images included.
 
-    Differences to VLFeat: with bilinear assignment its float32 arc cosine leaves stray
-    weights of about 1e-3 next to a bin's centre, which the exact angle here has not
-    (4e-4 at most in a descriptor).
+    Differs from VLFeat: with bilinear assignment VLFeat's float32 arc cosine leaves
+    spurious weights of about 1e-3 next to a bin's centre, at most 4e-4 in a descriptor;
+    the exact angle here leaves none.
 
     Args:
-      image: [h, w], [h, w, 1] or [h, w, 3], any value range; integers are read as
+      image: [h, w], [h, w, 1] or [h, w, 3], in any value range; integers are read as
         float32, floating-point types are kept.
-      config: variant, assignment, cell size, number of orientations.
+      config: variant, assignment, cell size and number of orientations.
 
     Returns:
-      [rows, columns, d], values in [0, 0.43] for K = 9. rows = floor((h + floor(c /
-      2)) / c). "uoctti": 2 K directed, K undirected, 4 textures. "dalal_triggs": 4
-      times K undirected. Both order the blocks upper left, upper right, lower left,
-      lower right.
+      [rows, columns, d], values in [0, 0.43] for K = 9, with rows = floor((h +
+      floor(c / 2)) / c). "uoctti" has 2 K directed entries, K undirected ones and 4
+      textures; "dalal_triggs" has 4 times K undirected ones. Both order the blocks
+      upper left, upper right, lower left, lower right.
 
     Raises:
-      ValueError: another rank or number of channels, or an image of under 3 pixels or
-        under one cell in height or width.
+      ValueError: the image has another rank or number of channels, or its height or
+        width is below 3 pixels or below half a cell.
+
+    Examples:
+      >>> hog(np.zeros((64, 80), np.float32)).shape
+      (8, 10, 31)
     """
     planes = orientation.image_planes(image, channels=(1, 3))
     height, width = planes[0].shape
@@ -147,8 +155,14 @@ def hog(
 
 def orientation_maps(
     gx: Array, gy: Array, *, assignment: str, num_orientations: int
-) -> Maps:
-    """Gradient magnitudes by directed bin: 2 K planes [h, w]."""
+) -> OrientationMaps:
+    """Returns gradient magnitudes per directed bin: 2 K planes [h, w].
+
+    Args:
+      gx, gy: gradient, [h, w] each.
+      assignment: "hard" or "bilinear", as in `HogConfig`.
+      num_orientations: K, the number of undirected orientations.
+    """
     num_bins = 2 * num_orientations
     amount = orientation.magnitude(gx, gy)
     if assignment == "hard":
@@ -159,27 +173,38 @@ def orientation_maps(
 
 
 def fold_directions(directed: Array) -> Array:
-    """Adds opposite directions: [..., 2 K] -> [..., K]."""
+    """Adds opposite directions: [..., 2 K] -> [..., K].
+
+    Examples:
+      >>> fold_directions(jnp.array([1.0, 2.0, 3.0, 4.0])).tolist()
+      [4.0, 6.0]
+    """
     half = directed.shape[-1] // 2
     return directed[..., :half] + directed[..., half:]
 
 
 def block_sums(energy: Array) -> Array:
-    """Sums over 2 x 2 neighbours: [m, n] -> [m - 1, n - 1]."""
+    """Sums over 2 x 2 neighbours: [m, n] -> [m - 1, n - 1].
+
+    Examples:
+      >>> block_sums(jnp.ones((2, 3))).tolist()
+      [[4.0, 4.0]]
+    """
     pairs = energy[:-1] + energy[1:]
     return pairs[:, :-1] + pairs[:, 1:]
 
 
 def clamped_copies(histogram: Array, scales: Array) -> list[Array]:
-    """min(histogram * scale, 0.2) for each of the four blocks around a cell.
+    """Returns min(histogram * scale, 0.2) for each of the four blocks around a cell.
 
     Args:
       histogram: [rows, columns, n].
-      scales: [rows + 1, columns + 1], one per block; block (i, j) is the one whose
-        lower right cell is (i, j).
+      scales: [rows + 1, columns + 1], one per block; the lower right cell of block
+        (i, j) is cell (i, j).
 
     Returns:
-      Four arrays like histogram: upper left, upper right, lower left, lower right.
+      Four arrays of the histogram's shape: upper left, upper right, lower left, lower
+      right.
     """
     corners = (
         scales[:-1, :-1],
@@ -187,12 +212,12 @@ def clamped_copies(histogram: Array, scales: Array) -> list[Array]:
         scales[1:, :-1],
         scales[1:, 1:],
     )
-    # A where, not a minimum: the gradient passes in full at the clamp itself.
+    # Unlike a minimum, a where passes the full gradient at the clamp itself.
     copies = [histogram * corner[..., None] for corner in corners]
     return [jnp.where(copy <= CLAMP, copy, CLAMP) for copy in copies]
 
 
 def sum_copies(copies: list[Array]) -> Array:
-    """The sum of the four, in VLFeat's order of addition."""
+    """Adds the four copies of `clamped_copies` in VLFeat's order of addition."""
     upper_left, upper_right, lower_left, lower_right = copies
     return upper_left + upper_right + lower_left + lower_right

@@ -1,9 +1,9 @@
-"""The mask M of the objective: which features of a code count, the others being free.
+"""Masks: the features of a code that the objective compares; the others are free.
 
-Masks are float32, one or zero, of the code's rank with ones for the axes they do not
-depend on, so that they broadcast against the code; two of them multiply to their
-intersection. Codes are [rows, columns, channels], or [channels] where a dense or
-pooled layer has left no places.
+A mask is float32, 1 where a feature counts and 0 where it is free. It has the rank of
+the code, with length 1 along axes on which it does not depend, so that it broadcasts
+against the code. The product of two masks is their intersection. Codes are
+[rows, columns, channels], or [channels] after a dense or globally pooled layer.
 """
 
 import math
@@ -18,13 +18,22 @@ Mask = Float32[np.ndarray, "..."]
 
 
 def central_window(code_shape: Sequence[int], *, size: int = 5) -> Window:
-    """The size x size places in the middle of a code (CVPR 2015, Figure 9).
+    """Returns the central size x size positions of a code (CVPR 2015, Figure 9).
 
-    Of a side, n = min(size, side) places from ceil((side - n + 1) / 2), counted from 1:
-    where the margin is odd, the extra place is at the end, as in the released code.
+    Along each side these are n = min(size, side) positions from the one numbered
+    ceil((side - n + 1) / 2), counting from 1. Where the margin is odd, the extra
+    position is at the end, as in the released code.
+
+    Args:
+      code_shape: (rows, columns, channels).
+      size: side of the window, in positions.
 
     Raises:
-      ValueError: a code without places, or a size below 1.
+      ValueError: the code has no rows and columns, or the size is below 1.
+
+    Examples:
+      >>> central_window((13, 13, 384))
+      Window(top=4, left=4, bottom=8, right=8)
     """
     if len(code_shape) != 3:
         raise ValueError(
@@ -32,21 +41,34 @@ def central_window(code_shape: Sequence[int], *, size: int = 5) -> Window:
             "columns, channels) is accepted"
         )
     if size < 1:
-        raise ValueError(f"size is {size}; a patch has at least one place a side")
+        raise ValueError(f"size is {size}; at least 1 is accepted")
     (top, bottom), (left, right) = (_middle(side, size) for side in code_shape[:2])
     return Window(top, left, bottom, right)
 
 
 def central_patch(code_shape: Sequence[int], *, size: int = 5) -> Mask:
-    """Ones in `central_window`, in all channels: [rows, columns, 1]."""
+    """Returns a mask with ones in `central_window`: [rows, columns, 1].
+
+    Raises:
+      ValueError: as in `central_window`.
+    """
     return patch(code_shape, central_window(code_shape, size=size))
 
 
 def patch(code_shape: Sequence[int], window: Window) -> Mask:
-    """Ones in a window of places, in all channels: [rows, columns, 1].
+    """Returns a mask with ones in a window, for all channels: [rows, columns, 1].
+
+    Args:
+      code_shape: (rows, columns, channels).
+      window: rows and columns of the code.
 
     Raises:
-      ValueError: the window is not inside the code, or the code has no places.
+      ValueError: the window is not inside the code, or the code has no rows and
+        columns.
+
+    Examples:
+      >>> patch((5, 5, 8), Window(1, 1, 3, 3)).sum().item()
+      9.0
     """
     check_inside(window, tuple(code_shape))
     mask = np.zeros((*code_shape[:2], 1), np.float32)
@@ -57,21 +79,26 @@ def patch(code_shape: Sequence[int], window: Window) -> Mask:
 def channel_group(
     code_shape: Sequence[int], number: int, *, num_groups: int = 2
 ) -> Mask:
-    """Ones in one of the contiguous groups of channels (CVPR 2015, Figure 10).
+    """Returns a mask with ones in one contiguous group of channels.
 
-    Groups share no channel, and their sizes differ by at most one. (For an odd count
-    the released code's halves, rounded up, both have the channel in the middle.)
+    These are the groups of CVPR 2015, Figure 10. No channel is in two groups, and group
+    sizes differ by at most one. (Where the number of channels is odd, the released code
+    rounds both halves up, so that both contain the middle channel.)
 
     Args:
-      code_shape: of the code.
-      number: 1 for the first group, as the paper counts.
-      num_groups: 2 for the two streams of AlexNet.
+      code_shape: (rows, columns, channels) or (channels,).
+      number: number of the group, from 1 as in the paper.
+      num_groups: number of groups; the paper's AlexNet has filters in 2 groups.
 
     Returns:
-      [1, 1, channels], or [channels] for a code without places.
+      [1, 1, channels] or [channels].
 
     Raises:
       ValueError: there is no such group, or there are fewer channels than groups.
+
+    Examples:
+      >>> channel_group((4,), 2)
+      array([0., 0., 1., 1.], dtype=float32)
     """
     num_channels = _num_channels(code_shape)
     if not 1 <= num_groups <= num_channels:
@@ -86,10 +113,21 @@ def channel_group(
 
 
 def channels(code_shape: Sequence[int], indices: Sequence[int] | np.ndarray) -> Mask:
-    """Ones in the given channels, counted from 0: [1, 1, channels] or [channels].
+    """Returns a mask with ones in the given channels.
+
+    Args:
+      code_shape: (rows, columns, channels) or (channels,).
+      indices: the channels, from 0.
+
+    Returns:
+      [1, 1, channels] or [channels].
 
     Raises:
       ValueError: an index is out of range or occurs twice, or there is none.
+
+    Examples:
+      >>> channels((4,), [0, 2])
+      array([1., 0., 1., 0.], dtype=float32)
     """
     num_channels = _num_channels(code_shape)
     chosen = [int(index) for index in indices]

@@ -1,20 +1,18 @@
-"""The networks of the paper: CNN-HOG and CNN-DSIFT as its authors published them.
+"""The paper's shallow representations, CNN-HOG and CNN-DSIFT, as published.
 
 Both are close to VLFeat's HOG and dense SIFT (`hog.py`, `dsift.py`), from which they
-differ at the rim (HOG) or in geometry (DSIFT). They see 255 grey - 128 of an image in
-[0, 1]; colour is read as 0.2989 R + 0.5870 G + 0.1140 B.
+differ near the border of the grid (HOG) or in geometry (DSIFT). `published_hog` and
+`published_dsift` compute them; `SHALLOW` has them under their registry names. They have
+no weights. They are defined on grey images of any size, [h, w, 1] in [0, 1], and invert
+to grey images; colour is converted to grey as 0.2989 R + 0.5870 G + 0.1140 B. The first
+operation is 255 grey - 128.
 
-The gradients differ from the authors' where those are not finite or not exact: here a
-pixel without an image gradient and a block without energy pass zero (the published code
-gives NaN), and the slope of the bilinear weights is exact (the published one keeps the
-arc cosine's away from its pole by 1e-7). The values are the same.
+Values are those of the published code. Gradients differ where the published ones are
+not finite or not exact. Here a pixel without an image gradient and a block without
+energy have zero gradients, where the published code gives NaN. The slope of the
+bilinear weights is exact, where the published code keeps the arc cosine's slope away
+from its pole by 1e-7.
 """
-# FOLDED from invjax/representations/shallow.py:
-# """The paper's shallow representations under their registry names.
-#
-# Functions of one grey image at its native size: [h, w, 1] in [0, 1] in, no weights.
-# The # images they are inverted to are grey too.
-# """
 
 import dataclasses
 from typing import Literal
@@ -25,49 +23,57 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from invjax.images.pixels import GREY_WEIGHTS
 from invjax.networks.layers import Conv, Geometry, Layer
 from invjax.networks.receptive_fields import ReceptiveField, Window, receptive_field
 from invjax.representations import dsift, hog, orientation
 from invjax.representations.orientation import AnyImage
 
-_GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)
+_LISTED_SIZE = 224
 _MID_GREY = 128.0
 _NUM_ORIENTATIONS = 9
 _MIN_BLOCK_NORM = 1e-6
 _SQUARE_OFFSET = 1e-6
 _BLOCK_STRIDE = dsift.NUM_BINS - 1
-_WINDOW_SIZE = 1.5  # standard deviation of the Gaussian, in cells
+# Standard deviation of the Gaussian window of DSIFT, in cells.
+_WINDOW_SIZE = 1.5
 
 
 def published_hog(
     image: AnyImage, *, assignment: str, cell_size: int = 8
 ) -> Float[Array, "rows columns 27"]:
-    """The paper's HOG ("hard") or HOGb ("bilinear") of one image (section 3.1).
+    """Computes the paper's HOG or HOGb of one image (CVPR 2015, section 3.1).
 
-    Central differences with 1/2, 18 directed orientations, bilinear pooling into cells
-    of c x c px, division of each 2 x 2 block by max(norm of its undirected entries,
-    1e-6), clamp at 0.2, half the sum of a cell's copies.
+    The steps are central differences with the factor 1/2, 18 directed orientations,
+    bilinear pooling into cells of c x c px, division of each 2 x 2 block by max(norm of
+    its undirected entries, 1e-6), clamping at 0.2, and half the sum of the copies of a
+    cell.
 
-    Differs from VLFeat's UoCTTI HOG: pixels outside the image are mid-grey (VLFeat
-    ignores the outermost pixels); a cell at the rim of the grid sums fewer blocks
-    (VLFeat replicates the rim), so values in the outer two rings of cells differ by up
-    to 0.4; no texture values; a rest of less than one cell makes no cell of its own.
-    Two cells or more from the rim both agree, to 1e-6 with hard assignment.
+    Differs from VLFeat's UoCTTI HOG: pixels outside the image are mid-grey, where
+    VLFeat ignores the outermost pixels. A cell at the border of the grid is in fewer
+    blocks, where VLFeat replicates the border, so values in the outer two rings of
+    cells differ by up to 0.4. There are no texture values, and a remainder of less than
+    one cell makes no cell of its own. Two or more cells from the border both agree, to
+    1e-6 with hard assignment.
 
-    With hard assignment the chosen bin is a constant to differentiation and the
-    gradient flows through the magnitude alone, as published.
+    With hard assignment the chosen bin is treated as a constant in differentiation and
+    the gradient flows through the magnitude alone, as published.
 
     Args:
       image: [h, w], [h, w, 1] or [h, w, 3], in [0, 1].
-      assignment: "hard" or "bilinear" binning of orientations.
+      assignment: binning of orientations: "hard" for HOG, "bilinear" for HOGb.
       cell_size: c, in pixels, even; the paper's is 8.
 
     Returns:
       [h // c, w // c, 27]: 18 directed and 9 undirected orientations, in [0, 0.4].
 
     Raises:
-      ValueError: another rank or number of channels, an unknown assignment, an odd cell
-        size, or an image of under two cells in height or width.
+      ValueError: the image has another rank or number of channels, or its height or
+        width is below two cells; the assignment is unknown; the cell size is odd.
+
+    Examples:
+      >>> published_hog(np.zeros((64, 80), np.float32), assignment="hard").shape
+      (8, 10, 27)
     """
     if assignment not in hog.ASSIGNMENTS:
         known = ", ".join(hog.ASSIGNMENTS)
@@ -97,7 +103,7 @@ def published_hog(
     undirected = hog.fold_directions(directed)
     energies = hog.block_sums(jnp.sum(undirected**2, axis=-1))
     norms = jnp.maximum(orientation.safe_root(energies), _MIN_BLOCK_NORM)
-    # Blocks that the grid does not hold count as zero.
+    # Blocks beyond the grid count as zero.
     scales = jnp.pad(1 / norms, 1)
     both = jnp.concatenate([directed, undirected], axis=-1)
     return 0.5 * hog.sum_copies(hog.clamped_copies(both, scales))
@@ -106,28 +112,34 @@ def published_hog(
 def published_dsift(
     image: AnyImage, *, bin_size: int = 5
 ) -> Float[Array, "rows columns 128"]:
-    """The paper's dense SIFT of one image (section 3.2).
+    """Computes the paper's dense SIFT of one image (CVPR 2015, section 3.2).
 
-    Central differences with 1/2 off the border, 8 orientations with bilinear
-    assignment, bilinear pooling into cells of b x b px, blocks of 4 x 4 cells every 3
-    cells weighted by a Gaussian of 1.5 cells, x / sqrt(1e-6 + sum x^2), clamp at 0.2.
+    The steps are central differences with the factor 1/2 of the interior pixels, 8
+    orientations with bilinear assignment, bilinear pooling into cells of b x b px,
+    blocks of 4 x 4 cells at every third cell with the weights of a Gaussian of standard
+    deviation 1.5 cells, x / sqrt(1e-6 + sum x^2), and clamping at 0.2.
 
-    Differs from VLFeat's dense SIFT: the cells' centres lie between pixels; a block's
-    step is 3 b; one weight per cell, taken at its centre; exact angles; no second
-    normalisation, so a descriptor's norm is below 1. Renormalised, the two have a
-    cosine similarity of 0.96 or more; they cannot be compared element by element.
+    Differs from VLFeat's dense SIFT: centres of cells lie between pixels, blocks are
+    3 b apart, a cell has one weight, taken at its centre, angles are exact, and there
+    is no second normalisation, so that the norm of a descriptor is below 1. After
+    normalisation, the two have a cosine similarity of 0.96 or more; they cannot be
+    compared element by element.
 
     Args:
       image: [h, w], [h, w, 1] or [h, w, 3], in [0, 1].
-      bin_size: b, in pixels: 5 in the CVPR paper, 8 in the IJCV one.
+      bin_size: b, in pixels: 5 in the CVPR paper, 8 in the IJCV paper.
 
     Returns:
       [rows, columns, 128] in [0, 0.2]; element o + 8 (i + 4 j) as in `dsift.py`. rows =
       floor((cells - 4) / 3) + 1 with cells = floor((h - 2 - 2 b) / b) + 1.
 
     Raises:
-      ValueError: another rank or number of channels, a bin size below 1, or an image of
-        under 5 b + 2 px in height or width.
+      ValueError: the image has another rank or number of channels, or its height or
+        width is below 5 b + 2 px; the bin size is below 1.
+
+    Examples:
+      >>> published_dsift(np.zeros((64, 80), np.float32)).shape
+      (3, 4, 128)
     """
     if bin_size < 1:
         raise ValueError(f"bin_size must be at least 1, got {bin_size}")
@@ -158,44 +170,17 @@ def published_dsift(
     return jnp.where(normalised <= dsift.CLAMP, normalised, dsift.CLAMP)
 
 
-def _centred_grey(image: AnyImage) -> Array:
-    planes = orientation.image_planes(image, channels=(1, 3))
-    if len(planes) == 3:
-        red, green, blue = _GREY_WEIGHTS
-        grey = red * planes[0] + green * planes[1] + blue * planes[2]
-    else:
-        (grey,) = planes
-    return 255 * grey - _MID_GREY
-
-
-def _block_weights(num_pixels: int, bin_size: int) -> np.ndarray:
-    """Pooling and windowing along one axis, [blocks * 4, pixels], block outermost."""
-    num_cells = num_pixels // bin_size - 1
-    # The first cell is 2 b pixels wide and starts at the first pixel.
-    cells = orientation.triangle_weights(
-        num_cells, np.arange(num_pixels) - 0.5 * bin_size, cell_size=bin_size
-    )
-    num_blocks = (num_cells - dsift.NUM_BINS) // _BLOCK_STRIDE + 1
-    index = np.arange(dsift.NUM_BINS)
-    offset = index - 0.5 * (dsift.NUM_BINS - 1)
-    window = np.exp(-0.5 * (offset / _WINDOW_SIZE) ** 2)
-    blocks = cells[_BLOCK_STRIDE * np.arange(num_blocks)[:, None] + index]
-    return (window[:, None] * blocks).reshape(-1, num_pixels)
-
-
-_LISTED_SIZE = 224
-
-
 # Pytrees without leaves, so that they can be arguments of compiled functions.
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Hog:
-    """CNN-HOG of the paper; see `published.published_hog`.
+    """The paper's CNN-HOG as a representation; see `published_hog`.
 
     Attributes:
-      name: of the registry.
-      assignment: of orientations: "hard" is the paper's HOG, "bilinear" its HOGb.
-      cell_size: pixels.
+      name: name in the registry.
+      assignment: binning of orientations: "hard" for HOG, "bilinear" for HOGb.
+      cell_size: side of a cell in pixels.
+      centre: grey level c in z = 255 image - c, the variable of the energy.
     """
 
     name: str
@@ -210,24 +195,32 @@ class Hog:
 
     @property
     def geometry(self) -> Geometry:
-        """At 224 px. A unit sees 3 x 3 cells, since neighbours normalise it."""
+        """Code shape, receptive field and stride at 224 x 224 px.
+
+        A value depends on 3 x 3 cells, since it is normalised by the neighbouring ones.
+        """
         count = _LISTED_SIZE // self.cell_size
-        # Triangles reach a whole cell beyond their own, derivatives one pixel more.
+        # Triangles extend half a cell beyond a cell, derivatives one pixel more.
         field = 4 * self.cell_size + 2
         return Geometry(self.name, (count, count, 27), field, self.cell_size)
 
     def receptive_field(
         self, *, window: Window | None = None, image_shape: tuple[int, ...]
     ) -> ReceptiveField:
-        """The pixels that a window of cells sees (None: all of them) in an image.
+        """Returns the pixels on which a window of cells depends.
 
-        Raises: as `receptive_fields.receptive_field`.
+        Args:
+          window: rows and columns of the code; None for the whole code.
+          image_shape: (h, w, c).
+
+        Raises:
+          ValueError: as in `receptive_fields.receptive_field`.
         """
         return receptive_field(self._as_network, image_shape, window=window)
 
     @property
     def _as_network(self) -> tuple[Layer, ...]:
-        """The windows that the paper's CNN-HOG slides (CVPR 2015, section 3.1)."""
+        """The paper's CNN-HOG as convolutions with its window sizes (section 3.1)."""
         cell = self.cell_size
         return (
             Conv("derivatives", 18, kernel=3, padding=1),
@@ -237,18 +230,19 @@ class Hog:
         )
 
     def smallest_image(self, code_shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """The smallest image whose code has this shape."""
+        """Returns (h, w, 1) of the smallest image whose code has this shape."""
         return (code_shape[0] * self.cell_size, code_shape[1] * self.cell_size, 1)
 
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Dsift:
-    """CNN-DSIFT of the paper; see `published.published_dsift`.
+    """The paper's CNN-DSIFT as a representation; see `published_dsift`.
 
     Attributes:
-      name: of the registry.
-      bin_size: pixels; 5 in CVPR 2015, 8 in IJCV 2016.
+      name: name in the registry.
+      bin_size: side of a spatial bin in pixels: 5 in CVPR 2015, 8 in IJCV 2016.
+      centre: grey level c in z = 255 image - c, the variable of the energy.
     """
 
     name: str
@@ -260,7 +254,10 @@ class Dsift:
 
     @property
     def geometry(self) -> Geometry:
-        """At 224 px. A descriptor sees its 4 x 4 bins and their triangles' ends."""
+        """Code shape, receptive field and stride at 224 x 224 px.
+
+        A descriptor depends on its 4 x 4 bins and on half a bin around them.
+        """
         num_bins = (_LISTED_SIZE - 2) // self.bin_size - 1
         step = dsift.NUM_BINS - 1
         count = (num_bins - dsift.NUM_BINS) // step + 1
@@ -271,15 +268,20 @@ class Dsift:
     def receptive_field(
         self, *, window: Window | None = None, image_shape: tuple[int, ...]
     ) -> ReceptiveField:
-        """The pixels that a window of descriptors sees (None: all of them).
+        """Returns the pixels on which a window of descriptors depends.
 
-        Raises: as `receptive_fields.receptive_field`.
+        Args:
+          window: rows and columns of the code; None for the whole code.
+          image_shape: (h, w, c).
+
+        Raises:
+          ValueError: as in `receptive_fields.receptive_field`.
         """
         return receptive_field(self._as_network, image_shape, window=window)
 
     @property
     def _as_network(self) -> tuple[Layer, ...]:
-        """The windows that the paper's CNN-DSIFT slides (CVPR 2015, section 3.2)."""
+        """The paper's CNN-DSIFT as convolutions with its window sizes (section 3.2)."""
         side, bins = self.bin_size, dsift.NUM_BINS
         return (
             Conv("derivatives", 8, kernel=3),
@@ -288,7 +290,7 @@ class Dsift:
         )
 
     def smallest_image(self, code_shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """The smallest image whose code has this shape."""
+        """Returns (h, w, 1) of the smallest image whose code has this shape."""
         step = dsift.NUM_BINS - 1
         height, width = (
             (step * (count - 1) + dsift.NUM_BINS + 1) * self.bin_size + 2
@@ -306,3 +308,29 @@ SHALLOW: dict[str, Hog | Dsift] = {
         Dsift("dsift8", bin_size=8),
     )
 }
+"""The paper's shallow representations, by their names in the registry."""
+
+
+def _centred_grey(image: AnyImage) -> Array:
+    planes = orientation.image_planes(image, channels=(1, 3))
+    if len(planes) == 3:
+        red, green, blue = GREY_WEIGHTS
+        grey = red * planes[0] + green * planes[1] + blue * planes[2]
+    else:
+        (grey,) = planes
+    return 255 * grey - _MID_GREY
+
+
+def _block_weights(num_pixels: int, bin_size: int) -> np.ndarray:
+    """Weights of pooling and windowing, [blocks * 4, pixels], the block outermost."""
+    num_cells = num_pixels // bin_size - 1
+    # The first cell is 2 b pixels wide and starts at the first pixel.
+    cells = orientation.triangle_weights(
+        num_cells, np.arange(num_pixels) - 0.5 * bin_size, cell_size=bin_size
+    )
+    num_blocks = (num_cells - dsift.NUM_BINS) // _BLOCK_STRIDE + 1
+    index = np.arange(dsift.NUM_BINS)
+    offset = index - 0.5 * (dsift.NUM_BINS - 1)
+    window = np.exp(-0.5 * (offset / _WINDOW_SIZE) ** 2)
+    blocks = cells[_BLOCK_STRIDE * np.arange(num_blocks)[:, None] + index]
+    return (window[:, None] * blocks).reshape(-1, num_pixels)

@@ -1,6 +1,4 @@
-"""Layers of networks as representations, and any callable as an argument."""
-
-import functools
+"""Layers of networks as representations."""
 
 import jax
 import jax.numpy as jnp
@@ -119,37 +117,6 @@ def test_the_list_has_every_layer_of_every_network():
     row = rows["alexnet/pool5"]
     assert (row.code_shape, row.receptive_field, row.stride) == ((6, 6, 256), 195, 32)
     assert not rows["alexnet/fc8"].available
-
-
-def test_arguments_trace_arrays_and_keep_the_rest():
-    traces: list[None] = []
-
-    def scaled(factor, image, *, power):
-        traces.append(None)
-        return factor * image**power
-
-    image = jnp.ones((2, 2, 1))
-    for factor in (1.0, 2.0, 3.0):
-        phi = jax.tree_util.Partial(scaled, jnp.float32(factor), power=2)
-        np.testing.assert_array_equal(callables.encode(phi, image), factor * image)
-    assert len(traces) == 1
-    assert callables.code_shape(phi, (2, 2, 1)) == (2, 2, 1)
-    assert len(traces) == 1
-
-
-def test_a_callable_that_cannot_be_hashed_is_refused():
-    class Unhashable:
-        __hash__ = None  # type: ignore[assignment]
-
-        def __call__(self, image):
-            return image
-
-    with pytest.raises(TypeError, match="hashable"):
-        callables.encode(Unhashable(), jnp.ones((2, 2, 1)))
-    phi = functools.partial(lambda factor, image: factor * image, 2.0)
-    np.testing.assert_array_equal(
-        callables.encode(phi, jnp.ones((2, 2, 1))), np.full((2, 2, 1), 2.0)
-    )
 
 
 def _fields(phi: CnnRepresentation) -> dict:

@@ -61,7 +61,7 @@ def test_masks_multiply_to_their_intersection():
     assert both[1:4, 2:5, 3].all()
 
 
-def test_what_is_off_the_mask_is_free(key):
+def test_features_off_the_mask_are_free(key):
     phi = micro_representation("relu1")
     code = phi(jax.random.uniform(key, (32, 32, 3)))
     mask = masks.central_patch(code.shape, size=3)

@@ -1,12 +1,18 @@
-"""The paper's networks against a literal float64 version, layer by layer."""
+"""The paper's shallow representations: their arithmetic, and the registry's entries.
+
+Values are compared with a literal float64 version of the paper's layers.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import invjax
+from invjax import callables
 from invjax.representations import hog, paper
 from invjax.representations.hog import HogConfig
+from invjax.representations.paper import SHALLOW
 
 FUNCTIONS = {
     "hog": lambda image: paper.published_hog(image, assignment="hard"),
@@ -116,7 +122,7 @@ def test_shapes_of_the_paper():
 @pytest.mark.parametrize(
     ("assignment", "tolerance"), [("hard", 1e-6), ("bilinear", 1e-4)]
 )
-def test_hog_agrees_with_vlfeat_away_from_the_rim(assignment, tolerance):
+def test_hog_agrees_with_vlfeat_away_from_the_border(assignment, tolerance):
     image = noise(64, 72)
     config = HogConfig(assignment=assignment)
     code = jax.jit(FUNCTIONS["hog" if assignment == "hard" else "hogb"])(image)
@@ -196,3 +202,64 @@ def test_unfit_arguments_are_refused():
         paper.published_dsift(noise(26, 40))
     with pytest.raises(ValueError, match="bin_size"):
         paper.published_dsift(noise(26, 40), bin_size=0)
+
+
+@pytest.fixture(scope="module")
+def image():
+    return jax.random.uniform(jax.random.key(0), (98, 130, 1))
+
+
+@pytest.mark.parametrize("name", SHALLOW)
+def test_the_list_knows_their_geometry(name: str):
+    rows = {row.name: row for row in invjax.list_representations()}
+    phi = invjax.representation(name)
+    assert rows[name].code_shape == callables.code_shape(phi, (224, 224, 1))
+    assert rows[name].available
+
+
+@pytest.mark.parametrize("name", SHALLOW)
+def test_a_feature_depends_on_its_receptive_field(name: str, image):
+    phi = SHALLOW[name]
+    code = phi(image)
+    row, column = code.shape[0] // 2, code.shape[1] // 2
+    weights = jax.random.normal(jax.random.key(1), code.shape[-1:])
+
+    def feature(image):
+        return jnp.sum(weights * phi(image)[row, column])
+
+    support = np.argwhere(np.abs(jax.grad(feature)(image)[..., 0]) > 0)
+    sides = np.ptp(support, axis=0) + 1
+    field = phi.geometry.receptive_field
+    assert np.all(sides <= field) and np.all(sides >= field - 2), sides
+
+
+@pytest.mark.parametrize("name", SHALLOW)
+@pytest.mark.parametrize("shape", [(3, 4), (5, 3)])
+def test_the_smallest_image_of_a_code(name: str, shape: tuple[int, int]):
+    phi = SHALLOW[name]
+    height, width, channels = phi.smallest_image((*shape, 1))
+    assert callables.code_shape(phi, (height, width, channels))[:2] == shape
+    for smaller in ((height - 1, width, 1), (height, width - 1, 1)):
+        assert callables.code_shape(phi, smaller)[:2] != shape
+
+
+def test_they_are_arguments_of_compiled_functions(image):
+    apply = jax.jit(lambda phi, image: phi(image))
+    for phi in SHALLOW.values():
+        np.testing.assert_allclose(apply(phi, image), phi(image), atol=1e-4)
+
+
+def test_grey_of_colour_is_the_papers():
+    photograph = jax.random.uniform(jax.random.key(2), (64, 64, 3))
+    grey = photograph @ jnp.array([[0.2989], [0.5870], [0.1140]])
+    phi = invjax.representation("hogb")
+    np.testing.assert_allclose(phi(photograph), phi(grey), atol=1e-4)
+
+
+def test_inverts_to_a_grey_image(image, key):
+    phi = invjax.representation("dsift")
+    code = phi(image)
+    result = invjax.invert(key, code, phi, image_shape=image.shape, num_steps=100)
+    error = jnp.linalg.norm(phi(result.image) - code) / jnp.linalg.norm(code)
+    assert result.image.shape == image.shape
+    assert float(error) < 0.3
