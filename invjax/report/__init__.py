@@ -1,1 +1,1 @@
-"""What a person looks at: gallery, contact sheet, curves, tables, glyphs."""
+"""Reports for people: gallery, contact sheet, curves, tables, glyphs, contrast."""

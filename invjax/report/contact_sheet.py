@@ -1,8 +1,8 @@
 """A contact sheet: labelled rows of captioned pictures on white.
 
-Pictures are numpy arrays [h, w, 3] or [h, w, 1] in [0, 1]; values outside are clipped.
-The type is the one that comes with Pillow; letters it lacks lose their accents, others
-become question marks.
+Pictures are NumPy arrays [h, w, 3] or [h, w, 1] in [0, 1]; values outside are clipped.
+The font is Pillow's own. Letters that it lacks lose their accents or become question
+marks.
 """
 
 import functools
@@ -25,11 +25,11 @@ _MISSING = "failed"
 
 
 class Cell(NamedTuple):
-    """One picture and the line under it.
+    """One picture and its caption.
 
     Attributes:
-      picture: [h, w, 3] or [h, w, 1] in [0, 1], or None for a failed lane, whose
-        panel then says so.
+      picture: [h, w, 3] or [h, w, 1] in [0, 1], or None for a failed lane, which is
+        shown as an empty panel that says "failed".
       caption: One line, cut with an ellipsis where it is wider than the cell.
     """
 
@@ -38,7 +38,7 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A heading and the cells below it, from the left."""
+    """A heading and the cells below it, from left to right."""
 
     label: str
     cells: list[Cell]
@@ -55,27 +55,36 @@ class _Layout(NamedTuple):
 
 
 def contact_sheet(rows: Sequence[Row], *, cell_size: int = 224) -> Image.Image:
-    """Lays the rows out under each other, in equal columns.
+    """Draws rows of pictures below each other, in columns of equal width.
 
-    A heading strip stands above each row, so that labels may be long. Pictures are
-    scaled to fit the cell with their aspect kept; a row is as high as its highest
-    picture. Put the originals in the first row.
+    A label has a line of its own above its row, so it may be long. Pictures are scaled
+    to fit the cell and keep their aspect ratio; a row is as high as its highest
+    picture.
 
     Args:
-      rows: At least one; rows may differ in length.
-      cell_size: Width, and greatest height, of a picture in pixels.
+      rows: At least one; rows may differ in length. By convention the originals are in
+        the first row.
+      cell_size: Width and largest height of a picture, in pixels.
 
     Returns:
       An RGB picture.
 
     Raises:
-      ValueError: No rows, or cells of less than 16 pixels.
-      images.ImageError: A picture that is not finite, or not of 1 or 3 channels.
+      ValueError: There are no rows, or cells are smaller than 16 pixels.
+      ImageError: A picture is not finite, or has neither 1 nor 3 channels.
+
+    Examples:
+      >>> grey = np.full((8, 8, 1), 0.5, np.float32)
+      >>> sheet = contact_sheet([Row("grey", [Cell(grey, "a")] * 3)], cell_size=32)
+      >>> sheet.mode, sheet.size
+      ('RGB', (128, 96))
     """
     if not rows:
         raise ValueError("a contact sheet needs at least one row")
     if cell_size < 16:
-        raise ValueError(f"cells of {cell_size} pixels are too small; use 16 or more")
+        raise ValueError(
+            f"cells of {cell_size} pixels are too small; 16 or more are accepted"
+        )
     layout = _layout(cell_size)
     fitted = [[_fit(cell.picture, cell_size) for cell in row.cells] for row in rows]
     heights = [_row_height(pictures, cell_size) for pictures in fitted]
@@ -108,16 +117,6 @@ def contact_sheet(rows: Sequence[Row], *, cell_size: int = 224) -> Image.Image:
             )
         top += row_height + layout.caption_height + layout.margin
     return sheet
-
-
-def stretched(picture: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w c"]:
-    """A picture with its contrast stretched, for display, as the papers' figures are.
-
-    Theirs go from the darkest to the brightest value; single pixels lie far out, so
-    that here half a percent at either end is cut off.
-    """
-    low, high = np.percentile(picture, [0.5, 99.5])
-    return (picture - low) / max(high - low, 1e-6)
 
 
 def _layout(cell_size: int) -> _Layout:
@@ -161,7 +160,7 @@ def _draw_label(
     text = _shorten(label, layout.label_font, inner)
     middle = top + layout.label_height // 2
     draw.text((layout.margin, middle), text, _INK, layout.label_font, anchor="lm")
-    # A hairline leads from the label to the sheet's edge and ties the row together.
+    # A thin line from the label to the sheet's edge shows how far the row extends.
     start = layout.margin + layout.label_font.getlength(text) + layout.gap
     if start < layout.margin + inner:
         draw.line((start, middle, layout.margin + inner - 1, middle), _RULE)
@@ -204,5 +203,5 @@ def _drawable(letter: str) -> str:
 
 def _has_glyph(letter: str) -> bool:
     font = ImageFont.load_default(size=20)
-    # U+FFFF is no character: every font draws its box for missing glyphs.
+    # U+FFFF is not a character: every font draws its box for missing glyphs there.
     return bytes(font.getmask(letter)) != bytes(font.getmask("\uffff"))

@@ -1,4 +1,4 @@
-"""Curves over layers, drawn by Matplotlib where it is installed."""
+"""Curves over layers, drawn with Matplotlib where it is installed."""
 
 import importlib.util
 import pathlib
@@ -9,14 +9,15 @@ from invjax import files
 
 
 class Curve(NamedTuple):
-    """One value per place; NaN where there is none.
+    """A curve with one value per layer, or per other place on the horizontal axis.
 
     Attributes:
-      label: in the legend.
-      values: [n].
-      deviations: [n], drawn as bars; None for no bars.
-      colour: number of the colour; curves that belong together share it.
-      is_dashed: such as for what was published.
+      label: text in the legend.
+      values: [n], NaN where a value is missing.
+      deviations: [n], drawn as error bars; None for no bars.
+      colour: number of the colour in Matplotlib's cycle. Curves that belong together
+        have the same colour.
+      is_dashed: whether the line is dashed; used for published values.
     """
 
     label: str
@@ -27,7 +28,12 @@ class Curve(NamedTuple):
 
 
 class Band(NamedTuple):
-    """A shaded range of values."""
+    """A horizontal band between two values, shaded behind the curves.
+
+    Attributes:
+      label: text in the legend.
+      low, high: ends of the range.
+    """
 
     label: str
     low: float
@@ -43,20 +49,25 @@ def write(
     bands: Sequence[Band] = (),
     from_zero: bool = True,
 ) -> None:
-    """Writes a PNG, whole or not at all; without Matplotlib a line says how to get it.
+    """Draws curves into a PNG file, which is written atomically.
+
+    Without Matplotlib nothing is written, and one line is printed that says how to
+    install it.
 
     Args:
-      path: of the file.
-      places: names along the abscissa.
-      curves: of one value per place.
-      ylabel: what the values are, with their unit.
-      bands: behind the curves.
-      from_zero: whether the ordinate begins there, or where the values do.
+      path: the file.
+      places: names along the horizontal axis, [n].
+      curves: curves with n values each.
+      ylabel: name of the values, with their unit.
+      bands: ranges of values shaded behind the curves.
+      from_zero: whether the vertical axis begins at 0; else it begins at the values.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        print(f"{path.name} is not drawn: pip install 'invjax[studies]'")
+        print(
+            f"{path.name} is not drawn: Matplotlib is missing, pip install matplotlib"
+        )
         return
-    # Not pyplot: no window, no state beyond this function.
+    # Unlike pyplot, a Figure opens no window and leaves no global state.
     from matplotlib.figure import Figure
 
     figure = Figure(
@@ -66,7 +77,7 @@ def write(
     for band in bands:
         axes.axhspan(band.low, band.high, color="0.9", label=band.label)
     for number, curve in enumerate(curves):
-        # Beside each other, so that the bars do not hide each other.
+        # Curves are shifted sideways, so that their bars do not overlap.
         offset = 0.06 * (number - (len(curves) - 1) / 2)
         axes.errorbar(
             [place + offset for place in range(len(places))],
@@ -89,7 +100,7 @@ def write(
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlim(-0.5, len(places) - 0.5)
-    # Beside the curves, wherever they run.
+    # To the right of the axes, where no curve can be.
     axes.legend(
         frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1)
     )

@@ -1,4 +1,4 @@
-"""The gallery of a run: one static HTML page that needs no script and no network."""
+"""The gallery of a run: one static HTML page without scripts or network access."""
 
 import importlib.resources
 import math
@@ -21,21 +21,21 @@ class GalleryImage(NamedTuple):
     """One image of the run.
 
     Attributes:
-      name: As in the records' "image".
-      original: Path of its picture relative to the work folder; None if the run
-        started from a code, so that no original exists.
+      name: Name of the image, as in the field "image" of the records.
+      original: Path of its picture relative to the run's folder; None if the run
+        started from a code and has no original.
     """
 
     name: str
     original: str | None
 
 
-class Lane(NamedTuple):
+class GalleryLane(NamedTuple):
     """One reconstruction.
 
     Attributes:
       record: A line of metrics.jsonl; None and absent values are shown as a dash.
-      picture: Path of its picture relative to the work folder, or None.
+      picture: Path of its picture relative to the run's folder; None for no picture.
     """
 
     record: Mapping[str, Any]
@@ -72,7 +72,7 @@ _COLUMNS = (
     _Column("Time (s)", "seconds", "decibel"),
 )
 
-# What stands under a picture, besides start and status.
+# Below a picture, after its start and status.
 _CAPTION = (
     _Column("Relative error", "relative_error", "percent"),
     _Column("Normalised error", "normalised_error", "percent"),
@@ -98,24 +98,24 @@ def write_gallery(
     title: str,
     command: str,
     images: Sequence[GalleryImage],
-    lanes: Sequence[Lane],
+    lanes: Sequence[GalleryLane],
 ) -> None:
-    """Writes `workdir`/index.html, whole or not at all.
+    """Writes `workdir`/index.html atomically.
 
-    A section per image holds its original and its reconstructions, representation by
-    representation in the order of the lanes; a table of every lane ends the page.
+    Each image has a section with its original and its reconstructions, grouped by
+    representation in the order of the lanes. The page ends with a table of all lanes.
     Failed lanes are marked in both. Pictures are linked, not embedded.
 
     Args:
-      workdir: The run's folder; the pictures' paths are relative to it.
+      workdir: The run's folder, to which the paths of pictures are relative.
       title: Heading of the page.
-      command: The command line that made the run.
-      images: The run's images, in the order of the sections.
-      lanes: The run's reconstructions; errors in the records are fractions, PSNR in
-        dB, times in seconds.
+      command: Command line of the run.
+      images: Images of the run, in the order of their sections.
+      lanes: Reconstructions of the run. Errors in their records are fractions, PSNR is
+        in dB and times are in seconds.
 
     Raises:
-      ValueError: A lane's image is not among `images`, or an image is named twice.
+      ValueError: The image of a lane is not in `images`, or an image is named twice.
     """
     names = [image.name for image in images]
     unknown = {lane.record["image"] for lane in lanes} - set(names)
@@ -141,8 +141,8 @@ def write_gallery(
     files.write_whole(pathlib.Path(workdir, "index.html"), page)
 
 
-def _section(image: GalleryImage, lanes: Sequence[Lane]) -> dict[str, Any]:
-    groups: dict[str, list[Lane]] = {}
+def _section(image: GalleryImage, lanes: Sequence[GalleryLane]) -> dict[str, Any]:
+    groups: dict[str, list[GalleryLane]] = {}
     for lane in lanes:
         if lane.record["image"] == image.name:
             groups.setdefault(lane.record["representation"], []).append(lane)
@@ -159,8 +159,8 @@ def _section(image: GalleryImage, lanes: Sequence[Lane]) -> dict[str, Any]:
     }
 
 
-def _varying(group: Sequence[Lane]) -> list[_Column]:
-    """The weights that tell lanes of one image and representation apart."""
+def _varying(group: Sequence[GalleryLane]) -> list[_Column]:
+    """The weights in which lanes of one image and representation differ."""
     return [
         column
         for column in _COLUMNS
@@ -169,7 +169,7 @@ def _varying(group: Sequence[Lane]) -> list[_Column]:
     ]
 
 
-def _figure(lane: Lane, varying: Sequence[_Column]) -> dict[str, Any]:
+def _figure(lane: GalleryLane, varying: Sequence[_Column]) -> dict[str, Any]:
     record = lane.record
     start = _text(record.get("start"), "whole")
     status = _text(record.get("status"), "text")
@@ -192,7 +192,7 @@ def _figure(lane: Lane, varying: Sequence[_Column]) -> dict[str, Any]:
     }
 
 
-def _table_row(lane: Lane) -> dict[str, Any]:
+def _table_row(lane: GalleryLane) -> dict[str, Any]:
     return {
         "is_failed": _is_failed(lane),
         "cells": [
@@ -202,7 +202,7 @@ def _table_row(lane: Lane) -> dict[str, Any]:
     }
 
 
-def _is_failed(lane: Lane) -> bool:
+def _is_failed(lane: GalleryLane) -> bool:
     return lane.record.get("status") == _FAILED
 
 
@@ -213,5 +213,5 @@ def _text(value: Any, style: str) -> str:
 
 
 def _url(path: str | None) -> str | None:
-    # Quoting the colon too keeps "a:b.png" from being read as a scheme.
+    # The colon is quoted too, or "a:b.png" would be read as an address of scheme "a".
     return None if path is None else urllib.parse.quote(path, safe="/")

@@ -1,8 +1,8 @@
-"""Pictures of HOG and SIFT codes, for looking at.
+"""Glyphs: pictures of HOG and SIFT codes.
 
-NumPy only, not differentiable. Pictures are float32 [h, w] in [0, 1], y down; the
-largest weight of a code is drawn white, so two pictures do not share a scale. Negative
-entries (of a template, say) are drawn as zero.
+Pictures are float32 [h, w] in [0, 1], y down. The largest weight of a code is white, so
+the brightness of two pictures cannot be compared. Negative entries (of a template, for
+instance) are drawn as zero. The functions use NumPy and are not differentiable.
 """
 
 import numpy as np
@@ -18,24 +18,29 @@ def hog_glyph(
     num_orientations: int = 9,
     cell_size: int = 16,
 ) -> Float[np.ndarray, "h w"]:
-    """One stroke per orientation in every cell, along the edge.
+    """Draws a HOG code: in every cell one stroke per orientation, along the edge.
 
-    A stroke is perpendicular to its gradient direction, and as bright as the undirected
-    weight; where strokes cross, the brightest is seen.
+    A stroke is perpendicular to its gradient direction. Its brightness is the weight of
+    the undirected orientation; where strokes cross, the brightest one is drawn.
 
     Args:
-      code: [rows, columns, d] with K orientations: 3 K values (the paper's network) or
-        3 K + 4 (UoCTTI), of which the undirected ones are drawn, or 4 K (Dalal-Triggs),
-        of which the mean of the four copies is. For K = 4, where the last two have
-        equal size, UoCTTI is assumed.
-      num_orientations: K.
-      cell_size: side of a cell's picture, in pixels.
+      code: [rows, columns, d] with K orientations. d is 3 K (the paper's network) or
+        3 K + 4 (UoCTTI), of which the undirected entries are drawn, or 4 K
+        (Dalal-Triggs), of which the mean of the four copies is drawn. For K = 4 the
+        last two are equal, and UoCTTI is assumed.
+      num_orientations: K, the number of undirected orientations.
+      cell_size: side of a cell in the picture, in pixels.
 
     Returns:
       Picture [rows * cell_size, columns * cell_size].
 
     Raises:
-      ValueError: another rank, another number of values, or cells of under 3 px.
+      ValueError: the code has another rank or number of values, or cells are smaller
+        than 3 px.
+
+    Examples:
+      >>> hog_glyph(np.ones((2, 3, 31), np.float32)).shape
+      (32, 48)
     """
     code = np.asarray(code, np.float32)
     k = num_orientations
@@ -50,12 +55,13 @@ def hog_glyph(
     else:
         weights = code.reshape(*code.shape[:-1], 4, k).mean(axis=-2)
     x, y = _cell_grid(cell_size)
-    reach = 0.5 * cell_size - 0.5
+    half_length = 0.5 * cell_size - 0.5
     picture = np.zeros((code.shape[0], cell_size, code.shape[1], cell_size), np.float32)
     for o in range(k):
         cos, sin = np.cos(o * np.pi / k), np.sin(o * np.pi / k)
         across, along = np.abs(x * cos + y * sin), np.abs(y * cos - x * sin)
-        stroke = np.clip(1.25 - across, 0, 1) * np.clip(reach + 0.5 - along, 0, 1)
+        width = np.clip(1.25 - across, 0, 1)
+        stroke = width * np.clip(half_length + 0.5 - along, 0, 1)
         _draw(picture, weights[..., o], stroke.astype(np.float32))
     return _as_picture(picture)
 
@@ -63,22 +69,27 @@ def hog_glyph(
 def dsift_glyph(
     code: Float[Array | np.ndarray, "ny nx d"], *, cell_size: int = 12
 ) -> Float[np.ndarray, "h w"]:
-    """Eight spokes in every spatial bin of every descriptor, along the gradient.
+    """Draws a SIFT code: in every spatial bin eight spokes, along the gradient.
 
-    A spoke starts at its bin's centre, points where the image gets brighter and tapers
-    to its end; length and brightness grow with the square root of the weight, so that
-    weak ones show. Descriptors lie side by side, a dark line between them, however much
-    they overlap in the image.
+    A spoke starts at the centre of its bin, points to where the image gets brighter and
+    becomes thinner towards its end. Its length and brightness are proportional to the
+    square root of the weight, so that small weights are visible. Descriptors are drawn
+    side by side with a dark line between them, although they may overlap in the image.
 
     Args:
       code: [ny, nx, 128], element o + 8 (i + 4 j) as in `dsift.py`.
-      cell_size: side of a spatial bin's picture, in pixels.
+      cell_size: side of a spatial bin in the picture, in pixels.
 
     Returns:
       Picture [ny * (4 * cell_size + 1), nx * (4 * cell_size + 1)].
 
     Raises:
-      ValueError: another rank or number of values, or cells of under 3 px.
+      ValueError: the code has another rank or number of values, or cells are smaller
+        than 3 px.
+
+    Examples:
+      >>> dsift_glyph(np.ones((2, 3, 128), np.float32)).shape
+      (98, 147)
     """
     code = np.asarray(code, np.float32)
     num_bins, num_orientations = dsift.NUM_BINS, dsift.NUM_ORIENTATIONS
@@ -93,14 +104,14 @@ def dsift_glyph(
     weights = np.maximum(weights, 0)
     weights = np.sqrt(weights / max(weights.max(initial=0), 1e-12))
     x, y = _cell_grid(cell_size)
-    reach = 0.5 * cell_size
+    longest = 0.5 * cell_size
     picture = np.zeros((ny * num_bins, cell_size, nx * num_bins, cell_size), np.float32)
     for o in range(num_orientations):
         angle = 2 * np.pi * o / num_orientations
         along = x * np.cos(angle) + y * np.sin(angle)
         across = np.abs(y * np.cos(angle) - x * np.sin(angle))
-        # One picture per level of length is enough: lengths are whole pixels.
-        levels = np.ceil(weights[..., o] * reach).astype(int)
+        # Lengths are whole pixels, so that one picture serves all spokes of a length.
+        levels = np.ceil(weights[..., o] * longest).astype(int)
         for level in range(1, levels.max(initial=0) + 1):
             width = 1.5 * (1 - along / (level + 0.5))
             spoke = np.clip(width + 0.25 - across, 0, 1) * (along >= -0.5)
@@ -123,19 +134,19 @@ def _check_cell_size(cell_size: int) -> None:
 
 
 def _cell_grid(cell_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """x [1, n] and y [n, 1] of a cell's pixels, from its centre."""
+    """Coordinates x [1, n] and y [n, 1] of the pixels of a cell, from its centre."""
     offset = np.arange(cell_size) - 0.5 * (cell_size - 1)
     return offset[None, :], offset[:, None]
 
 
 def _draw(picture: np.ndarray, weights: np.ndarray, stroke: np.ndarray) -> None:
-    """Lays weights [r, c] times stroke [n, n] over picture [r, n, c, n], in place."""
+    """Draws weights [r, c] times stroke [n, n] over picture [r, n, c, n], in place."""
     layer = weights[:, None, :, None] * stroke[None, :, None, :]
     np.maximum(picture, layer, out=picture)
 
 
 def _as_picture(cells: np.ndarray) -> np.ndarray:
-    """Joins cells [r, n, c, n] to [r * n, c * n], the brightest pixel white."""
+    """Joins cells [r, n, c, n] to [r * n, c * n]; the brightest pixel becomes white."""
     rows, side, columns, _ = cells.shape
     picture = cells.reshape(rows * side, columns * side)
     peak = picture.max(initial=0)

@@ -1,4 +1,4 @@
-"""Tables of a study, as CSV to compute with and Markdown to read."""
+"""Tables of a study, as CSV for programs and as Markdown for people."""
 
 import csv
 import io
@@ -16,14 +16,14 @@ def write(
     bold: Collection[int] = (),
     name: str = "table",
 ) -> None:
-    """table.csv and table.md in `folder`, each whole or not at all.
+    """Writes a table to `folder` as CSV and as Markdown, each file atomically.
 
     Args:
-      folder: of the run.
+      folder: folder of the run.
       header: names of the columns.
-      rows: their cells.
-      bold: numbers of the rows that the .md sets in bold.
-      name: of the files, without ending.
+      rows: cells of each row, as text.
+      bold: numbers of the rows, from 0, that are bold in the Markdown file.
+      name: name of the files without .csv and .md.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -39,7 +39,14 @@ def markdown(
     *,
     bold: Collection[int] = (),
 ) -> str:
-    """A GitHub table; `bold` as of `write`."""
+    """Returns a table in GitHub's Markdown; arguments as in `write`.
+
+    Examples:
+      >>> print(markdown(["layer", "error"], [["relu1", "0.1"]], bold=[0]), end="")
+      | layer | error |
+      | --- | --- |
+      | **relu1** | **0.1** |
+    """
     lines = [header, ["---"] * len(header)]
     for number, row in enumerate(rows):
         lines.append([f"**{cell}**" for cell in row] if number in bold else row)

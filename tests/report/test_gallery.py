@@ -10,7 +10,7 @@ import pytest
 
 from invjax.images import reading
 from invjax.report import gallery
-from invjax.report.gallery import GalleryImage, Lane
+from invjax.report.gallery import GalleryImage, GalleryLane
 
 VOID = {"meta", "img", "br", "link", "hr"}
 ODD = 'a & b <c> #1 50% "x"'
@@ -110,7 +110,9 @@ def write(workdir, listed, lanes, *, title="A run", command="python -m x --a=1")
 def test_a_section_per_image_and_a_figure_per_lane(tmp_path):
     listed = [GalleryImage("cat", "o/cat.png"), GalleryImage("cup", "o/cup.png")]
     lanes = [
-        Lane(record(image=image, representation=phi, start=start), f"{image}{n}.png")
+        GalleryLane(
+            record(image=image, representation=phi, start=start), f"{image}{n}.png"
+        )
         for n, (phi, start) in enumerate([("hogb", 0), ("hogb", 1), ("dsift", 0)])
         for image in ("cat", "cup")
     ]
@@ -127,7 +129,9 @@ def test_a_section_per_image_and_a_figure_per_lane(tmp_path):
 
 
 def test_a_figures_numbers(tmp_path):
-    page = write(tmp_path, [GalleryImage("cat", None)], [Lane(record(), "r/a.png")])
+    page = write(
+        tmp_path, [GalleryImage("cat", None)], [GalleryLane(record(), "r/a.png")]
+    )
     (figure,) = page.find("figure")
     assert figure.find("p")[0].text == "Start 0, budget"
     numbers = [value.text for value in figure.find("dd")]
@@ -140,7 +144,8 @@ def test_a_figures_numbers(tmp_path):
 
 def test_weights_are_named_where_they_differ(tmp_path):
     lanes = [
-        Lane(record(tv_weight=weight), f"tv_{weight:g}.png") for weight in (0.5, 50.0)
+        GalleryLane(record(tv_weight=weight), f"tv_{weight:g}.png")
+        for weight in (0.5, 50.0)
     ]
     page = write(tmp_path, [GalleryImage("cat", None)], lanes)
     headings = [figure.find("p")[0].text for figure in page.find("figure")]
@@ -152,8 +157,8 @@ def test_weights_are_named_where_they_differ(tmp_path):
 
 def test_the_table_has_every_lane_and_number(tmp_path):
     lanes = [
-        Lane(record(), "a.png"),
-        Lane(undefined(start=1, status="failed"), None),
+        GalleryLane(record(), "a.png"),
+        GalleryLane(undefined(start=1, status="failed"), None),
     ]
     page = write(tmp_path, [GalleryImage("cat", "cat.png")], lanes)
     (table,) = page.find("table")
@@ -196,9 +201,9 @@ def test_the_table_has_every_lane_and_number(tmp_path):
 
 def test_failed_lanes_are_marked_and_shown(tmp_path):
     lanes = [
-        Lane(undefined(status="failed"), None),
-        Lane(undefined(status="failed", start=1), "last_finite.png"),
-        Lane(record(start=2), "a.png"),
+        GalleryLane(undefined(status="failed"), None),
+        GalleryLane(undefined(status="failed", start=1), "last_finite.png"),
+        GalleryLane(record(start=2), "a.png"),
     ]
     page = write(tmp_path, [GalleryImage("cat", None)], lanes)
     figures = page.find("figure")
@@ -222,14 +227,16 @@ def test_failed_lanes_are_marked_and_shown(tmp_path):
 
 def test_absent_and_non_finite_numbers_are_dashes(tmp_path):
     sparse = {"image": "cat", "representation": "hogb", "psnr": float("inf")}
-    page = write(tmp_path, [GalleryImage("cat", None)], [Lane(sparse, "a.png")])
+    page = write(tmp_path, [GalleryImage("cat", None)], [GalleryLane(sparse, "a.png")])
     (row,) = page.find("tbody")[0].find("tr")
     assert {cell.text for cell in row.find("td")} == {"hogb", "–"}
     assert page.find("figure")[0].find("p")[0].text == "Start –, –"
 
 
 def test_a_run_from_a_code_has_no_original(tmp_path):
-    page = write(tmp_path, [GalleryImage("cat", None)], [Lane(record(), "a.png")])
+    page = write(
+        tmp_path, [GalleryImage("cat", None)], [GalleryLane(record(), "a.png")]
+    )
     (section, _) = page.find("section")
     assert page.find("figure", **{"class": "original"}) == []
     assert "no original" in section.text
@@ -237,7 +244,9 @@ def test_a_run_from_a_code_has_no_original(tmp_path):
 
 def test_names_are_escaped_and_links_lead_to_files(tmp_path):
     listed = [GalleryImage(ODD, f"originals/{ODD}.png"), GalleryImage("s:t", "s:t.png")]
-    lanes = [Lane(record(image=ODD), f"reconstructions/{ODD}/alexnet_relu1/a é.png")]
+    lanes = [
+        GalleryLane(record(image=ODD), f"reconstructions/{ODD}/alexnet_relu1/a é.png")
+    ]
     page = write(
         tmp_path,
         listed,
@@ -267,7 +276,9 @@ def test_names_are_escaped_and_links_lead_to_files(tmp_path):
 
 
 def test_the_page_stands_alone(tmp_path):
-    page = write(tmp_path, [GalleryImage("cat", "c.png")], [Lane(record(), "a.png")])
+    page = write(
+        tmp_path, [GalleryImage("cat", "c.png")], [GalleryLane(record(), "a.png")]
+    )
     text = (tmp_path / "index.html").read_text()
     assert text.startswith("<!DOCTYPE html>")
     assert page.find("html")[0].attributes["lang"] == "en-GB"
@@ -293,7 +304,11 @@ def test_image_without_lanes_is_still_listed(tmp_path):
 
 def test_refusals_write_nothing(tmp_path):
     with pytest.raises(ValueError, match="not listed: .'dog'"):
-        write(tmp_path, [GalleryImage("cat", None)], [Lane(record(image="dog"), None)])
+        write(
+            tmp_path,
+            [GalleryImage("cat", None)],
+            [GalleryLane(record(image="dog"), None)],
+        )
     with pytest.raises(ValueError, match="twice"):
         write(tmp_path, [GalleryImage("cat", None)] * 2, [])
     assert not (tmp_path / "index.html").exists()
