@@ -1,1 +1,1 @@
-"""Weights: the command lines around invjax.networks, and where checkpoints land."""
+"""The folder of a checkout's converted checkpoints, and `python -m weights.convert`."""

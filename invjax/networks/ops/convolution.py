@@ -188,7 +188,7 @@ def space_to_depth_convolution(
 def _phases(
     x: Float[Array, "h w c"], stride: int, padding: tuple[int, int]
 ) -> list[list[Array]]:
-    """The padded image in parts: [i][j] has rows i, i + stride, ..., columns likewise."""
+    """Parts of the padded image: [i][j] has rows i, i + stride, ... and columns so."""
     before, after = padding
     # Padded to a multiple of the stride, so that all parts have the same size.
     extra = [-(side + before + after) % stride for side in x.shape[:2]]

@@ -1,1 +1,14 @@
-"""From weight files to parameters: formats, checkpoints, pinned sources."""
+"""From weight files to parameters.
+
+| module | subject |
+|---|---|
+| `pretrained` | finds a network's weights, converts, verifies and restores them |
+| `sources` | the known weight files, pinned by digest in sources.toml |
+| `formats` | a file of any known format -> parameters |
+| `readers`, `caffe_format` | a file of one format -> arrays by the file's names |
+| `conversion`, `torch_layouts`, `caffe_layouts` | these names and axes -> a table's |
+| `preprocessing` | from an image to the input of a network |
+| `forward_check` | a forward pass that verifies weights and preprocessing together |
+| `checkpoints` | converted weights on disk |
+| `convert` | what the command `invjax.commands.convert` does |
+"""

@@ -1,8 +1,8 @@
 """Caffe's model files, read without Caffe.
 
-A .caffemodel is a protobuf message; only the few fields that hold names, kinds, shapes
-and weights are looked at, by their numbers in Caffe's published schema. A .prototxt is
-the text form of the same message.
+A .caffemodel is a protobuf message. Only the few fields that hold names, kinds, shapes
+and weights are read, by their numbers in Caffe's published schema. A .prototxt is the
+text form of the same message.
 """
 
 import os
@@ -16,14 +16,21 @@ import numpy as np
 
 from invjax.networks.weights.readers import UnreadableWeights
 
-# Kinds of layers that have weights, in the old files' enumeration.
+# Numbers of the kinds of layers in V1 files.
 _V1_KINDS = {4: "Convolution", 14: "InnerProduct", 15: "LRN", 17: "Pooling", 18: "ReLU"}
 
+# Protobuf's wire types.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class CaffeLayer(NamedTuple):
-    """A layer with weights: kernel [out, in, h, w] or [out, in], and bias [out]."""
+    """A layer of a .caffemodel.
+
+    Attributes:
+      name: name of the layer.
+      kind: type of the layer, as "Convolution" or "InnerProduct".
+      blobs: its arrays: a kernel [out, in, h, w] or [out, in] and a bias [out].
+    """
 
     name: str
     kind: str
@@ -33,10 +40,11 @@ class CaffeLayer(NamedTuple):
 def read_caffemodel(path: str | os.PathLike[str]) -> tuple[CaffeLayer, ...]:
     """The layers of a .caffemodel that have weights, in the file's order.
 
-    Both generations are read: `layers` (V1, before 2014-10) and `layer`.
+    Both generations of the format are read: `layers` (V1, before October 2014) and
+    `layer`.
 
     Raises:
-      UnreadableWeights: truncated, or not such a file.
+      UnreadableWeights: the file is truncated, or it is not a .caffemodel.
     """
     data = pathlib.Path(path).read_bytes()
     try:
@@ -55,32 +63,37 @@ def read_caffemodel(path: str | os.PathLike[str]) -> tuple[CaffeLayer, ...]:
 
 
 def read_prototxt(path: str | os.PathLike[str]) -> dict[str, list[Any]]:
-    """A .prototxt as nested dicts; every field is a list of its repetitions.
+    """Reads a .prototxt.
+
+    Returns:
+      Nested dicts: field -> list of its values, since any field may be repeated.
+      Numbers are floats.
 
     Raises:
-      UnreadableWeights: not protobuf text.
+      UnreadableWeights: the file is not protobuf text.
     """
     try:
         text = pathlib.Path(path).read_text()
         tokens = re.findall(
             r'#[^\n]*|"[^"\n]*"|\'[^\'\n]*\'|[{}:;,]|[^\s{}:;,#"\']+', text
         )
-        stream = iter([t for t in tokens if t[0] not in "#;,"])
-        return _message(stream, is_nested=False)
+        words = iter([token for token in tokens if token[0] not in "#;,"])
+        return _message(words, is_nested=False)
     except (ValueError, StopIteration) as error:
-        reason = str(error) or "it ends within a field"
+        reason = str(error) or "it ends inside a field"
         raise UnreadableWeights(f"{path}: not a prototxt: {reason}") from None
 
 
 def _message(tokens: Iterator[str], *, is_nested: bool) -> dict[str, list[Any]]:
+    """Fields of a message, up to its closing brace or the end of the text."""
     fields: dict[str, list[Any]] = {}
     for name in tokens:
         if name == "}":
             if not is_nested:
-                raise ValueError("a closing brace too many")
+                raise ValueError("it has a closing brace too many")
             return fields
         if not re.fullmatch(r"[A-Za-z_]\w*", name):
-            raise ValueError(f"{name!r} is no field name")
+            raise ValueError(f"{name!r} is not a field name")
         token = next(tokens)
         if token == ":":
             token = next(tokens)
@@ -90,11 +103,12 @@ def _message(tokens: Iterator[str], *, is_nested: bool) -> dict[str, list[Any]]:
             value = _scalar(token)
         fields.setdefault(name, []).append(value)
     if is_nested:
-        raise ValueError("a closing brace is missing")
+        raise ValueError("it lacks a closing brace")
     return fields
 
 
 def _scalar(token: str) -> Any:
+    """A token's value: a string without its quotes, a float, or a bare word."""
     if token[0] in "\"'":
         return token[1:-1]
     try:
@@ -104,6 +118,7 @@ def _scalar(token: str) -> Any:
 
 
 def _layer(data: memoryview, *, name: int, kind: int, blobs: int) -> CaffeLayer:
+    """A layer's message, whose fields have these numbers."""
     found_name, found_kind, arrays = "", "", []
     for number, value in _fields(data):
         if number == name and isinstance(value, memoryview):
@@ -120,14 +135,14 @@ def _layer(data: memoryview, *, name: int, kind: int, blobs: int) -> CaffeLayer:
 
 
 def _blob(data: memoryview) -> np.ndarray:
-    """A BlobProto. Old ones have four sides (1 to 4), new ones a list (7)."""
+    """The array in a BlobProto: old files have four sides (1 to 4), new ones a list."""
     old: dict[int, int] = {}
     shape: tuple[int, ...] | None = None
     parts: list[np.ndarray] = []
     for number, value in _fields(data):
         if number in (1, 2, 3, 4) and isinstance(value, int):
             old[number] = value
-        elif number == 5:  # packed float, or one float at a time
+        elif number == 5:  # floats, packed or one at a time
             parts.append(np.frombuffer(_as_bytes(value), "<f4"))
         elif number == 8:  # the same in double precision
             parts.append(np.frombuffer(_as_bytes(value), "<f8").astype(np.float32))
@@ -140,6 +155,7 @@ def _blob(data: memoryview) -> np.ndarray:
 
 
 def _shape(data: memoryview) -> Iterator[int]:
+    """The sides of a BlobShape, packed or one at a time."""
     for number, value in _fields(data):
         if number != 1:
             continue
@@ -154,12 +170,15 @@ def _shape(data: memoryview) -> Iterator[int]:
 
 def _as_bytes(value: memoryview | int) -> memoryview:
     if isinstance(value, int):
-        raise ValueError("weights are no floats")
+        raise ValueError("its weights are not floats")
     return value
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """(field number, value) of a message; fixed-size values as their bytes."""
+    """(field number, value) of each field of a message.
+
+    A varint is an int; values of any other wire type are given as their bytes.
+    """
     place = 0
     while place < len(data):
         key, place = _varint(data, place)
@@ -181,6 +200,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
 
 
 def _varint(data: memoryview, place: int) -> tuple[int, int]:
+    """The varint that begins at `place`, and the place after it."""
     value, shift = 0, 0
     while True:
         if place >= len(data) or shift > 63:

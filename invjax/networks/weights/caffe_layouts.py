@@ -1,8 +1,8 @@
-"""MatConvNet's and Caffe's chains of layers -> parameters of a layer table.
+"""Models of Caffe and MatConvNet, which are chains of layers -> a table's parameters.
 
-Their files tell kinds, strides, paddings and normalisation constants of all layers, so
-those are compared with the table as strictly as the tensors: CaffeNet and Caffe's
-AlexNet hold tensors of the same shapes.
+Their files say the kind, stride, padding and normalisation constants of every layer.
+These are compared with the layer table as strictly as the tensors are, since CaffeNet
+and Caffe's AlexNet have tensors of the same shapes.
 """
 
 import itertools
@@ -32,8 +32,8 @@ from invjax.networks.weights.torch_layouts import convolution, dense
 NETWORKS = ("caffenet", "caffe_alexnet", "vgg_m", "vgg16", "vgg19")
 """Networks that were published in these formats."""
 
-# Colour means of the training set, which the model zoos publish beside the weights;
-# VGG-M and the deep VGGs share theirs. RGB.
+# Mean colours of the training sets, RGB in grey levels, as the model zoos publish them
+# beside the weights. VGG-M and the deep VGGs have the same.
 _COLOURS = {
     "caffenet": (122.67891434, 116.66876762, 104.00698793),
     "caffe_alexnet": (122.67891434, 116.66876762, 104.00698793),
@@ -42,11 +42,19 @@ _COLOURS = {
     "vgg19": (123.68, 116.779, 103.939),
 }
 
+# Layers that do nothing when a network is evaluated, or come after its logits.
 _DROPPED = {"dropout", "softmax", "softmaxloss", "data", "input", "accuracy"}
 
 
 class Link(NamedTuple):
-    """A layer of a chain, as text that says what it does, with its weights if any."""
+    """A layer of a chain.
+
+    Attributes:
+      name: name of the layer in the file.
+      what: text that says what the layer does; equal for layers of the same effect.
+      kernel: [h, w, in, out], or as the file has it for a dense layer; None without.
+      bias: [out]; None without.
+    """
 
     name: str
     what: str
@@ -57,13 +65,20 @@ class Link(NamedTuple):
 def from_matconvnet(
     net: Mapping[str, Any], network: Network
 ) -> tuple[Params, Preprocessing]:
-    """Parameters and preprocessing of a SimpleNN model as `readers.read_matconvnet`.
+    """Parameters and preprocessing from a MatConvNet SimpleNN model.
 
-    The mean is a colour or an image, as the file has it; channels are RGB already.
+    Channels are RGB in the file already.
+
+    Args:
+      net: the model, as `readers.read_matconvnet` returns it.
+      network: the network that it should be.
+
+    Returns:
+      The parameters, and a preprocessing with the file's mean colour or mean image.
 
     Raises:
-      conversion.ConversionError: layers, tensors or input size are not the network's,
-        with both sides; or the file has no mean.
+      conversion.ConversionError: layers, tensors or input size are not the network's
+        (the message has both sides), or the file has no mean.
     """
     _check_known(network)
     chain = [
@@ -75,7 +90,7 @@ def from_matconvnet(
     meta = net.get("meta")
     normalization = (meta if isinstance(meta, dict) else net).get("normalization")
     if not isinstance(normalization, dict) or "averageImage" not in normalization:
-        raise ConversionError("no normalization.averageImage in the file")
+        raise ConversionError("the file has no normalization.averageImage")
     if "imageSize" in normalization:
         size = tuple(int(side) for side in np.ravel(normalization["imageSize"])[:2])
         if size != network.image_shape[:2]:
@@ -98,15 +113,20 @@ def from_caffe(
     prototxt: Mapping[str, Any],
     network: Network,
 ) -> tuple[Params, Preprocessing]:
-    """Parameters from a .caffemodel and its .prototxt.
+    """Parameters and preprocessing from a .caffemodel and its .prototxt.
 
-    Caffe's models take BGR; the channels of the first kernel are swapped, so that ours
-    take RGB. The mean is not in these files: the colour that the model zoos document is
-    taken.
+    Caffe's models take BGR images. The channels of the first kernel are swapped, so
+    that the parameters are for RGB. The files do not have the mean; it is the mean
+    colour that the model zoos document.
+
+    Args:
+      layers: the .caffemodel, as `caffe_format.read_caffemodel` returns it.
+      prototxt: the .prototxt, as `caffe_format.read_prototxt` returns it.
+      network: the network that it should be.
 
     Raises:
-      conversion.ConversionError: layers or tensors are not the network's, with both
-        sides.
+      conversion.ConversionError: layers or tensors are not the network's; the message
+        has both sides.
     """
     _check_known(network)
     weights = {layer.name: layer.blobs for layer in layers}
@@ -118,7 +138,7 @@ def from_caffe(
     spare = sorted(weights.keys() - {link.name for link in chain})
     if spare:
         raise ConversionError(
-            f"layers with weights that the prototxt lacks: {', '.join(spare)}"
+            f"the prototxt lacks layers that have weights: {', '.join(spare)}"
         )
     params = _fit(chain, network)
     first = params[network.layer_names[0]]
@@ -127,6 +147,7 @@ def from_caffe(
 
 
 def _check_known(network: Network) -> None:
+    """Raises ConversionError for a network that these formats never held."""
     if network.name not in NETWORKS:
         raise ConversionError(
             f"{network.name} was never published in this format; "
@@ -135,7 +156,7 @@ def _check_known(network: Network) -> None:
 
 
 def _fit(chain: Sequence[Link], network: Network) -> Params:
-    """Compares a chain with the table, layer by layer, and takes its weights."""
+    """The parameters in a chain, after comparing it with the table layer by layer."""
     rows = geometry(network.layers, network.image_shape)
     shapes = [network.image_shape, *(row.shape for row in rows)]
     ours = [
@@ -161,8 +182,8 @@ def _fit(chain: Sequence[Link], network: Network) -> Params:
         kernel = flat.get(f"{name}/kernel")
         if not isinstance(layer, Dense) or kernel is None:
             continue
-        # Dense layers are convolutions over all of their input in MatConvNet, and rows
-        # of flattened [c, h, w] in Caffe.
+        # A dense layer is a convolution over all of its input in MatConvNet, and a
+        # matrix for an input flattened as [c, h, w] in Caffe.
         if kernel.ndim == 4 and kernel.shape[:3] == (*row.shape, 1, 1)[:3]:
             flat[f"{name}/kernel"] = kernel.reshape(-1, kernel.shape[-1])
         elif kernel.ndim == 4 and kernel.shape[:3] == (1, 1, *row.shape):
@@ -173,7 +194,7 @@ def _fit(chain: Sequence[Link], network: Network) -> Params:
 
 
 def _say(layer: Layer, shape: tuple[int, ...]) -> str:
-    """What a layer does, in words that a chain's layer of the same effect has."""
+    """What a layer does, in the same words as a `Link` of the same effect."""
     match layer:
         case Conv(stride=stride, padding=padding):
             return _convolution((stride, stride), sides(padding) * 2)
@@ -189,25 +210,30 @@ def _say(layer: Layer, shape: tuple[int, ...]) -> str:
 
 
 def _convolution(stride: Sequence[int], pads: Sequence[int]) -> str:
+    """`Link.what` of a convolution."""
     return f"a convolution of stride {_short(stride)}, padding {_short(pads)}"
 
 
 def _pool(window: Sequence[int], stride: Sequence[int], before: int) -> str:
-    # Padding at the bottom and right is left out: it only spells "rounded up", which
-    # decides sizes, and sizes are decided by the tensors that follow.
+    """`Link.what` of a max-pool."""
+    # Padding at the bottom and right is left out: it only says that sizes are rounded
+    # up, and a wrong size shows in the shapes of the tensors that follow.
     return f"a max-pool of {_short(window)}, stride {_short(stride)}, padding {before}"
 
 
 def _norm(size: float, kappa: float, alpha: float, beta: float) -> str:
+    """`Link.what` of a local response normalisation, constants in MatConvNet's form."""
     return f"a normalisation [{size:g} {kappa:.4g} {alpha:.4g} {beta:.4g}]"
 
 
 def _short(values: Sequence[int]) -> str:
+    """Equal numbers as one, others joined: "2", or "0x1x0x1"."""
     same = len(set(values)) == 1
     return str(values[0]) if same else "x".join(map(str, values))
 
 
 def _matconvnet_link(layer: Mapping[str, Any]) -> Link:
+    """A layer of a SimpleNN model."""
     name, kind = str(layer.get("name", "")), str(layer.get("type"))
     match kind:
         case "conv":
@@ -222,7 +248,7 @@ def _matconvnet_link(layer: Mapping[str, Any]) -> Link:
             if kernel is None or bias is None:
                 raise ConversionError(f"layer {name} has no weights")
             kernel = np.asarray(kernel)
-            # MATLAB drops dimensions of length one from the end.
+            # MATLAB drops trailing dimensions of length one.
             kernel = kernel.reshape(kernel.shape + (1,) * (4 - kernel.ndim))
             return Link(name, what, kernel, np.ravel(bias))
         case "pool" if str(layer.get("method", "max")) == "max":
@@ -242,6 +268,7 @@ def _matconvnet_link(layer: Mapping[str, Any]) -> Link:
 def _caffe_link(
     field: Mapping[str, Any], weights: Mapping[str, tuple[np.ndarray, ...]]
 ) -> Link | None:
+    """A layer of a .prototxt with its arrays; None for a layer that is dropped."""
     name = str(field.get("name", [""])[0])
     kind = str(field.get("type", [""])[0]).replace("_", "").lower()
     if kind in _DROPPED:
@@ -289,10 +316,11 @@ def _caffe_link(
 
 
 def _number(options: Mapping[str, Any], key: str, default: int) -> int:
+    """The first value of a field of a .prototxt, as an integer."""
     return int(options.get(key, [default])[0])
 
 
 def _integers(value: Any, count: int) -> tuple[int, ...]:
-    """MATLAB's scalar-or-vector."""
+    """A MATLAB scalar repeated `count` times, or a MATLAB vector as it is."""
     numbers = tuple(int(number) for number in np.ravel(value))
     return numbers * count if len(numbers) == 1 else numbers

@@ -1,8 +1,8 @@
-"""Trees of arrays on disk, with a manifest that proves them. The only Orbax imports.
+"""Arrays on disk with a manifest, against which every restore is verified.
 
-Orbax does not notice damage, nor a target of another shape, so `manifest.json` holds
-SHA-256, shape and dtype of each tensor, the SHA-256 of each file, and every restore is
-checked against it.
+Orbax, which writes the arrays, notices neither damaged files nor a target of another
+shape. So `manifest.json` holds the SHA-256, shape and dtype of every tensor and the
+SHA-256 of every file. Orbax is imported in this module only.
 """
 
 import hashlib
@@ -23,23 +23,28 @@ _TREE = "tree"
 
 
 class DamagedCheckpoint(ValueError):
-    """What is on disk is not what its manifest says was written."""
+    """A checkpoint that differs from what its manifest says was written."""
 
 
 class Checkpoint(NamedTuple):
-    """Flat tensors by name ("conv1/kernel") and what was recorded beside them."""
+    """A restored checkpoint.
+
+    Attributes:
+      tensors: arrays by name, as "conv1/kernel".
+      record: the JSON values that were saved beside them.
+    """
 
     tensors: dict[str, np.ndarray]
     record: dict[str, Any]
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
-    """Whether a checkpoint was written there; nothing is proven."""
+    """Whether the folder has a checkpoint's manifest; nothing is verified."""
     return pathlib.Path(path, _MANIFEST).is_file()
 
 
 def names(path: str | os.PathLike[str]) -> frozenset[str]:
-    """Names of a checkpoint's tensors, as its manifest has them; nothing is proven.
+    """Names of a checkpoint's tensors from its manifest; nothing else is verified.
 
     Raises:
       DamagedCheckpoint: the manifest cannot be read.
@@ -48,12 +53,18 @@ def names(path: str | os.PathLike[str]) -> frozenset[str]:
         return frozenset(_read_manifest(pathlib.Path(path))["tensors"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedCheckpoint(
-            f"{path}/{_MANIFEST}: unreadable ({_first_line(error)})"
+            f"{path}/{_MANIFEST}: cannot be read ({_first_line(error)}); delete the "
+            "folder, and convert the weights again"
         ) from None
 
 
 def tensor_digest(array: np.ndarray) -> str:
-    """SHA-256 of an array's values, little-endian, C order."""
+    """SHA-256 of an array's values in C order, little-endian, as hexadecimal digits.
+
+    Examples:
+      >>> tensor_digest(np.zeros(2, np.float32))[:8]
+      'af5570f5'
+    """
     little_endian = array.astype(array.dtype.newbyteorder("<"))
     return hashlib.sha256(little_endian.tobytes()).hexdigest()
 
@@ -63,12 +74,15 @@ def save(
     tensors: Mapping[str, np.ndarray],
     record: Mapping[str, Any],
 ) -> None:
-    """Writes a folder with the tensors and their manifest, whole or not at all.
+    """Writes a folder with tensors and their manifest, atomically.
 
     Args:
       path: the folder; one that exists is replaced.
       tensors: arrays by name.
-      record: JSON values to keep in the manifest beside the tensors' own entries.
+      record: JSON values to keep in the manifest.
+
+    Raises:
+      ValueError: the record holds a number that is not finite. Nothing is written.
     """
     entries = {
         "tensors": {
@@ -82,7 +96,7 @@ def save(
     }
     with files.whole_directory(path) as fresh:
         with ocp.StandardCheckpointer() as checkpointer:
-            # Orbax resolves relative paths in a background thread, out of sight.
+            # Orbax would resolve a relative path later, in a background thread.
             checkpointer.save((fresh / _TREE).resolve(), dict(tensors))
         manifest = {**record, **entries, "files": _file_digests(fresh / _TREE)}
         text = json.dumps(manifest, indent=1, allow_nan=False)
@@ -90,19 +104,21 @@ def save(
 
 
 def restore(path: str | os.PathLike[str]) -> Checkpoint:
-    """Reads what `save` wrote and proves every tensor.
+    """Reads a checkpoint and verifies every file and tensor against its manifest.
+
+    Args:
+      path: the folder that `save` wrote.
 
     Raises:
-      DamagedCheckpoint: the manifest or the tensors cannot be read, a file is not as
-        it was written, or a tensor's name, shape, dtype or digest is not the
-        manifest's.
+      DamagedCheckpoint: the manifest or the tensors cannot be read, a file has changed,
+        or a tensor has another name, shape, dtype or digest than in the manifest.
     """
     path = pathlib.Path(path).resolve()
     try:
         manifest = _read_manifest(path)
         entries = manifest.pop("tensors")
-        # What Orbax would stumble over is found before it starts: when one read fails,
-        # those beside it write tracebacks long after the error was handled.
+        # Damaged files are found before Orbax reads them: when one of its reads fails,
+        # others in parallel write tracebacks long after the error was handled.
         _compare("file", _file_digests(path / _TREE), manifest.pop("files"))
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         with ocp.StandardCheckpointer() as checkpointer:
@@ -125,7 +141,7 @@ def restore(path: str | os.PathLike[str]) -> Checkpoint:
             {name: tensor_digest(array) for name, array in tensors.items()},
             {name: entry["sha256"] for name, entry in entries.items()},
         )
-    except Exception as error:  # Orbax, tensorstore and JSON each raise their own
+    except Exception as error:  # Orbax, TensorStore and JSON each raise their own
         raise DamagedCheckpoint(
             f"{path}: not what was written ({_first_line(error)}); delete the folder, "
             "and convert the weights again"
@@ -134,13 +150,14 @@ def restore(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def _compare(kind: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raises ValueError with the names whose values differ or stand on one side."""
+    """Raises ValueError with the names that have other values, or are on one side."""
     names = sorted(found.keys() | expected.keys())
     if wrong := [name for name in names if found.get(name) != expected.get(name)]:
         raise ValueError(f"{kind} missing, added or changed: {', '.join(wrong)}")
 
 
 def _file_digests(folder: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by relative path."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -153,5 +170,6 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
+    """The first line of an error's message, at most 200 characters."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:200]

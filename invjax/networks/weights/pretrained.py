@@ -1,10 +1,10 @@
-"""Finds weights, converts them once, verifies and restores them.
+"""Finds the weights of a network, converts them once, and verifies them at every load.
 
-The first use of a network looks for an installed package that carries its weights
-(sources.toml), checks the file's SHA-256, converts it to a checkpoint in the weights
-folder and proves weights and preprocessing together by a forward pass on a fixed
-image. Later uses restore that checkpoint, prove every tensor by digest and run the
-same forward pass. A file of the user's own is converted by `convert_file`.
+The first use of a network looks for an installed package that has its weights
+(sources.toml), compares the file's SHA-256, verifies weights and preprocessing together
+by a forward pass on a fixed image, and writes a checkpoint to the weights folder. Later
+uses restore that checkpoint, compare the digest of every tensor and run the same
+forward pass. `convert_file` makes the checkpoint from a weight file of the user's own.
 """
 
 import functools
@@ -48,25 +48,39 @@ __all__ = [
     "weights_folder",
 ]
 
-# A mean image lies in the checkpoint beside the weights, under a name no layer has.
+# Name of a mean image among the tensors of a checkpoint; no layer has this name.
 _MEAN_IMAGE = "preprocessing/mean"
 
 
 class MissingWeights(LookupError):
-    """No weights for a network or layer; the message says which file and command."""
+    """There are no weights for a network or layer.
+
+    The message says which package to install, or which file to convert with which
+    command.
+    """
 
 
 class Pretrained(NamedTuple):
-    """Parameters {layer: {"kernel", "bias"}} and what goes with them."""
+    """Verified weights of a network.
+
+    Attributes:
+      params: {layer: {"kernel": ..., "bias": ...}}, nested further for blocks.
+      preprocessing: the preprocessing that belongs to them.
+      digest: SHA-256 over the digests of all tensors of the checkpoint, which
+        identifies the weights.
+    """
 
     params: dict[str, Any]
     preprocessing: Preprocessing
     digest: str
-    """SHA-256 over the tensors' digests: which weights these are."""
 
 
 def default_weights_dir() -> pathlib.Path:
-    """INVJAX_WEIGHTS, else weights/ of the checkout, else the user's cache folder."""
+    """The folder of converted checkpoints where none is given.
+
+    It is the environment variable INVJAX_WEIGHTS if that is set, else weights/ of the
+    checkout if invjax runs from one, else invjax/weights in the user's cache folder.
+    """
     if named := os.environ.get("INVJAX_WEIGHTS"):
         return pathlib.Path(named)
     package = pathlib.Path(str(resources.files("invjax")))
@@ -78,7 +92,15 @@ def default_weights_dir() -> pathlib.Path:
 
 
 def weights_folder(given: str | os.PathLike[str] | None) -> pathlib.Path:
-    """The folder of converted checkpoints: `given`, or the default; ~ is expanded."""
+    """The folder of converted checkpoints.
+
+    Args:
+      given: the folder, where a leading ~ is expanded; None for `default_weights_dir`.
+
+    Examples:
+      >>> weights_folder("/data/weights").as_posix()
+      '/data/weights'
+    """
     return pathlib.Path(given or default_weights_dir()).expanduser()
 
 
@@ -88,19 +110,20 @@ def load(
     *,
     weights_dir: str | os.PathLike[str] | None = None,
 ) -> Pretrained:
-    """Weights of a network up to a layer, with the preprocessing they belong to.
+    """Weights of a network up to a layer, with the preprocessing that belongs to them.
 
     Args:
-      network: whose.
-      layer: the cut; parameters above it are left out.
-      weights_dir: folder of converted checkpoints; `default_weights_dir` if None.
+      network: the layer table.
+      layer: name of the last layer that is needed; parameters above it are left out.
+      weights_dir: folder of converted checkpoints; None for `default_weights_dir`.
 
     Raises:
       ValueError: the network has no such layer.
-      MissingWeights: neither a checkpoint nor an installed package has them, or the
-        package's file cannot be read without the `convert` extra.
+      MissingWeights: neither a checkpoint nor an installed package has the weights, or
+        the package that reads the file is not installed.
       WrongWeights, checkpoints.DamagedCheckpoint, readers.UnreadableWeights,
-      conversion.ConversionError: what was found is not what it should be.
+      conversion.ConversionError: the file or the checkpoint was found, but it is
+        damaged or holds other weights.
     """
     table = network.until(layer)
     folder = weights_folder(weights_dir) / network.name
@@ -110,9 +133,10 @@ def load(
     whole = _restore(network, folder.resolve(), stamp)
     needed = [part.name for part in table if layers.has_parameters(part)]
     if missing := [name for name in needed if name not in whole.params]:
+        # The checkpoint has all that a package has; only a file can have more.
         raise MissingWeights(
             f"{network.name}/{layer} needs the weights of {', '.join(missing)}, which "
-            f"the checkpoint in {folder} lacks{_advice(network)}"
+            f"the checkpoint in {folder} lacks{_advice(network.name, [])}"
         )
     return whole._replace(params={name: whole.params[name] for name in needed})
 
@@ -120,7 +144,15 @@ def load(
 def available(
     network: Network, *, weights_dir: str | os.PathLike[str] | None = None
 ) -> frozenset[str]:
-    """Names of the layers of a network that `load` would find weights for."""
+    """Names of the layers of a network for which `load` would find weights.
+
+    Args:
+      network: the layer table.
+      weights_dir: folder of converted checkpoints; None for `default_weights_dir`.
+
+    Returns:
+      All layers up to the first whose weights are missing; empty without any weights.
+    """
     folder = weights_folder(weights_dir) / network.name
     if checkpoints.exists(folder):
         try:
@@ -140,9 +172,13 @@ def available(
 
 
 def convert_installed(network: Network, folder: pathlib.Path) -> None:
-    """Converts the weights of an installed package into a checkpoint at `folder`.
+    """Converts the weights of an installed package into a checkpoint.
 
-    Raises: as `load`. Nothing is written unless everything was proven.
+    Args:
+      network: the layer table.
+      folder: the checkpoint, which is replaced if there is one.
+
+    Raises: as `load`. Then nothing is written.
     """
     source, path, tensors = pinned_tensors(
         network.name, lambda path: formats.read(path, network).params, folder
@@ -166,20 +202,32 @@ def convert_file(
     *,
     prototxt: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Converts a user's own weight file into a checkpoint at `folder`.
+    """Converts a weight file of the user's own into a checkpoint.
 
-    Preprocessing that the file does not tell is the one published beside the usual file
-    for this network (sources.toml). A checkpoint that was there is replaced.
+    Where the file does not say how images are preprocessed, the preprocessing is the
+    one published with the usual file for this network (sources.toml).
 
-    Raises: as `load`, and OSError, and readers.MissingReader where a package of the
-    `convert` extra is not installed. Nothing is written then.
+    Args:
+      network: the layer table.
+      path: the weight file, in a format that `formats.read` knows.
+      folder: the checkpoint, which is replaced if there is one.
+      prototxt: the text that belongs to a .caffemodel; None for other files.
+
+    Raises:
+      WrongWeights: a forward pass through the weights is not finite, or no
+        preprocessing is known.
+
+      Otherwise as `formats.read`. In every case nothing is written.
     """
     path = pathlib.Path(path)
     read = formats.read(path, network, prototxt=prototxt)
     published = published_files()[network.name]
     preprocessing = read.preprocessing or published.preprocessing
     if preprocessing is None:
-        raise WrongWeights(f"{path}: tells no preprocessing, and none is published")
+        raise WrongWeights(
+            f"{path}: neither the file nor sources.toml says how images are "
+            "preprocessed"
+        )
     check = forward_values(network, read.params, preprocessing)
     if not np.all(np.isfinite(check)):
         raise WrongWeights(f"{path}: a forward pass through its weights is not finite")
@@ -195,24 +243,29 @@ def convert_file(
 def pinned_tensors(
     name: str, read: Callable[[pathlib.Path], Mapping[str, Any]], folder: pathlib.Path
 ) -> tuple[WeightSource, pathlib.Path, dict[str, np.ndarray]]:
-    """Tensors of an installed package's file, all as pinned in sources.toml.
+    """Tensors of a file in an installed package, verified against sources.toml.
 
     Args:
-      name: the row's network.
-      read: file -> nested tensors.
-      folder: where a checkpoint was looked for, to be named in errors.
+      name: the entry's `network` in sources.toml.
+      read: reads nested tensors from the file.
+      folder: the checkpoint that was looked for, for the message of errors.
 
     Returns:
-      The row, the file and the flat tensors.
+      The entry of sources.toml, the file, and its tensors by name.
+
+    Raises:
+      MissingWeights: no package with these weights is installed, or the package that
+        reads the file is not.
+      WrongWeights: the file or a tensor has another digest than the pinned one.
+
+      Otherwise as `read` does.
     """
     known = [source for source in sources() if source.network == name]
     for source in known:
         if path := source.find():
             break
     else:
-        raise MissingWeights(
-            f"no weights for {name} in {folder}{_advice_for(name, known)}"
-        )
+        raise MissingWeights(f"no weights for {name} in {folder}{_advice(name, known)}")
     digest = _file_digest(path)
     if digest != source.sha256:
         raise WrongWeights(
@@ -230,7 +283,10 @@ def pinned_tensors(
         or checkpoints.tensor_digest(tensors[name]) != source.tensors.get(name)
     ]
     if wrong:
-        raise WrongWeights(f"{path}: converted to other tensors: {', '.join(wrong)}")
+        raise WrongWeights(
+            f"{path}: these tensors are not the ones pinned in sources.toml: "
+            f"{', '.join(wrong)}"
+        )
     return source, path, tensors
 
 
@@ -241,6 +297,7 @@ def _save(
     facts: Mapping[str, Any],
     path: pathlib.Path,
 ) -> None:
+    """Writes a checkpoint whose manifest says where the weights come from."""
     tensors = conversion.flatten(weights.params)
     preprocessing = weights.preprocessing
     assert preprocessing is not None
@@ -260,31 +317,36 @@ def _save(
 
 
 def _file_digest(path: pathlib.Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256 of a file, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _advice(network: Network) -> str:
-    known = [source for source in sources() if source.network == network.name]
-    # What a package carries is in the checkpoint already: only a file has more.
-    return _advice_for(network.name, known[:0])
+def _advice(name: str, known: list[WeightSource]) -> str:
+    """How to get a network's weights; ends the line of an error.
 
-
-def _advice_for(name: str, known: list[WeightSource]) -> str:
-    """How to get weights, to end an error's line with."""
+    Args:
+      name: the network.
+      known: packages to advise.
+    """
     ways = [f"install them with: {source.install}" for source in known]
     if published := published_files().get(name):
         ways.append(
-            f"convert the file of {published.origin} with: python -m weights.convert "
-            f"--network={name} --file={published.name}"
+            f"convert the file of {published.origin} with: "
+            f"python -m invjax.commands.convert --network={name} "
+            f"--file={published.name}"
         )
     return f"; {', or '.join(ways)}" if ways else ""
 
 
 @functools.lru_cache(maxsize=4)
 def _restore(network: Network, folder: pathlib.Path, stamp: int) -> Pretrained:
-    """The whole checkpoint, proven; cached, since a run asks once per layer."""
-    del stamp  # only tells a replaced checkpoint from the one in the cache
+    """The whole checkpoint, verified; cached, since a run loads once per layer.
+
+    `stamp` is the manifest's modification time, so that a replaced checkpoint is not
+    taken from the cache.
+    """
+    del stamp
     checkpoint = checkpoints.restore(folder)
     shapes = conversion.all_shapes(network)
     stored = dict(checkpoint.tensors)

@@ -1,4 +1,7 @@
-"""Foreign weight files -> nested dicts of numpy arrays. Nothing in a file is run."""
+"""Weight files of other projects -> nested dicts of NumPy arrays.
+
+Reading a file never runs code that is in it.
+"""
 
 import os
 import pathlib
@@ -9,14 +12,18 @@ import numpy as np
 
 
 class UnreadableWeights(ValueError):
-    """A weight file that is damaged, or holds what it should not."""
+    """A weight file that is damaged, of another format, or holds more than arrays."""
+
+
+class MissingReader(ImportError):
+    """A package that reads a format is not installed; the message says which."""
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds numpy arrays in plain containers, and refuses every other global."""
+    """Builds NumPy arrays in plain containers, and refuses every other global."""
 
-    # ndarray.__reduce__ names its private rebuilding function for us; pickles spell
-    # its module differently before and after numpy 2.
+    # The private function that rebuilds an array; its module has another name in
+    # pickles from before NumPy 2.
     _RECONSTRUCT = np.empty(0).__reduce__()[0]
     _ALLOWED = {
         ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
@@ -26,6 +33,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
+        """The global that a pickle asks for, if it belongs to a NumPy array."""
         try:
             return self._ALLOWED[module, name]
         except KeyError:
@@ -33,15 +41,15 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def read_pickle(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a pickle of nested dicts of numeric numpy arrays.
+    """Reads a pickle of nested dicts of numeric NumPy arrays.
 
     Raises:
       UnreadableWeights: the file is truncated or not a pickle, asks for anything but
-        numpy arrays, or holds something else than nested dicts of numeric arrays.
+        NumPy arrays, or holds anything but nested dicts of numeric arrays.
     """
     try:
-        with open(path, "rb") as stream:
-            tree = _ArrayUnpickler(stream).load()
+        with open(path, "rb") as file:
+            tree = _ArrayUnpickler(file).load()
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise UnreadableWeights(
             f"{path}: not a pickle of numpy arrays: {str(error) or repr(error)}"
@@ -51,29 +59,29 @@ def read_pickle(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _check_arrays(tree: Any, path: pathlib.Path, where: str) -> None:
+    """Raises UnreadableWeights unless all leaves are numeric arrays."""
     if isinstance(tree, dict):
         for name, item in tree.items():
             _check_arrays(item, path, f"{where}/{name}")
     elif not isinstance(tree, np.ndarray) or tree.dtype.kind not in "fiu":
         raise UnreadableWeights(
             f"{path}: {where or 'the top level'} is no numeric array "
-            f"but {type(tree).__name__}; only nested dicts of arrays are accepted"
+            f"but {type(tree).__name__}; nested dicts of numeric arrays are accepted"
         )
-
-
-class MissingReader(ImportError):
-    """A format whose reading needs a package that is not installed."""
 
 
 def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Reads a PyTorch state dict, bare or under "state_dict" or "model".
 
-    Only tensors and plain containers are unpickled (`weights_only=True`). A prefix
-    "module." (of a data-parallel wrapper) is taken off.
+    Only tensors and plain containers are unpickled (`weights_only=True`). The prefix
+    "module.", which a data-parallel wrapper adds, is removed.
+
+    Returns:
+      Arrays by name; those of floating point are float32.
 
     Raises:
       MissingReader: PyTorch is not installed.
-      UnreadableWeights: truncated, or not a state dict.
+      UnreadableWeights: the file is truncated, or it is not a state dict.
     """
     try:
         import torch
@@ -88,22 +96,22 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             str(name).removeprefix("module."): _as_numpy(tensor)
             for name, tensor in state.items()
         }
-    except Exception as error:  # torch.load raises nearly anything, too
+    except Exception as error:  # torch.load can raise nearly anything, too
         reason = (str(error) or repr(error)).splitlines()[0][:200]
         raise UnreadableWeights(f"{path}: not a PyTorch state dict: {reason}") from None
 
 
 def _as_numpy(tensor: Any) -> np.ndarray:
-    # NumPy has no bfloat16.
+    """A tensor as an array; floats are float32, since NumPy has no bfloat16."""
     return tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Reads a .safetensors file.
+    """Reads a .safetensors file: arrays by name.
 
     Raises:
       MissingReader: the safetensors package is not installed.
-      UnreadableWeights: truncated, or not such a file.
+      UnreadableWeights: the file is truncated, or of another format.
     """
     try:
         import safetensors.numpy
@@ -116,13 +124,15 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def read_matconvnet(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a MatConvNet SimpleNN model: {"layers": [dict, ...], and its other fields}.
+    """Reads a MatConvNet SimpleNN model.
 
-    MATLAB structs become dicts, cells lists, and arrays keep all their dimensions.
+    Returns:
+      {"layers": [dict, ...]} and the model's other fields. MATLAB structs are dicts,
+      cells are lists, and arrays keep all their dimensions.
 
     Raises:
       MissingReader: SciPy is not installed.
-      UnreadableWeights: truncated, not a .mat file, or holds no layers.
+      UnreadableWeights: the file is truncated, not a .mat file, or has no layers.
     """
     try:
         import scipy.io  # type: ignore[import-untyped]
@@ -134,7 +144,7 @@ def read_matconvnet(path: str | os.PathLike[str]) -> dict[str, Any]:
         # Some files hold the fields of the network, others the struct itself.
         net = net.get("net", net)
         if not isinstance(net.get("layers"), list):
-            raise ValueError("no layers in it")
+            raise ValueError("it has no layers")
         return net
     except Exception as error:
         reason = (str(error) or repr(error)).splitlines()[0][:200]
@@ -142,7 +152,7 @@ def read_matconvnet(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """SciPy's form of MATLAB values -> dicts, lists, strings and arrays."""
+    """A MATLAB value in SciPy's form as a dict, list, string or array."""
     if not isinstance(value, np.ndarray):
         return value
     if value.dtype.names:
@@ -159,7 +169,8 @@ def _plain(value: Any) -> Any:
 
 
 def _missing(package: str, path: str | os.PathLike[str]) -> MissingReader:
+    """The error for a file whose reading needs a package that is not installed."""
     return MissingReader(
         f"{path}: reading this file needs {package}, which is not installed; run: "
-        "pip install 'invjax[convert]'"
+        f"pip install {package}"
     )

@@ -1,4 +1,4 @@
-"""The known weight files, as written down in sources.toml."""
+"""The known weight files, which are listed and pinned in sources.toml."""
 
 import functools
 import importlib.util
@@ -11,7 +11,21 @@ from invjax.networks.weights.preprocessing import Preprocessing
 
 
 class WeightSource(NamedTuple):
-    """A weight file inside an installable package, pinned."""
+    """A weight file inside an installable package, pinned by digests.
+
+    Attributes:
+      network: name of the network.
+      package: name under which the package is imported.
+      path: the file, relative to the package's folder.
+      sha256: SHA-256 of the file.
+      install: command that installs the package.
+      licence: licences of the weights and the package.
+      origin: who trained the weights and which release the file is from.
+      preprocessing: the preprocessing that belongs to the weights.
+      tensors: SHA-256 of every converted tensor, by name.
+      forward_check: the values that `forward_check.forward_values` should return.
+      needs: name of a package that is needed to read the file; empty if there is none.
+    """
 
     network: str
     package: str
@@ -24,10 +38,9 @@ class WeightSource(NamedTuple):
     tensors: dict[str, str]
     forward_check: list[float]
     needs: str = ""
-    """A package that reading the file takes."""
 
     def find(self) -> pathlib.Path | None:
-        """The file, without importing its package; None where not installed."""
+        """The file, found without importing its package; None if not installed."""
         spec = importlib.util.find_spec(self.package)
         for folder in (spec and spec.submodule_search_locations) or ():
             if (path := pathlib.Path(folder, self.path)).is_file():
@@ -35,26 +48,34 @@ class WeightSource(NamedTuple):
         return None
 
     def is_readable(self) -> bool:
-        """Whether the file is there and so is what reads it."""
+        """Whether both the file and the package that reads it are installed."""
         return self.find() is not None and (
             not self.needs or importlib.util.find_spec(self.needs) is not None
         )
 
 
 class PublishedFile(NamedTuple):
-    """A file that users bring themselves: the usual one for its network."""
+    """The usual weight file of a network, which users download themselves.
+
+    Attributes:
+      network: name of the network.
+      name: the usual name of the file.
+      licence: licence of the weights.
+      origin: who published the file.
+      preprocessing: the preprocessing published with the weights; None where the file
+        itself has it.
+    """
 
     network: str
     name: str
     licence: str
     origin: str
     preprocessing: Preprocessing | None
-    """Of files that do not say it themselves, as published beside the weights."""
 
 
 @functools.cache
 def sources() -> tuple[WeightSource, ...]:
-    """Files inside packages, in order of preference."""
+    """All weight files inside installable packages, the preferred ones first."""
     return tuple(
         WeightSource(
             **{**row, "preprocessing": Preprocessing.from_json(row["preprocessing"])}
@@ -65,7 +86,12 @@ def sources() -> tuple[WeightSource, ...]:
 
 @functools.cache
 def published_files() -> dict[str, PublishedFile]:
-    """Network -> the file to convert where no package carries its weights."""
+    """The usual weight file of every network, by the network's name.
+
+    Examples:
+      >>> published_files()["vgg16"].name
+      'vgg16-397923af.pth'
+    """
     return {
         row["network"]: PublishedFile(
             row["network"],
@@ -82,10 +108,12 @@ def published_files() -> dict[str, PublishedFile]:
 
 @functools.cache
 def _tables() -> dict[str, Any]:
+    """The contents of sources.toml."""
     return tomllib.loads(
         resources.files("invjax.networks.weights").joinpath("sources.toml").read_text()
     )
 
 
 def _rows(kind: str) -> list[dict[str, Any]]:
+    """The entries of one kind, "source" or "file"."""
     return _tables()[kind]

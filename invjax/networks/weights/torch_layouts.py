@@ -1,10 +1,13 @@
 """PyTorch state dicts -> parameters of a layer table.
 
-Knows torchvision's names for AlexNet, the VGGs and ResNet-50, timm's for the latter
-two, and efficientnet_lite_pytorch's for EfficientNet-Lite0. PyTorch kernels are
-[out, in, h, w], dense ones [out, in] with inputs in [c, h, w] order; ours are
-[h, w, in, out] and [in, out] with inputs in [h, w, c] order. Batch normalisation is
-folded into the convolution before it, which changes nothing but rounding.
+The names of torchvision are known for AlexNet, the VGGs and ResNet-50, those of timm
+for the VGGs and ResNet-50, and those of efficientnet_lite_pytorch for
+EfficientNet-Lite0.
+
+PyTorch's kernels are [out, in, h, w], and [out, in] in dense layers, whose inputs are
+flattened as [c, h, w]. Kernels of invjax are [h, w, in, out], and [in, out] in dense
+layers, whose inputs are flattened as [h, w, c]. Batch normalisation is folded into the
+convolution before it, which changes nothing but rounding.
 """
 
 import math
@@ -21,7 +24,12 @@ from invjax.networks.weights.conversion import ConversionError, Params
 
 
 class Scope(NamedTuple):
-    """Where a state dict keeps a layer, and the batch normalisation after it."""
+    """Where a state dict keeps a layer.
+
+    Attributes:
+      weights: prefix of the layer's weight and bias.
+      norm: prefix of the batch normalisation after it; None without.
+    """
 
     weights: str
     norm: str | None = None
@@ -31,8 +39,9 @@ class Layout(NamedTuple):
     """How a network's original implementation names its layers.
 
     Attributes:
-      scopes: our name -> theirs, for every layer with parameters.
-      epsilon: of the batch normalisation; no state dict says it.
+      scopes: where the state dict keeps each layer, by the layer's name in the table.
+      epsilon: constant added to the variance in batch normalisation, which is not in
+        state dicts.
     """
 
     scopes: dict[str, Scope]
@@ -42,12 +51,16 @@ class Layout(NamedTuple):
 def from_torch(state: Mapping[str, np.ndarray], network: Network) -> Params:
     """Parameters from a state dict of the network's original implementation.
 
-    `num_batches_tracked`, a counter of training, is dropped; anything else that the
-    network does not have is refused.
+    `num_batches_tracked`, a counter of training steps, is dropped. Anything else that
+    the network does not have is refused.
+
+    Args:
+      state: arrays by name, as `readers.read_torch` returns them.
+      network: the network that it should be.
 
     Raises:
-      conversion.ConversionError: missing, unexpected or misshapen tensors, all listed;
-        or no layout is known for the network.
+      conversion.ConversionError: tensors are missing, unexpected or misshapen (all are
+        listed), or no layout is known for the network.
     """
     state = _from_timm(state)
     layout = layout_of(network)
@@ -86,10 +99,10 @@ def from_torch(state: Mapping[str, np.ndarray], network: Network) -> Params:
 
 
 def layout_of(network: Network) -> Layout:
-    """The names that the network's original implementation in PyTorch uses.
+    """How the network's original implementation in PyTorch names its layers.
 
     Raises:
-      conversion.ConversionError: none is known.
+      conversion.ConversionError: no layout is known for the network.
     """
     match network.name:
         case "alexnet":
@@ -109,7 +122,17 @@ def layout_of(network: Network) -> Layout:
 def fold(
     weight: np.ndarray, norm: Mapping[str, np.ndarray], epsilon: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel [out, ...] and bias of a convolution and the batch norm after it."""
+    """Folds batch normalisation into the convolution before it, in float64.
+
+    Args:
+      weight: kernel of the convolution, [out, ...].
+      norm: "weight", "bias", "running_mean" and "running_var" of the normalisation,
+        [out] each.
+      epsilon: constant added to the variance.
+
+    Returns:
+      Kernel [out, ...] and bias [out], float32.
+    """
     leaves = {name: array.astype(np.float64) for name, array in norm.items()}
     gain = leaves["weight"] / np.sqrt(leaves["running_var"] + epsilon)
     bias = leaves["bias"] - leaves["running_mean"] * gain
@@ -118,12 +141,18 @@ def fold(
 
 
 def convolution(weight: np.ndarray) -> np.ndarray:
-    """[out, in, h, w] -> [h, w, in, out]."""
+    """A convolution's kernel [out, in, h, w] as [h, w, in, out]."""
     return np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
 
 
 def dense(weight: np.ndarray, input_shape: tuple[int, ...]) -> np.ndarray:
-    """[out, in] -> [in, out]; an [h, w, c] input was flattened as [c, h, w]."""
+    """A dense layer's kernel [out, in] as [in, out].
+
+    Args:
+      weight: the kernel; its inputs were flattened as [c, h, w].
+      input_shape: shape of the layer's input; if it is (h, w, c), inputs are reordered
+        to that order.
+    """
     if len(input_shape) == 3:
         height, width, channels = input_shape
         weight = weight.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
@@ -133,6 +162,7 @@ def dense(weight: np.ndarray, input_shape: tuple[int, ...]) -> np.ndarray:
 def _weight_shape(
     layer: Conv | DepthwiseConv | Dense, shape: tuple[int, ...]
 ) -> tuple[int, ...]:
+    """Shape of PyTorch's kernel of a layer whose input has shape `shape`."""
     match layer:
         case Conv(kernel=size, groups=groups, features=features):
             return (features, shape[-1] // groups, size, size)
@@ -143,7 +173,7 @@ def _weight_shape(
 
 
 def _from_timm(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """timm's VGGs as torchvision's: their dense layers are convolutions."""
+    """Renames the dense layers of timm's VGGs, which are convolutions there."""
     scopes = {"pre_logits.fc1": "0", "pre_logits.fc2": "3", "head.fc": "6"}
     renamed = {}
     for name, array in state.items():
@@ -156,7 +186,12 @@ def _from_timm(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _sequential(network: Network, classifier: tuple[int, ...]) -> Layout:
-    """`features` is our table; `classifier` has dropouts between its layers."""
+    """The layout of torchvision's AlexNet and VGGs.
+
+    Args:
+      network: the layer table; an index in `features` is an index in it.
+      classifier: indices of the dense layers in `classifier`, which has dropouts too.
+    """
     places = iter(classifier)
     scopes = {}
     for index, layer in enumerate(network.layers):
@@ -173,7 +208,14 @@ def _renamed(
     rules: tuple[tuple[str, str, str | None], ...],
     epsilon: float,
 ) -> Layout:
-    """Scopes by the first rule (pattern of our name, weights, norm) that matches."""
+    """The layout whose scopes are made by the first rule that matches a layer's name.
+
+    Args:
+      network: the layer table.
+      rules: (pattern of the name in the table, weights, norm), where the last two are
+        templates for a `Scope`.
+      epsilon: constant added to the variance in batch normalisation.
+    """
     scopes = {}
     for name, _, _ in layers.weighted(network.layers, network.image_shape):
         for pattern, weights, norm in rules:
