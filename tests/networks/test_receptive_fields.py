@@ -1,18 +1,22 @@
-"""Places of receptive fields: the paper's sizes, and what derivatives really reach."""
+"""Receptive fields: the paper's sizes, and where derivatives are not zero."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import Array
 
 from invjax import callables
 from invjax.networks import NETWORKS, layers, modules
-from invjax.networks.layers import Block, Conv, DepthwiseConv, MaxPool, Residual
+from invjax.networks.layers import Block, Conv, DepthwiseConv, Layer, MaxPool, Residual
 from invjax.networks.receptive_fields import Window, receptive_field
 from invjax.representations import masks, paper
 from tests.conftest import micro_representation
 
-# Side in pixels of what the central 5 x 5 patch of CNN-A's layers sees.
+# Side in pixels of the receptive field of the central 5 x 5 patch of CNN-A's layers.
 PATCH_SIDES = {
     "conv1": 27,
     "mpool1": 51,
@@ -26,7 +30,7 @@ PATCH_SIDES = {
 
 
 @pytest.mark.parametrize(("layer", "side"), PATCH_SIDES.items())
-def test_patches_of_cnn_a_see_what_the_paper_says(layer, side):
+def test_patches_of_cnn_a_have_the_fields_of_the_paper(layer: str, side: int) -> None:
     network = NETWORKS["caffenet"]
     table = network.until(layer)
     row = layers.geometry(table, network.image_shape)[-1]
@@ -35,11 +39,11 @@ def test_patches_of_cnn_a_see_what_the_paper_says(layer, side):
     assert (field.full.height, field.full.width) == (side, side)
     assert field.inside.height == min(side, 227)
     if layer != "mpool5":
-        # The patch of mpool5 is the first five of six places.
+        # The patch of mpool5 is the first five of six rows and columns.
         assert field.full.centre == (113, 113)
 
 
-def test_one_unit_sees_the_geometry_s_field():
+def test_one_neuron_has_the_field_of_the_geometry() -> None:
     for name in ("alexnet", "vgg16", "resnet50", "efficientnet_lite0", "caffenet"):
         network = NETWORKS[name]
         for row in layers.geometry(network.layers, network.image_shape):
@@ -54,17 +58,19 @@ def test_one_unit_sees_the_geometry_s_field():
                 assert other.full.left - field.full.left == row.stride
 
 
-def test_dense_units_see_the_whole_image():
+def test_a_dense_layer_depends_on_the_whole_image() -> None:
     network = NETWORKS["caffenet"]
     field = receptive_field(network.until("fc7"), network.image_shape)
     assert field.full.height == 355
     assert field.inside == (0, 0, 226, 226)
 
 
-def _reached(function, image_shape, window) -> Window:
-    """Bounds of the pixels that change a window's units, over a few random images."""
+def _touched(
+    function: Callable[..., Array], image_shape: tuple[int, ...], window: Window
+) -> Window:
+    """Bounds of the pixels that change a window of the code of some random image."""
 
-    def response(image, weights):
+    def response(image: Array, weights: Array) -> Array:
         code = function(image)
         part = code[window.top : window.bottom + 1, window.left : window.right + 1]
         return jnp.sum(weights * part)
@@ -83,12 +89,14 @@ def _reached(function, image_shape, window) -> Window:
 
 @pytest.mark.parametrize("layer", ["conv1", "pool1", "relu2"])
 @pytest.mark.parametrize("place", [(0, 0), (2, 3), (6, 6)])
-def test_derivatives_reach_exactly_the_field(layer, place):
+def test_derivatives_are_not_zero_in_exactly_the_field(
+    layer: str, place: tuple[int, int]
+) -> None:
     phi = micro_representation(layer)
     row, column = place
     window = Window(row, column, row, column)
     expected = phi.receptive_field(window=window).inside
-    assert _reached(phi, (32, 32, 3), window) == expected
+    assert _touched(phi, (32, 32, 3), window) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,10 +113,10 @@ def test_derivatives_reach_exactly_the_field(layer, place):
         ),
     ],
 )
-def test_unequal_paddings_and_branches(table):
+def test_unequal_paddings_and_branches(table: tuple[Layer, ...]) -> None:
     shapes = layers.parameter_shapes(table, (17, 20, 3))
     random = np.random.default_rng(0)
-    params: dict = {}
+    params: dict[str, Any] = {}
     for name, shape in shapes.items():
         *scopes, leaf = name.split("/")
         branch = params
@@ -123,22 +131,22 @@ def test_unequal_paddings_and_branches(table):
         Window(shape[0] - 1, shape[1] - 1, shape[0] - 1, shape[1] - 1),
     ):
         field = receptive_field(table, (17, 20, 3), window=window)
-        assert _reached(function, (17, 20, 3), window) == field.inside
+        assert _touched(function, (17, 20, 3), window) == field.inside
 
 
 @pytest.mark.parametrize("name", ["hog", "hogb", "dsift"])
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_shallow_fields(name, share):
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
+def test_shallow_fields(name: str, fraction: float) -> None:
     phi, shape = paper.SHALLOW[name], (69, 86, 1)
     rows, columns, _ = callables.code_shape(phi, shape)
-    row, column = round(share * (rows - 1)), round(share * (columns - 1))
+    row, column = round(fraction * (rows - 1)), round(fraction * (columns - 1))
     window = Window(row, column, row, column)
     field = phi.receptive_field(window=window, image_shape=shape)
     assert field.full.height == phi.geometry.receptive_field
-    assert _reached(phi, shape, window) == field.inside
+    assert _touched(phi, shape, window) == field.inside
 
 
-def test_refusals():
+def test_refusals() -> None:
     table = NETWORKS["alexnet"].until("relu1")
     with pytest.raises(ValueError, match="not inside 55 x 55"):
         receptive_field(table, (224, 224, 3), window=Window(0, 0, 0, 55))

