@@ -77,7 +77,7 @@ def test_lpips_of_a_set():
     pictures = random.uniform(size=(3, 40, 40, 3)).astype(np.float32)
     judge = lpips.load()
     found = diversity.pairwise(pictures, np.array([[0, 2]]), judge=judge)
-    assert found.lpips[0] == errors.lpips(judge, pictures[0], pictures[2])
+    assert found.lpips[0] == errors.lpips_of(judge, pictures[0], pictures[2])
 
 
 def test_relative_to_unrelated_images(key):

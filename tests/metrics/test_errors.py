@@ -1,5 +1,6 @@
 """Metrics against their definitions and another library."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,10 +15,10 @@ def test_errors_of_codes():
     assert np.isinf(errors.relative_error(code, np.zeros(2)))
 
 
-def test_mean_pairwise_distance_fills_up_with_zeros():
+def test_the_code_scale_fills_up_with_zeros():
     codes = [np.array([0.0]), np.array([3.0, 4.0]), np.array([[0.0, 0.0, 12.0]])]
-    assert errors.mean_pairwise_distance(codes) == pytest.approx((5 + 12 + 13) / 3)
-    assert np.isnan(errors.mean_pairwise_distance(codes[:1]))
+    assert errors.code_scale(codes) == pytest.approx((5 + 12 + 13) / 3)
+    assert np.isnan(errors.code_scale(codes[:1]))
 
 
 @pytest.fixture
@@ -54,3 +55,20 @@ def test_ssim_equals_scikit_images(pair):
     assert errors.ssim(noisy, original) == pytest.approx(inside, abs=1e-4)
     assert abs(expected - inside) < 0.05
     assert np.isnan(errors.ssim(noisy[:8], original[:8]))
+
+
+def test_a_likeness_has_the_three_metrics(pair):
+    noisy, original = pair
+    found = errors.likeness(noisy, original)
+    assert found.psnr == errors.psnr(noisy, original)
+    assert found.ssim == errors.ssim(noisy, original)
+    assert np.isnan(found.lpips)  # without its parameters
+
+
+@pytest.mark.parametrize("metric", [errors.psnr, errors.ssim, errors.relative_error])
+def test_metrics_can_be_compiled_and_batched(pair, metric):
+    noisy, original = pair
+    images = np.stack([noisy, 0.5 * noisy, original[::-1]])
+    together = jax.jit(jax.vmap(metric, in_axes=(0, None)))(images, original)
+    expected = [metric(image, original) for image in images]
+    np.testing.assert_allclose(together, expected, rtol=1e-5)
