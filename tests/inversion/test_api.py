@@ -1,4 +1,4 @@
-"""The engine's laws: lanes alone and together, failures, traces, bad input."""
+"""`invert` and `invert_batch`: lanes alone and together, failures, bad input."""
 
 import inspect
 import subprocess
@@ -15,10 +15,9 @@ import pytest
 
 import invjax
 from invjax import identity
-from invjax.inversion import api, loop, objective, request
-from invjax.inversion.batch import start, step
+from invjax.inversion import api, batch, loop, objective, request
 from invjax.inversion.execution import Execution
-from invjax.inversion.request import Settings
+from invjax.inversion.request import Keywords
 from invjax.inversion.result import BUDGET, FAILED, Result
 from tests.conftest import micro_representation
 
@@ -113,12 +112,14 @@ def test_weights_of_a_network_are_arguments(code, key):
 
 
 def test_a_step_is_compiled_once(phi, code, key):
-    plan = api.prepare(np.asarray(code)[None], phi, 1)
-    (phase,) = plan.phases
-    program = phase.program
-    states = start(program, jnp.stack([key]), plan.start_scale)
+    plan = request.prepare(np.asarray(code)[None], phi, 1).on_device()
+    program, pace = plan.phases[0]
+    first_pace = jax.tree.map(lambda row: row[0], pace)
+    states = batch.start(program, jnp.stack([key]), plan.start_scale)
     after, _ = jax.eval_shape(
-        lambda states: step(program, plan.phi, plan.problems, states, *phase.at(0)),
+        lambda states: batch.step(
+            program, plan.phi, plan.shared, plan.settings, states, first_pace
+        ),
         states,
     )
     for first, second in zip(
@@ -198,18 +199,18 @@ def test_threads_change_no_bit(phi, code, settings):
 
 
 def test_threads_compute_as_the_caller_has_configured(code, key):
-    """JAX's configuration by `with` is of one thread; the others must not miss it."""
-    seen = []
+    """JAX's configuration by `with` holds in one thread; here it must hold in all."""
+    found = []
 
     def phi(image):
-        seen.append(jax.config.jax_default_matmul_precision)  # type: ignore[attr-defined]
+        found.append(jax.config.jax_default_matmul_precision)  # type: ignore[attr-defined]
         return jnp.concatenate([image.ravel()[: code.size - 1], jnp.zeros(1)])
 
     with jax.default_matmul_precision("float32"):
         invjax.invert(
             key, jnp.ones(code.size), phi, image_shape=(32, 32, 3), num_steps=3
         )
-    assert seen and set(seen) == {"float32"}
+    assert found and set(found) == {"float32"}
 
 
 @pytest.mark.parametrize("name", ["width", "num_threads"])
@@ -353,7 +354,7 @@ def test_lane_keys_differ_by_seed_image_and_start():
         ({"centre": np.nan}, "centre"),
         ({"code": np.full((7, 7, 12), 1e-30, np.float32)}, "zero"),
         ({"code": np.full((7, 7, 12), 1j)}, "complex"),
-        ({"data_weight": 20.0}, "data_weight is of preset ijcv2016"),
+        ({"data_weight": 20.0}, "data_weight belongs to preset ijcv2016"),
         ({"preset": "ijcv2016", "data_weight": -1.0}, "data_weight"),
         ({"beta": 0.0}, "beta"),
         ({"beta": float("nan")}, "beta"),
@@ -397,12 +398,13 @@ def test_settings_are_the_keywords_of_prepare():
         for name, parameter in inspect.signature(request.prepare).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    assert typing.get_type_hints(Settings) == {
+    assert typing.get_type_hints(Keywords) == {
         name: typing.get_type_hints(request.prepare)[name] for name in keywords
     }
     for function in (
         invjax.invert,
         invjax.invert_batch,
+        invjax.invert_stream,
         api.estimate,
         api.chunk_bytes,
     ):
@@ -433,12 +435,12 @@ def test_a_tiny_direction_is_a_direction(phi, code, key):
 def test_estimate_counts_steps_and_memory(phi, code):
     short = api.estimate(code, phi, num_steps=10)
     assert short.seconds_per_lane > 0
-    # At least the image, the start, the best one and Adam's spectra: 8 x 12 kB.
+    # At least the image, the last and the best one and Adam's moments: 8 x 12 kB.
     assert short.num_bytes > 8 * 32 * 32 * 3 * 4
 
 
 def test_memory_is_that_of_the_program_that_will_run(phi, code):
-    """Of the compiled loop where that runs; it is compiled once and grows by lanes."""
+    """The compiled loop's memory where that runs; it grows with the number of lanes."""
     sizes = {}
     for width in (2, 4):
         execution = Execution(width=width, scan=True)

@@ -1,4 +1,4 @@
-"""Lanes that end early: what ends them, what it leaves alone, what it saves."""
+"""Lanes that end early: what ends them, that results stay, how many steps it saves."""
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import invjax
-from invjax.inversion import batch, loop
+from invjax.inversion import batch
 from invjax.inversion.execution import Execution
 from invjax.inversion.lane import PATIENCE
+from invjax.inversion.loop import CompiledPhase
 from invjax.inversion.result import BUDGET, CONVERGED, FAILED, Result
 from tests.conftest import micro_representation
 
@@ -41,7 +42,7 @@ def test_a_lane_that_makes_no_progress_ends(phi, code, key):
     np.testing.assert_array_equal(ended.history[:steps], free.history[:steps])
     assert np.all(np.isnan(ended.history[steps:-1]))
     assert float(ended.history[-1]) == float(ended.objective)
-    # The last step is of the same descent; the result is evaluated by another program.
+    # The last step belongs to the same descent; another program evaluates its result.
     np.testing.assert_allclose(ended.objective, free.history[steps], rtol=1e-5)
     # By the definition, from the history: nothing fell by the tolerance in the last
     # 25 steps, and in no 25 before them.
@@ -56,7 +57,7 @@ def test_a_lane_that_makes_no_progress_ends(phi, code, key):
 
 
 def test_no_tolerance_and_one_that_is_never_met_are_the_same_descent(phi, code, key):
-    """Bit for bit on the host's loop; numbers that stand still cost nothing there."""
+    """Bit for bit in the host's loop."""
     free = invjax.invert(key, code, phi, num_steps=40)
     bound = invjax.invert(key, code, phi, num_steps=40, tolerance=0.0)
     assert int(bound.status) == BUDGET
@@ -65,18 +66,13 @@ def test_no_tolerance_and_one_that_is_never_met_are_the_same_descent(phi, code, 
 
 def test_the_host_stops_soon_after_the_last_lane(phi, code, monkeypatch):
     calls: list[None] = []
-    compile = loop._compile
+    take_step = CompiledPhase.__call__
 
-    def counting(*args, **options):
-        step = compile(*args, **options)
+    def counted(phase, states, pace):
+        calls.append(None)
+        return take_step(phase, states, pace)
 
-        def counted(*args):
-            calls.append(None)
-            return step(*args)
-
-        return counted
-
-    monkeypatch.setattr(loop, "_compile", counting)
+    monkeypatch.setattr(CompiledPhase, "__call__", counted)
     keys = jax.random.split(jax.random.key(0), 2)
     result = invjax.invert_batch(
         keys,
@@ -112,16 +108,16 @@ def _batch(phi, code, lanes: list[int], **keywords) -> Result:
 
 def test_a_lane_in_refilled_slots_is_as_it_is_alone(phi, code, monkeypatch):
     """At one width. Slots round differently on CPU: 1 % after 110 steps."""
-    slots: list[int] = []
-    scan = batch.scan_at_own_pace
+    lane_steps: list[int] = []
+    scan = batch.scan_steps_at_own_pace
 
-    def counting(program, phi, problems, states, *pace, num_steps):
-        slots.append(num_steps * len(states.num_steps))
-        return scan(program, phi, problems, states, *pace, num_steps=num_steps)
+    def counting(program, phi, shared, settings, states, pace, *, num_steps):
+        lane_steps.append(num_steps * len(states.num_steps))
+        return scan(program, phi, shared, settings, states, pace, num_steps=num_steps)
 
-    monkeypatch.setattr(batch, "scan_at_own_pace", counting)
+    monkeypatch.setattr(batch, "scan_steps_at_own_pace", counting)
     together = _batch(phi, code, list(range(7)))
-    executed = sum(slots)
+    executed = sum(lane_steps)
     assert set(together.status.tolist()) == {CONVERGED, BUDGET}
     taken = np.asarray(together.num_steps)
     assert taken[3] == 110 and np.sum(taken < 75) >= 3

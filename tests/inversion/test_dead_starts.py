@@ -1,4 +1,4 @@
-"""Starts whose ReLUs are all off: found, and left in the ways asked for."""
+"""Starts whose ReLUs are all off: they are found, and left in both ways."""
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +64,7 @@ def phi():
     return _halves()
 
 
-def test_a_quarter_of_the_starts_is_dead_and_told_so(phi):
+def test_a_quarter_of_the_starts_is_found_to_be_dead(phi):
     result = _invert(phi, num_steps=5)
     # 64 on average; four deviations are 28.
     assert 36 < int(jnp.sum(result.dead_start)) < 92
@@ -97,7 +97,7 @@ def test_dead_is_what_cannot_reach_the_features_asked_for(phi):
     assert not bool(result.dead_start) and float(result.terms.data) < 1e-6
 
 
-def test_fast_tells_of_dead_starts_by_the_exact_derivative_and_leaves_them(phi):
+def test_fast_finds_dead_starts_by_the_exact_derivative_and_leaves_them(phi):
     result = _invert(phi, preset="fast", num_steps=60, learning_rate=4.0)
     assert 36 < int(jnp.sum(result.dead_start)) < 92
     assert np.all(result.energy[result.dead_start] < 0.1)
@@ -154,7 +154,7 @@ def test_what_nothing_revives_is_given_up(way, most):
     ],
 )
 def test_a_lane_is_revived_alone_as_in_company(phi, way, options):
-    """Whatever its neighbours need; 1e-4 between slots, equal bits on the host."""
+    """Whatever its neighbours need; to 1e-4 in a compiled loop, else bit for bit."""
     dead = np.flatnonzero(_invert(phi).dead_start)
     alive = np.flatnonzero(~np.asarray(_invert(phi).dead_start))
     lanes = [*dead[:3], alive[0], dead[3], *alive[1:3]]
@@ -170,7 +170,7 @@ def test_a_lane_is_revived_alone_as_in_company(phi, way, options):
 
 
 def test_jitter_is_not_drawn_anew(phi):
-    """The canvas' noise is; a live lane has the same bits as without."""
+    """The canvas' noise is; a lane that is not dead has the same bits as without."""
     keywords = {"preset": "ijcv2016", "jitter": 3, "num_steps": 6}
     lanes = list(range(16))
     execution = Execution(width=16)

@@ -7,7 +7,14 @@ import pytest
 
 import invjax
 from invjax import identity
-from invjax.inversion import api, batch, canvas, objective, presets, regularisers
+from invjax.inversion import (
+    batch,
+    canvas,
+    objective,
+    presets,
+    regularisers,
+    request,
+)
 from invjax.inversion.execution import Execution
 from invjax.inversion.result import BUDGET, FAILED, Result
 from tests.conftest import micro_representation
@@ -59,7 +66,7 @@ def test_a_run_is_the_released_codes_loop(key, jitter):
         history_every=1,
     )
     program = (
-        api.prepare(
+        request.prepare(
             target[None],
             lambda image: image,
             1,
@@ -100,8 +107,8 @@ def test_a_run_is_the_released_codes_loop(key, jitter):
             + 3 * np.mean(right**2 + lower**2) * (6.5 / 80) ** 2
         )
         squares = 0.9 * squares + gradient**2
-        share = rate if number < 12 else rate / 10
-        momentum = 0.9 * momentum - gradient / (1 / share + np.sqrt(squares))
+        now = rate if number < 12 else rate / 10
+        momentum = 0.9 * momentum - gradient / (1 / now + np.sqrt(squares))
         z = z + momentum
         norms = np.sqrt(np.sum(z**2, axis=2, keepdims=True))
         z = z * np.minimum(160 / norms, 1)
@@ -114,14 +121,14 @@ def test_energy_is_the_cvpr_papers_and_objective_what_was_minimised(phi, code, k
     result = invjax.invert(
         key, code, phi, preset="ijcv2016", num_steps=70, tv_weight=0.5, jitter=4
     )
-    problem = api.prepare(
+    plan = request.prepare(
         np.asarray(code)[None], phi, 1, preset="ijcv2016", tv_weight=0.5
-    ).problems
-    problem = jax.tree.map(lambda leaf: leaf[0] if leaf.ndim else leaf, problem)
-    problem = problem._replace(centre=phi.centre)
+    )
+    shared = plan.shared._replace(centre=phi.centre)
+    problem = plan.of(np.asarray(0)).settings.problem
     z = objective.to_variable(result.image, phi.centre)
-    energy, _ = objective.energy(z, phi, problem)
-    minimised, _ = objective.ijcv_energy(z, phi, problem)
+    energy, _ = objective.energy(z, phi, shared, problem)
+    minimised, _ = objective.ijcv_energy(z, phi, shared, problem)
     np.testing.assert_allclose(result.energy, energy, rtol=1e-4)
     np.testing.assert_allclose(sum(result.terms), result.energy, rtol=1e-5)
     np.testing.assert_allclose(result.objective, minimised, rtol=1e-4)
@@ -129,7 +136,7 @@ def test_energy_is_the_cvpr_papers_and_objective_what_was_minimised(phi, code, k
     assert float(result.objective) < 0.2 * float(result.history[0])
     best = objective.to_variable(result.best_image, phi.centre)
     np.testing.assert_allclose(
-        result.best_energy, objective.energy(best, phi, problem)[0], rtol=1e-4
+        result.best_energy, objective.energy(best, phi, shared, problem)[0], rtol=1e-4
     )
     assert float(result.best_energy) <= float(result.energy)
 
@@ -146,26 +153,32 @@ def test_finds_an_image_with_the_code(phi, code, key):
 def test_a_new_phase_starts_from_the_central_crop_without_memory(
     phi, code, key, jitter
 ):
-    plan = api.prepare(np.asarray(code)[None], phi, 1, preset="ijcv2016", jitter=jitter)
+    plan = request.prepare(
+        np.asarray(code)[None], phi, 1, preset="ijcv2016", jitter=jitter
+    )
     before, behind = plan.phases
+    plan = plan.on_device()
     first, second = before.program, behind.program
+    pace = jax.tree.map(lambda row: row[0], before.pace)
     assert (first.jitter, second.jitter) == (jitter, 1)
     keys = jnp.stack([key])
     states = batch.start(first, keys, plan.start_scale)
     for _ in range(3):
-        states, _ = batch.step(first, plan.phi, plan.problems, states, *before.at(0))
+        states, _ = batch.step(
+            first, plan.phi, plan.shared, plan.settings, states, pace
+        )
     z = states.solver.z[0]
-    assert float(jnp.max(states.solver.squares)) > 0
-    after = batch.proceed(first, second, states, keys)
+    assert float(jnp.max(states.solver.sum_of_squares)) > 0
+    after = batch.next_phase(first, second, states, keys)
     np.testing.assert_array_equal(
         after.solver.z[0], canvas.central_crop(z, second.image_shape)
     )
     assert after.solver.z.shape == (1, *SHAPE)
-    assert not np.any(after.solver.squares) and not np.any(after.solver.momentum)
+    assert not np.any(after.solver.sum_of_squares) and not np.any(after.solver.momentum)
     assert int(after.num_steps[0]) == 3
 
 
-def test_jitter_is_of_the_lanes_key_alone(phi, code):
+def test_jitter_follows_from_the_lanes_key_alone(phi, code):
     keys = [identity.lane_key(0, 7, start) for start in range(3)]
     image = np.full(SHAPE, 0.4, np.float32)
 
@@ -323,7 +336,7 @@ def test_beta_changes_what_is_minimised(phi, code, key, beta):
         + float(regularisers.total_variation(z, beta=beta))
         / (32 * 32 * objective.IJCV_GRADIENT**beta)
     )
-    # The micro network is no AlexNet: C is by its stride.
+    # The micro network is no AlexNet: its C follows from the stride.
     assert presets.data_weight(phi) == 300
     np.testing.assert_allclose(result.objective, expected, rtol=1e-4)
     x = z / objective.SIGMA
@@ -344,12 +357,12 @@ def test_the_energys_weight_is_in_the_units_of_beta(phi, code, key):
 
 
 @pytest.mark.parametrize("preset", ["ijcv2016", "cvpr2015"])
-def test_maximisation_raises_a_units_activation(phi, key, preset):
+def test_maximisation_raises_a_neurons_activation(phi, key, preset):
     image = 0.4 + 0.2 * jax.random.uniform(jax.random.key(9), SHAPE)
     code = phi(image)
-    unit = (3, 4, int(jnp.argmax(code[3, 4])))
+    neuron = (3, 4, int(jnp.argmax(code[3, 4])))
     direction = np.zeros(code.shape, np.float32)
-    direction[unit] = 5.0
+    direction[neuron] = 5.0
     result = invjax.invert(
         key,
         direction,
@@ -361,9 +374,9 @@ def test_maximisation_raises_a_units_activation(phi, key, preset):
         initial_image=image,
         data_term=objective.activation_maximisation,
     )
-    assert float(phi(result.image)[unit]) > 2 * float(code[unit]) > 0
+    assert float(phi(result.image)[neuron]) > 2 * float(code[neuron]) > 0
     np.testing.assert_allclose(
-        result.terms.data, -5 * phi(result.image)[unit], rtol=1e-4
+        result.terms.data, -5 * phi(result.image)[neuron], rtol=1e-4
     )
     assert int(result.num_steps) == 40
 
@@ -386,7 +399,7 @@ def test_caricature_exaggerates_what_is_there(phi, key):
     np.testing.assert_allclose(-projection, result.terms.data, rtol=1e-4)
 
 
-def test_a_data_term_of_ones_own(phi, code, key):
+def test_a_users_data_term(phi, code, key):
     def absolute_error(code, target, mask):
         return jnp.sum(mask * jnp.abs(code - target)) / jnp.sum(mask * jnp.abs(target))
 
@@ -399,13 +412,14 @@ def test_a_data_term_of_ones_own(phi, code, key):
 def test_shallow_codes_have_one_stage_and_the_centre_of_their_functions(key):
     phi = invjax.representation("dsift8")
     image = jax.random.uniform(jax.random.key(1), (72, 80, 1))
-    plan = api.prepare(
+    plan = request.prepare(
         phi(image)[None], phi, 1, image_shape=image.shape, preset="ijcv2016"
     )
     (phase,) = plan.phases
-    assert phase.program.jitter == 1 and len(phase.schedule) == 300
-    assert plan.problems.ijcv is not None and float(plan.problems.ijcv.data[0]) == 100
-    assert float(plan.problems.learning_rate[0]) == pytest.approx(72 * 80 * 160 / 3)
+    assert phase.program.jitter == 1 and phase.num_steps == 300
+    weights = plan.settings.problem.ijcv
+    assert weights is not None and float(weights.data[0]) == 100
+    assert float(plan.settings.learning_rate[0]) == pytest.approx(72 * 80 * 160 / 3)
     result = invjax.invert(
         key,
         phi(image),
@@ -433,5 +447,7 @@ def test_a_mean_image_counts_by_its_mean_colour(code):
         ("ijcv2016", np.mean(mean, axis=(0, 1))),
         ("fast", mean),
     ):
-        plan = api.prepare(np.asarray(code)[None], WithMeanImage(), 1, preset=preset)
-        np.testing.assert_allclose(plan.problems.centre, expected, rtol=1e-6)
+        plan = request.prepare(
+            np.asarray(code)[None], WithMeanImage(), 1, preset=preset
+        )
+        np.testing.assert_allclose(plan.shared.centre, expected, rtol=1e-6)

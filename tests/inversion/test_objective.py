@@ -1,4 +1,4 @@
-"""The energy in the paper's units."""
+"""The energies of both papers, in their own units."""
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +9,24 @@ from invjax.callables import TracedCallable
 from invjax.inversion import batch, objective, presets
 from invjax.inversion.canvas import central_crop
 from invjax.inversion.lane import Program
-from invjax.inversion.objective import SIGMA, Exponents, IjcvWeights, Problem
+from invjax.inversion.objective import (
+    SIGMA,
+    Exponents,
+    IjcvWeights,
+    PerLane,
+    Shared,
+)
 from invjax.inversion.solvers import DecayedAdaGrad
 
+SHARED = Shared(mask=jnp.float32(1.0), centre=jnp.float32(128.0))
+"""Every feature counts, and z is around grey."""
 
-def _problem(target: jax.Array, tv_weight: float = 0.5, mask: float | jax.Array = 1.0):
-    return Problem(
+
+def _problem(target: jax.Array, tv_weight: float = 0.5) -> PerLane:
+    return PerLane(
         target=target,
-        mask=jnp.asarray(mask, jnp.float32),
         tv_weight=jnp.float32(tv_weight),
         alpha_weight=jnp.float32(presets.ALPHA_WEIGHT),
-        centre=jnp.float32(128.0),
-        learning_rate=jnp.float32(1.0),
     )
 
 
@@ -35,7 +41,7 @@ def test_start_energies_of_the_paper(tv_weight: float):
     noise = jax.random.normal(jax.random.key(3), shape)
     z = noise * SIGMA / jnp.linalg.norm(noise)
     problem = _problem(jnp.ones(shape), tv_weight)
-    _, terms = objective.energy(z, lambda image: image, problem)
+    _, terms = objective.energy(z, lambda image: image, SHARED, problem)
     np.testing.assert_allclose(terms.tv, 4 * tv_weight * 226 / 227, rtol=5e-3)
     expected = presets.ALPHA_WEIGHT * 15 / (227 * 227 * 3) ** 2
     np.testing.assert_allclose(expected, 0.135, rtol=0.01)
@@ -49,7 +55,7 @@ def test_alpha_weight_is_the_papers():
 def test_energy_is_the_sum_of_its_terms():
     z = 50 * jax.random.normal(jax.random.key(0), (8, 9, 3))
     total, terms = objective.energy(
-        z, lambda image: image**2, _problem(jnp.ones(z.shape))
+        z, lambda image: image**2, SHARED, _problem(jnp.ones(z.shape))
     )
     code = ((np.asarray(z, np.float64) + 128) / 255) ** 2
     np.testing.assert_allclose(terms.data, np.mean((code - 1) ** 2), rtol=1e-5)
@@ -80,16 +86,20 @@ IJCV = IjcvWeights(
 )
 
 
-def test_the_ijcv_energy_is_of_the_canvas_and_the_code_of_a_crop():
+def test_the_ijcv_energy_takes_the_canvas_and_the_code_of_a_crop():
     canvas = 50 * np.random.default_rng(0).normal(size=(9, 10, 3)).astype(np.float32)
-    seen = canvas[2:8, 1:8]
+    crop = canvas[2:8, 1:8]
     target = jnp.ones((6, 7, 3))
     problem = _problem(target)._replace(ijcv=IJCV)
     total, terms = objective.ijcv_energy(
-        jnp.asarray(canvas), lambda image: image**2, problem, seen=jnp.asarray(seen)
+        jnp.asarray(canvas),
+        lambda image: image**2,
+        SHARED,
+        problem,
+        crop=jnp.asarray(crop),
     )
     z = canvas.astype(np.float64)
-    code = ((seen.astype(np.float64) + 128) / 255) ** 2
+    code = ((crop.astype(np.float64) + 128) / 255) ** 2
     np.testing.assert_allclose(terms.data, 300 * np.mean((code - 1) ** 2), rtol=1e-5)
     colours = np.sum(np.sum(z**2, axis=-1) ** 3)
     np.testing.assert_allclose(terms.alpha, colours / (9 * 10 * 80**6), rtol=1e-5)
@@ -102,7 +112,7 @@ def test_the_ijcv_energy_is_of_the_canvas_and_the_code_of_a_crop():
 
 
 def test_start_energies_of_the_ijcv_paper():
-    """Of grey noise: TV about 23, alpha about 0.01; a colour image has 3 times the TV.
+    """TV about 23, alpha about 0.01 for grey noise; three channels have 3 times the TV.
 
     Uniform on +-a with a = 80 / sqrt(3) / 0.9, since 0.9 is the 95 % quantile of
     uniform noise on +-1: TV 4 a^2 / 3 / V^2, alpha a^6 / 7 / B^6.
@@ -122,11 +132,12 @@ def test_start_energies_of_the_ijcv_paper():
         assert z.shape == (303, 283, channels)
         assert float(jnp.max(jnp.abs(z))) == pytest.approx(51.3, rel=5e-3)
         target = jnp.ones(program.image_shape)
-        _, terms = program.minimised(
+        _, terms = program.objective_at(
             z,
             TracedCallable.of(lambda image: image),
+            SHARED,
             _problem(target)._replace(ijcv=IJCV),
-            seen=central_crop(z, program.image_shape),
+            crop=central_crop(z, program.image_shape),
         )
         assert float(terms.tv) == pytest.approx(23.1 * channels, rel=1e-2)
         if channels == 1:
@@ -140,7 +151,9 @@ def test_floor_of_the_energys_gradient_is_in_grey_levels():
 
     def tv(z: jax.Array) -> jax.Array:
         problem = _problem(jnp.ones(z.shape), tv_weight=1.0)
-        _, terms = objective.energy(z, lambda x: x, problem, exponents=exponents)
+        _, terms = objective.energy(
+            z, lambda x: x, SHARED, problem, exponents=exponents
+        )
         return terms.tv
 
     # |z_1 - z_0| / sigma, far above the floor.

@@ -7,37 +7,45 @@ import pytest
 
 import invjax
 from invjax.inversion import objective, presets
+from invjax.inversion.lane import Phase, Program
 from invjax.inversion.objective import SIGMA
+from invjax.inversion.presets import Preset
 from invjax.inversion.solvers import Adam, DecayedAdaGrad, PyramidAdam
 from invjax.networks import NETWORKS, layers
 from invjax.networks.layers import Geometry
 
 
+def _phases(preset: Preset, num_steps: int, *, jitter: int = 4) -> tuple[Phase, ...]:
+    """The phases of a descent whose phases with jitter have 4 places."""
+    program = Program(preset.solver, (32, 32, 3), form=preset.form, start=preset.start)
+    return preset.phases(program, num_steps, jitter=jitter)
+
+
 def _named(name: str, stride: int | None = None) -> types.SimpleNamespace:
-    """What the table looks at: a representation's name and geometry."""
+    """What the table depends on: a representation's name and geometry."""
     if stride is None:
         return types.SimpleNamespace(name=name)
     return types.SimpleNamespace(name=name, geometry=Geometry(name, (1,), 1, stride))
 
 
 def test_schedules_of_the_presets():
-    paper = presets.PRESETS["cvpr2015"].schedule(400)
+    paper = presets.PRESETS["cvpr2015"].rate_scale(400)
     assert [float(paper[i]) for i in (0, 99, 100, 299, 300, 399)] == pytest.approx(
         [1, 1, 0.1, 0.1, 0.01, 0.01]
     )
-    cosine = presets.PRESETS["fast"].schedule(400)
+    cosine = presets.PRESETS["fast"].rate_scale(400)
     assert cosine[0] == 1 and cosine[200] == pytest.approx(0.5) and cosine[-1] > 0
     assert np.all(np.diff(cosine) < 0)
     for preset in presets.PRESETS.values():
-        assert preset.schedule(5).shape == (5,)
+        assert preset.rate_scale(5).shape == (5,)
 
 
 def test_the_shallow_schedule_of_the_paper():
     hog, hogb = invjax.representation("hog"), invjax.representation("hogb")
     paper = presets.find("cvpr2015", phi=hog)
     assert paper.num_steps == 800
-    schedule = paper.schedule(800)
-    assert [float(schedule[i]) for i in (0, 199, 200, 400, 600, 799)] == pytest.approx(
+    scale = paper.rate_scale(800)
+    assert [float(scale[i]) for i in (0, 199, 200, 400, 600, 799)] == pytest.approx(
         [1, 1, 0.1, 0.01, 0.001, 0.001]
     )
     assert presets.find("fast", phi=hog).solver == PyramidAdam(0.0, 0.999)
@@ -117,7 +125,7 @@ def test_the_data_terms_weight_of_other_tables_follows_the_stride(stride, expect
     assert presets.data_weight(_named("resnet50/layer1", stride)) == expected
 
 
-def test_the_data_terms_weight_of_the_rest():
+def test_the_data_terms_weight_without_a_depth_or_stride():
     for name in ("hog", "hogb", "dsift", "dsift8"):
         assert presets.data_weight(invjax.representation(name)) == 100
     assert presets.data_weight(lambda image: image) == 100
@@ -149,34 +157,33 @@ def test_the_ijcv_papers_constants():
     assert paper.start_scale((50, 30, 1)) == paper.start_scale((227, 227, 3))
     assert presets.IJCV_BOUND == 160
     assert pytest.approx(12.3077, rel=1e-5) == objective.IJCV_GRADIENT
-    jittered, still = paper.phases(350)
-    assert jittered.jitter and not still.jitter
-    np.testing.assert_array_equal(jittered.schedule, np.ones(300, np.float32))
-    np.testing.assert_array_equal(still.schedule, np.full(50, 0.1, np.float32))
+    jittered, still = _phases(paper, 350)
+    assert jittered.program.jitter == 4 and still.program.jitter == 1
+    np.testing.assert_array_equal(jittered.pace.rate_scale, np.ones(300, np.float32))
+    np.testing.assert_array_equal(still.pace.rate_scale, np.full(50, 0.1, np.float32))
 
 
 def test_a_shorter_run_shortens_every_phase():
     paper = presets.PRESETS["ijcv2016"]
     for num_steps, lengths in {70: [60, 10], 7: [6, 1], 5: [4, 1], 1: [1]}.items():
-        phases = paper.phases(num_steps)
-        assert [len(phase.schedule) for phase in phases] == lengths
+        phases = _phases(paper, num_steps)
+        assert [phase.num_steps for phase in phases] == lengths
     for name in ("cvpr2015", "fast", "adam"):
         preset = presets.PRESETS[name]
-        (phase,) = preset.phases(40)
-        np.testing.assert_array_equal(phase.schedule, preset.schedule(40))
-        assert not phase.jitter
+        (phase,) = _phases(preset, 40)
+        np.testing.assert_array_equal(phase.pace.rate_scale, preset.rate_scale(40))
+        assert phase.program.jitter == 1
 
 
 def test_where_the_ijcv_paper_has_one_stage():
-    (shallow,) = presets.find("ijcv2016", phi=invjax.representation("dsift8")).phases(
-        300
-    )
-    assert not shallow.jitter and np.all(shallow.schedule == 1)
+    dsift = presets.find("ijcv2016", phi=invjax.representation("dsift8"))
+    (shallow,) = _phases(dsift, 300)
+    assert shallow.program.jitter == 1 and np.all(shallow.pace.rate_scale == 1)
     for data_term in (objective.activation_maximisation, objective.caricature):
         linear = presets.find("ijcv2016", data_term=data_term)
         assert linear.num_steps == 300
-        (phase,) = linear.phases(300)
-        assert phase.jitter and np.all(phase.schedule == 1)
+        (phase,) = _phases(linear, 300)
+        assert phase.program.jitter == 4 and np.all(phase.pace.rate_scale == 1)
         assert presets.find("fast", data_term=data_term) == presets.PRESETS["fast"]
 
 

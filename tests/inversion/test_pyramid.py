@@ -23,9 +23,9 @@ def _double(x: np.ndarray) -> np.ndarray:
     for row in range(2 * len(x)):
         place = (row + 0.5) / 2 - 0.5
         low = int(np.floor(place))
-        share = place - low
+        weight = place - low
         ends = [x[min(max(i, 0), len(x) - 1)] for i in (low, low + 1)]
-        doubled[row] = (1 - share) * ends[0] + share * ends[1]
+        doubled[row] = (1 - weight) * ends[0] + weight * ends[1]
     return doubled
 
 

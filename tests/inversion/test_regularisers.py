@@ -1,4 +1,4 @@
-"""Regularisers against literal loops, and their gradients where they are delicate."""
+"""Regularisers and canvases against literal loops, and gradients at flat images."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def test_alpha_norm_counts_every_entry_by_itself(image: np.ndarray):
     )
 
 
-def test_colour_alpha_norm_is_of_the_colour_vector(image: np.ndarray):
+def test_colour_alpha_norm_takes_the_norm_of_colour_vectors(image: np.ndarray):
     expected = 0.0
     for row in image.astype(np.float64):
         for colour in row:
