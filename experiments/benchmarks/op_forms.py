@@ -124,7 +124,13 @@ def _ops() -> list[_Op]:
     ]
 
 
-def _strided(name, shape, kernel_shape, stride, padding) -> _Op:
+def _strided(
+    name: str,
+    shape: tuple[int, int, int],
+    kernel_shape: tuple[int, ...],
+    stride: int,
+    padding: tuple[int, int],
+) -> _Op:
     def bind(function: Callable) -> Callable:
         return functools.partial(function, stride=stride, padding=padding)
 
@@ -135,7 +141,13 @@ def _strided(name, shape, kernel_shape, stride, padding) -> _Op:
     return _Op(name, shape, kernel_shape, bind(convolution.strided_convolution), forms)
 
 
-def _depthwise(name, shape, size, stride, padding) -> _Op:
+def _depthwise(
+    name: str,
+    shape: tuple[int, int, int],
+    size: int,
+    stride: int,
+    padding: tuple[int, int],
+) -> _Op:
     def bind(function: Callable) -> Callable:
         return functools.partial(function, stride=stride, padding=padding)
 
@@ -149,8 +161,14 @@ def _depthwise(name, shape, size, stride, padding) -> _Op:
     )
 
 
-def _pool(name, shape, window, stride, padding) -> _Op:
-    options = {"window": window, "stride": stride, "padding": padding}
+def _pool(
+    name: str,
+    shape: tuple[int, int, int],
+    window: int,
+    stride: int,
+    padding: tuple[int, int],
+) -> _Op:
+    options: dict[str, Any] = {"window": window, "stride": stride, "padding": padding}
     chosen = _without_kernel(functools.partial(pooling.max_pool, **options))
     forms = {
         _STOCK: _without_kernel(functools.partial(stock.max_pool, **options)),
@@ -159,7 +177,7 @@ def _pool(name, shape, window, stride, padding) -> _Op:
     return _Op(name, shape, (), chosen, forms)
 
 
-def _norm(name, shape) -> _Op:
+def _norm(name: str, shape: tuple[int, int, int]) -> _Op:
     options: dict[str, Any] = {"size": 5, "kappa": 1.0, "alpha": 2e-5, "beta": 0.75}
     chosen = _without_kernel(
         functools.partial(activations.local_response_norm, **options)

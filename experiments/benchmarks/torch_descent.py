@@ -145,19 +145,19 @@ def prepare(
     mode = MODES[side]
     if mode is None:
         return energy
-    # Or programs of earlier cases would count against the limit on recompilation.
+    # Else programs of earlier cases would count against the limit on recompilation.
     torch.compiler.reset()
     compiled: Any = torch.compile(energy, mode=mode, dynamic=False)
     return compiled
 
 
 def device() -> torch.device:
-    """CUDA's where there is one."""
+    """The CUDA device where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def wait() -> None:
-    """Until the device has done all it was given."""
+    """Waits until the device has done all that it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

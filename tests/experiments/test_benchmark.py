@@ -12,14 +12,12 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import benchmark
-from experiments.benchmarks import networks, precisions, timing, torch_descent
+from experiments.benchmarks import networks, precisions, timing
 from experiments.benchmarks.stock import StockRepresentation
 from experiments.benchmarks.timing import Contestant
-from experiments.benchmarks.torch_descent import Descent
 from invjax import callables
 from invjax.inversion import execution, objective, request
 from invjax.inversion.execution import Execution
-from invjax.inversion.objective import Problem
 from invjax.inversion.request import Plan
 from invjax.networks.layers import (
     Block,
@@ -76,7 +74,7 @@ POOLED = Network(
 CUTS = [(MICRO, "relu2"), (MICRO, "fc3"), (ALL_KINDS, "relu2"), (POOLED, "fc")]
 
 OURS = ("invjax fast", "invjax adam")
-"""The engine's own sides of a step."""
+"""Our own sides of a step."""
 
 
 def _run(workdir: pathlib.Path, **flags) -> list[dict]:
@@ -237,7 +235,7 @@ def test_a_benchmark_is_not_overwritten(tmp_path, monkeypatch):
 
 
 def test_turns(capsys):
-    """One call each round, in order; who cannot run is left out."""
+    """One call each round, in order; a side that cannot run is left out."""
     calls = []
 
     def fail() -> None:
@@ -279,23 +277,19 @@ def test_torch_minimises_the_same_energy(network, layer):
     """Energies and gradients of two lanes with weights of their own."""
     pytest.importorskip("torch", reason="needs PyTorch")
 
+    from experiments.benchmarks import torch_descent
+
     phi = networks.random(network, layer)
     plan, z = _two_lanes(phi)
-    energy = torch_descent.prepare(phi, plan.problems, "float32", "torch eager")
-    descent = Descent(energy, z, learning_rate=0.0)
+    problems = plan.settings.problem
+    energy = torch_descent.prepare(phi, plan.shared, problems, "float32", "torch eager")
+    descent = torch_descent.Descent(energy, z, learning_rate=0.0)
     found = descent.step(1.0).cpu().numpy()
     gradient = _gradient(descent)
     for lane in range(2):
-        problem = Problem(
-            target=plan.problems.target[lane],
-            mask=plan.problems.mask,
-            tv_weight=plan.problems.tv_weight[lane],
-            alpha_weight=plan.problems.alpha_weight[lane],
-            centre=plan.problems.centre,
-            learning_rate=plan.problems.learning_rate[lane],
-        )
+        problem = jax.tree.map(lambda leaf, n=lane: jnp.asarray(leaf[n]), problems)
         (wanted, _), slope = jax.value_and_grad(objective.energy, has_aux=True)(
-            jnp.asarray(z[lane]), phi, problem
+            jnp.asarray(z[lane]), phi, plan.shared, problem
         )
         np.testing.assert_allclose(found[lane], wanted, rtol=1e-4)
         scale = np.max(np.abs(slope))
@@ -306,20 +300,24 @@ def test_torch_descends_as_adam_does():
     """Three steps against the formula, with a schedule."""
     pytest.importorskip("torch", reason="needs PyTorch")
 
+    from experiments.benchmarks import torch_descent
+
     phi = micro_representation("relu2")
     plan, z = _two_lanes(phi)
-    energy = torch_descent.prepare(phi, plan.problems, "float32", "torch eager")
-    descent = Descent(energy, z, learning_rate=8.0)
+    energy = torch_descent.prepare(
+        phi, plan.shared, plan.settings.problem, "float32", "torch eager"
+    )
+    descent = torch_descent.Descent(energy, z, learning_rate=8.0)
     first, second, wanted = np.zeros_like(z), np.zeros_like(z), np.array(z)
-    for number, share in enumerate((1.0, 0.5, 0.25), 1):
-        descent.step(share)
+    for number, rate_scale in enumerate((1.0, 0.5, 0.25), 1):
+        descent.step(rate_scale)
         gradient = _gradient(descent)
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2
         step = (first / (1 - 0.9**number)) / (
             np.sqrt(second / (1 - 0.999**number)) + 1e-8
         )
-        wanted = wanted - 8 * share * step
+        wanted = wanted - 8 * rate_scale * step
     found = descent.z.detach().permute(0, 2, 3, 1).cpu().numpy()
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
 
@@ -337,7 +335,7 @@ def test_time_to_energy(tmp_path, monkeypatch):
     ours = records[0]
     assert ours["steps"] == 5 and ours["value"] > 0
     for record in records[1:]:
-        # Whoever is listed got there.
+        # Sides that do not get to the energy are left out.
         assert record["energy"] <= ours["energy"] and record["steps"] >= 5
 
 
