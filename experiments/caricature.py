@@ -1,28 +1,33 @@
-"""Caricatures of IJCV 2016: photographs with more of what a layer sees in them.
+"""Makes caricatures: photographs with more of what a layer responds to (IJCV 2016).
 
     python -m experiments.caricature --workdir=runs/caricature
 
-starts at four sample photographs and lets their codes at four layers of AlexNet grow:
--<p, Phi(x)> / |p|^2 with p = max(Phi(x0), 0), the paper's regularisers, jitter and 300
-steps: about two minutes on two cores. Codes grow to 0.6, 0.9, 2.4 and 2.7 times
-themselves at relu2, relu3, relu5 and pool5; a cat's face fills with spots, eyes and
-smaller faces. EfficientNet-Lite0 calls none of them what it calls the original.
+starts at four sample photographs and lets their codes at four layers of AlexNet grow.
+It minimises -<p, Phi(x)> / |p|^2, where p = max(Phi(x0), 0), with the paper's
+regularisers, jitter and 300 steps, and takes about two minutes on two cores. Codes grow
+to 0.6, 0.9, 2.4 and 2.7 times themselves at relu2, relu3, relu5 and pool5; a cat's face
+fills with spots, eyes and smaller faces. EfficientNet-Lite0 gives no caricature the
+label that it gives the original.
 
-The released code has the photograph's code without the network's mean subtracted for p,
-which is an oversight; here the mean is subtracted. Its C = 1 is kept: at shallow layers
-the regularisers then outweigh the data term, and contrast is lost before anything is
-exaggerated.
+In the released code, p is from the code of a photograph from which the network's mean
+was not subtracted. This is an oversight; here the mean is subtracted. The released
+code's C = 1 is kept. At shallow layers the regularisers then outweigh the data term,
+and contrast is lost before anything is exaggerated.
 
-`--preset=fast` minimises the paper's objective by our solver; there R_alpha counts
-channels singly. The other presets are refused.
+`--preset=fast` minimises the paper's objective by our solver, except that R_alpha there
+takes every channel by itself. The other presets are refused.
 
 Writes config.json, metrics.jsonl, originals/, reconstructions/, table.csv, table.md and
-figure.png, whose contrast is stretched but for the originals. In the table:
+figure.png, in which the contrast of all pictures but the originals is stretched. In the
+table:
 
-    growth    <p, Phi(x)> / |p|^2; the original's is 1 where no value is negative
-    cosine    between Phi(x) and p: below 1 where other things grow as well
-    distance  from the original: RMS, grey levels, of clipped pictures; and SSIM
-    label     whether EfficientNet-Lite0 calls the caricature what it calls the original
+    growth      <p, Phi(x)> / |p|^2; it is 1 for the original where no value is negative
+    cosine      cosine between Phi(x) and p; below 1 where other features grow as well
+    distance    root mean square difference from the original, in grey levels, of
+                clipped pictures
+    SSIM        similarity to the original, of clipped pictures
+    label kept  for how many caricatures EfficientNet-Lite0 gives the label that it
+                gives the original
 """
 
 import functools

@@ -1,27 +1,29 @@
-"""Figure 10 of the paper: what two groups of a layer's channels know of an image.
+"""Inverts two groups of a layer's channels, each alone (CVPR 2015, Figure 10).
 
     python -m experiments.channel_groups --workdir=runs/channel_groups
 
 inverts three layers of AlexNet for four sample photographs and an abstract picture,
-from all channels and from each of two groups alone: about three minutes on two cores.
-At conv1 the group that responds to form brings back more high frequencies and less
-colour than the other for every picture, as the paper has it; by relu2 both bring back
-both.
+from all channels and from each of two groups alone. It takes about three minutes on two
+cores. At conv1 the group that responds to form brings back more high frequencies and
+less colour than the other group for every picture, as in the paper; at relu2 both
+groups bring back both.
 
-The paper's network has two streams of filters, and its groups are the first and the
-second half of the channels. So they are here for networks with grouped convolutions
-(--representations=caffenet/conv1,caffenet/norm1,caffenet/norm2, with weights of your
-own). The channels of the others are split into equal halves by how much they respond to
-colour alone (`sensitivity.channel_split`), measured on the sample photographs without
-the one inverted: "form" has those that respond less. --channel_split=halves takes the
-contiguous halves there as well, for comparison.
+The paper's network has convolutions in two groups, and the paper compares the first and
+the second half of the channels. So does this study for networks with grouped
+convolutions (--representations=caffenet/conv1,caffenet/norm1,caffenet/norm2, with
+weights of your own). For other networks it splits the channels into equal halves by how
+much they respond to colour alone (`invjax.sensitivity.channel_split`), measured on the
+sample photographs without the one that is inverted: "form" has the channels that
+respond less. --channel_split=halves takes the contiguous halves of these networks as
+well, for comparison.
 
 Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md and figure.png.
-In the table, means and deviations over lanes, of the reconstructions:
+The table has means and deviations over lanes, for the reconstructions:
 
     chroma          fraction of the energy that is in the colours
     high-frequency  fraction of the luminance's energy above 0.125 cycles per pixel
-    more than the other group: in how many lanes, of each of the two
+    more chroma, more high-frequency
+                    in how many lanes the group has more than the other group
 """
 
 import functools

@@ -1,20 +1,22 @@
-"""What codes leave open (CVPR 2015, Figures 1, 7 and 11): many starts per code.
+"""Compares reconstructions of one code from many starts (CVPR 2015, Figures 1, 7, 11).
 
     python -m experiments.invariance --workdir=runs/invariance
 
 inverts three sample photographs and an abstract pattern from six starts each, at
-AlexNet's pool5 and EfficientNet-Lite0's logits: about 25 minutes on two cores. Starts
-should agree in their codes and differ as pictures, the more the deeper the layer, yet
-less than reconstructions of different images do; networks should call them what they
-call the original. See experiments/README.md for what comes out here.
+AlexNet's pool5 and EfficientNet-Lite0's logits. It takes about 25 minutes on two cores.
+Starts should agree in their codes and differ as pictures, more so at deeper layers, but
+less than reconstructions of different images do. Classifiers should give them the label
+that they give the original. experiments/README.md has our results.
 
-The table has, per code, the mean distances between its starts (root mean square,
-1 - SSIM, LPIPS; `invjax.diversity`), and the same as shares of the distances between
-reconstructions of different images: those have nearly the same errors, and what the
-regularisers make of any picture. The distances between the originals stand below.
+The table has, for each code, the mean distances between its starts: root mean square,
+1 - SSIM and LPIPS (see `invjax.metrics.diversity`). It also has these distances in
+percent of the distances between reconstructions of different images. The latter have
+nearly the same errors, and the regularisers affect them in the same way. The rows
+"different images" have the distances between the originals.
 
-Writes config.json, metrics.jsonl (with the labels of every lane), reconstructions/,
-table.csv, table.md and figure.png: originals, starts, and where the starts differ.
+Writes config.json, metrics.jsonl (with the labels of every lane: `classifier_*` by
+EfficientNet-Lite0, `own_*` by the inverted network), reconstructions/, table.csv,
+table.md and figure.png: originals, starts, and where the starts differ.
 """
 
 import functools

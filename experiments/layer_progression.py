@@ -1,18 +1,21 @@
-"""Figure 6 and Table 3 of CVPR 2015: every layer of a network, at three lambda_V.
+"""Inverts every layer of a network at three lambda_V (CVPR 2015, Figure 6, Table 3).
 
     python -m experiments.layer_progression --workdir=runs/layers
 
 inverts the four sample photographs at all layers of AlexNet whose weights are at hand
-(conv1 to pool5) with lambda_V 0.5, 5 and 50: about half an hour on two cores. The paper
-prints errors of 10 to 22 % over 100 other images at the lambda_V it uses, of a network
-much like AlexNet (CNN-A); there they grow with lambda_V, most in the first layers, and
-hardly with depth. See experiments/README.md for what comes out here.
+(conv1 to pool5), with lambda_V 0.5, 5 and 50. It takes about half an hour on two cores.
+The paper prints errors of 10 to 22 % at the lambda_V that it uses, over 100 other
+images and for a network much like AlexNet (CNN-A). Its errors grow with lambda_V, most
+in the first layers, and hardly grow with depth. experiments/README.md has our results.
 
     python -m experiments.layer_progression --workdir=runs/mine --images=photos/ \
         --network=vgg16 --layers=relu1_1,relu3_3,pool5
 
-Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md (in bold: the
-lambda_V that presets take), figure.png (the first image at all layers) and curves.png.
+inverts your own images at three layers of VGG-16.
+
+Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md (rows at the
+lambda_V that presets take are bold), figure.png (the first image at all layers) and
+curves.png.
 """
 
 import dataclasses

@@ -1,30 +1,34 @@
-"""Figure 9 of the paper: how much of an image a small patch of its code brings back.
+"""Measures what a small patch of a code recovers of an image (CVPR 2015, Figure 9).
 
     python -m experiments.locality --workdir=runs/locality
 
-inverts the central 5 x 5 places of every convolution-part layer of AlexNet (all other
-places are free), for four sample photographs with two starts and lambda_V = 50: about
-twelve minutes on two cores. The effective field is a little smaller than the
-theoretical one at relu1, six tenths of it at relu2, and half of it from relu3 on.
+inverts the central 5 x 5 places of every layer in the convolutional part of AlexNet.
+All other places are free. It uses four sample photographs, two starts and lambda_V = 50
+and takes about twelve minutes on two cores. The effective field is a little smaller
+than the theoretical one at relu1, six tenths of it at relu2, and half of it from relu3
+on.
 
---representations takes layers, and networks: vgg16 stands for all its layers with at
-least 5 places a side. The paper's figure has 600 steps of its own schedule; here they
-are the preset's.
+--representations takes layers and networks: vgg16 stands for all its layers with at
+least 5 places a side. The paper's figure has 600 steps of its own schedule; here the
+steps are the preset's.
 
-Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md and figure.png:
-the theoretical receptive field of the patch as a red box, the effective square as a
-green one, and below maps of detail, from black (none) to white (that of the patch's
-centre). In the table, lengths in pixels, means and deviations over images:
+Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md and figure.png.
+In the figure, a red box is the theoretical receptive field of the patch, and a green
+box is the effective square. The maps below show detail, from black (none) to white (as
+much as at the patch's centre). The table has lengths in pixels, as means and deviations
+over images:
 
-    field           side of the square that the patch sees in theory
-    in the image    side of the square as large as the part of the field in the image
-    effective side  of the square as large as the region where reconstructions have at
-                    least half the detail that they have at the field's centre, against
-                    the original's (`locality.detail` over the starts); near the image's
-                    own side it is no measure
-    recovered side  of the region about the centre where less than half of the original
-                    is missed, pixel by pixel (`locality.unexplained`): deep layers
-                    bring back what there is, hardly where and how bright
+    field           side of the theoretical receptive field of the patch
+    in the image    side of the square that is as large as the part of the field inside
+                    the image
+    effective side  side of the square that is as large as the region where
+                    reconstructions have at least half the detail that they have at the
+                    field's centre, relative to the original's (`locality.detail` over
+                    the starts); it says nothing where it is close to the image's side
+    recovered side  side of the square that is as large as the region about the centre
+                    where less than half of the original is missed, pixel by pixel
+                    (`locality.unexplained`); deep layers recover what there is in the
+                    image, but hardly where it is and how bright
 """
 
 import dataclasses

@@ -1,36 +1,39 @@
-"""Activation maximisation of IJCV 2016: what excites a unit, or a class, most.
+"""Finds pictures that excite a neuron, or a class, most (IJCV 2016).
 
     python -m experiments.maximise --workdir=runs/maximise
 
-seeks pictures for the first six channels of four layers of AlexNet, two starts each,
-by the paper's method (300 steps, jitter, bounded range): about two minutes on two
-cores. Edges and bars become textures, then parts of objects, such as a cat's face for
-conv5's channel 0. Activations are about 3 times the photographs' largest at conv1, 2 to
-10 times at conv2 and 9 to 50 times at conv5; two starts find much the same.
+optimises pictures for the first six channels of four layers of AlexNet, with two starts
+each, by the paper's method (300 steps, jitter, bounded range). It takes about two
+minutes on two cores. With depth, edges and bars become textures, then parts of objects,
+such as a cat's face for conv5's channel 0. Activations are about 3 times the
+photographs' largest at conv1, 2 to 10 times at conv2 and 9 to 50 times at conv5. Two
+starts find much the same picture.
 
     python -m experiments.maximise --workdir=runs/classes \
         --representations=efficientnet_lite0/logits --num_starts=1 \
         --units='black swan,tree frog,cheeseburger'
 
-seeks pictures of classes, a minute each: faint, and in the figure's stretched contrast
-red beaks, toes at the border, a bun, all called by their names by the network itself.
---units takes channels and, of a last layer, names.
+optimises pictures of classes, a minute each. They are faint; the figure, whose contrast
+is stretched, shows red beaks, toes at the border, and a bun. The network itself gives
+all of them the names of their classes. --units takes channel numbers and, for a last
+layer, names of classes.
 
-The direction w is one-hot at the central place, of the released code's size 10,000 /
-field^2 / (largest activation of the channel on photographs). Those are the ones of
---images here, four by default; the paper has 1,281 of ImageNet's training set. A few
-photographs excite a channel less than many do, so that the data term weighs more here
-and pictures are stronger in contrast. Where a layer has no places the largest of all
-its neurons is taken (`neurons.scale`). The released code puts 25 channels into one picture;
-here each has a picture of its own, of the size of a mosaic's cell. It divides by the
-largest activation of another channel than the one it maximises; here it is the same.
+The direction w is one-hot at the central place. Its value is that of the released code,
+10,000 / field^2 / (largest activation of the channel on photographs). Here these
+photographs are those of --images, four by default; the paper has 1,281 of ImageNet's
+training set. A few photographs excite a channel less than many do, so that the data
+term weighs more here and pictures are stronger in contrast. For a layer without places,
+the largest activation of all its neurons is taken (`invjax.sensitivity.neurons.scale`).
+The released code puts 25 channels into one picture; here each has a picture of its own,
+of the size of a mosaic's cell. The released code divides by the largest activation of
+another channel than the one it maximises; here it is the same channel.
 
-`--preset=fast` minimises the paper's objective by our solver; there R_alpha counts
-channels singly. The other presets are refused.
+`--preset=fast` minimises the paper's objective by our solver, except that R_alpha there
+takes every channel by itself. The other presets are refused.
 
-Writes config.json, metrics.jsonl (a line per picture: activation, the largest on the
-photographs, their ratio, and for classes what EfficientNet-Lite0 calls the picture),
-reconstructions/, table.csv, table.md and figure.png, whose contrast is stretched.
+Writes config.json, metrics.jsonl (a line per picture: its activation, the largest on
+the photographs, their ratio, and for classes the label that EfficientNet-Lite0 gives
+it), reconstructions/, table.csv, table.md and figure.png, whose contrast is stretched.
 """
 
 import dataclasses

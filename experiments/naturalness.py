@@ -1,21 +1,22 @@
-"""Whether reconstructions look like photographs (IJCV 2016, section on naturalness).
+"""Measures whether reconstructions look like photographs (IJCV 2016, on naturalness).
 
     python -m experiments.naturalness --workdir=runs/naturalness
 
 inverts the four sample photographs at three layers of AlexNet and at the logits of
-EfficientNet-Lite0, with lambda_V 0.5, 5 and 50 and with no regulariser at all: about a
-quarter of an hour on two cores. The deeper the layer, the less should a reconstruction
-without regulariser be like its original, in histogram and in label, and the larger the
-lambda_V that serves best. See experiments/README.md for what comes out here.
+EfficientNet-Lite0, with lambda_V 0.5, 5 and 50 and without any regulariser. It takes
+about a quarter of an hour on two cores. At deeper layers, a reconstruction without
+regulariser should be less like its original, in histogram and in label, and the
+lambda_V that serves best should be larger. experiments/README.md has our results.
 
-The table has, per layer and lambda_V, the intersection of the histograms of gradient
-orientation of reconstruction and original, and how often a network calls both the same:
-EfficientNet-Lite0, and the inverted network itself where its last layer is at hand. The
-row below has all that of pairs of different photographs: what chance would give. A
-lambda_V of 0 stands for no regulariser: no lambda_alpha, no bound and no jitter either.
+The table has, for each layer and lambda_V, the intersection of the gradient-orientation
+histograms of reconstruction and original ("naturalness"), and how often a network gives
+both the same label. The networks are EfficientNet-Lite0, and the inverted network
+itself ("own") where its last layer is at hand. The row below has all these values for
+pairs of different photographs, as what chance would give. A lambda_V of 0 stands for no
+regulariser: there is no lambda_alpha, no bound and no jitter either.
 
-Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md (in bold: the
-lambda_V that presets take), figure.png and curves.png.
+Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md (rows at the
+lambda_V that presets take are bold), figure.png and curves.png.
 """
 
 import functools

@@ -1,24 +1,25 @@
-"""Figures 2, 4 and 8 of the paper: what the total variation does to reconstructions.
+"""Shows what the total variation does to reconstructions (CVPR 2015, Figures 2, 4, 8).
 
     python -m experiments.regulariser_sweep --workdir=runs/regulariser
 
 inverts two sample photographs from a subsampling layer (alexnet/pool1; Figure 2), HOG
-(Figure 4) and two deep layers (alexnet/pool5, efficientnet_lite0/logits; Figure 8) with
-lambda_V = 0.5, 5 and 50, exponents beta = 1 and 2, without and with the jitter of IJCV
-2016: about half an hour on two cores. At pool1 and small lambda_V, beta = 1 leaves
-spikes that beta = 2 and jitter take away; larger weights blur, and from pool5 they turn
-texture into a picture. Jitter costs accuracy at every weight: no image has the code of
-all its shifts.
+(Figure 4) and two deep layers (alexnet/pool5, efficientnet_lite0/logits; Figure 8),
+with lambda_V = 0.5, 5 and 50 and exponents beta = 1 and 2, without and with the jitter
+of IJCV 2016. It takes about half an hour on two cores. At pool1 and small lambda_V,
+beta = 1 leaves spikes that beta = 2 and jitter remove. Larger weights blur; from pool5
+they turn texture into a picture. Jitter costs accuracy at every weight, since no image
+matches the code at all its shifts.
 
-A layer of the paper's own network, as its figures have it, is
---representations=caffenet/norm1 or caffenet/fc8, with weights of your own. Under
---preset=ijcv2016 the same grid is of that paper's objective. lambda_V is given as the
-released code has it: for beta = 1 the energy's weight is lambda_V / sigma.
+For a layer of the paper's own network, as in its figures, give
+--representations=caffenet/norm1 or caffenet/fc8, and weights of your own. With
+--preset=ijcv2016 the same grid is run for that paper's objective. lambda_V is given as
+in the released code: for beta = 1 its weight in the energy is lambda_V / sigma.
 
 Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md and figure.png.
 In the table:
 
-    spikes          `naturalness.lattice_spikes` at the layer's stride: about 1 without
+    spikes          `naturalness.lattice_spikes` at the layer's stride; about 1 where
+                    there are no spikes
     high-frequency  fraction of the luminance's energy above 0.25 cycles per pixel
     TV              mean length of the gradient, grey levels per pixel and channel
 """

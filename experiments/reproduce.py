@@ -1,22 +1,23 @@
-"""The papers' studies, one after the other, and one report of all of them.
+"""Runs the papers' studies one after the other and makes one report of them all.
 
     python -m experiments.reproduce --workdir=runs/reproduction
 
-runs every study at a size for two CPU cores, under 45 minutes, each as a process of its
-own with its own folder below --workdir; then writes report.md and report.html, with
-what the papers print beside ours, marked by how sure that is, and with the findings of
-their text tested on our numbers. --scale=smoke shows in minutes that all run; full has
-the sizes of the results in experiments/results/, about two hours.
---studies=layer_progression,caricature runs some.
+runs every study at a size for two CPU cores, which takes under 45 minutes. Each study
+is a process of its own with its own folder below --workdir. Then report.md and
+report.html are written. They have the numbers that the papers print beside ours, and
+say how sure each printed number is; and they have the findings of the papers' text,
+tested on our numbers. --scale=smoke shows in minutes that all studies run. --scale=full
+has the sizes of the results in experiments/results/ and takes about two hours.
+--studies=layer_progression,caricature runs some of the studies.
 
-A study that is done with the same settings is not run again: interrupt and start over
-at will. --overwrite runs all that are asked for. --dry_run prints their commands. A
-study that fails is named in the report, the others run all the same, and the exit code
-is 1.
+A study that is done with the same settings is not run again, so you may interrupt the
+command and start it again at any time. --overwrite runs all studies that are asked for.
+--dry_run prints their commands. If a study fails, the report names it, the others run
+all the same, and the exit code is 1.
 
-Below --workdir: <study>/ with config.json, metrics.jsonl, table.csv, table.md,
-figure.png; <study>.log; reproduction.json; pictures/; report.md; report.html, which
-needs no other file.
+Writes below --workdir: <study>/ with config.json, metrics.jsonl, table.csv, table.md
+and figure.png; <study>.log; reproduction.json; pictures/; report.md; and report.html,
+which needs no other file.
 """
 
 import importlib.util

@@ -1,14 +1,14 @@
-"""Table 1 of the paper: inversion of HOG, HOGb and dense SIFT.
+"""Inverts HOG, HOGb and dense SIFT (CVPR 2015, Table 1).
 
     python -m experiments.shallow_table --workdir=runs/shallow
 
-inverts the four sample photographs (256 px on the short side, grey) from three codes
-with `fast` (400 steps) and with the paper's `cvpr2015` (800 steps): about eight minutes
-on two cores. The paper prints 28.1, 10.7 and 10.9 % over 100 other images; see
-experiments/README.md for what comes out here.
+inverts the four sample photographs (256 px on the short side, grey) from the three
+codes with the preset `fast` (400 steps) and with the paper's method, `cvpr2015` (800
+steps). It takes about eight minutes on two cores. The paper prints normalised errors of
+28.1, 10.7 and 10.9 % over 100 other images; experiments/README.md has our results.
 
-Writes config.json, metrics.jsonl, reconstructions/<preset>/, table.csv,
-table.md and figure.png: originals, glyphs of their codes, and reconstructions.
+Writes config.json, metrics.jsonl, reconstructions/<preset>/, table.csv, table.md and
+figure.png: originals, glyphs of their codes, and reconstructions.
 """
 
 import dataclasses
