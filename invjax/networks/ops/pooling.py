@@ -119,9 +119,9 @@ def _spreading_max_pool_forward(
 
 
 def _spreading_max_pool_backward(
-    window: int, stride: int, padding: tuple[int, int], kept: Any, cotangent: Array
+    window: int, stride: int, padding: tuple[int, int], residuals: Any, cotangent: Array
 ) -> tuple[Array, Array]:
-    position, spread, x = kept
+    position, spread, x = residuals
     functions = (
         lambda tangent: _at_maxima(tangent, position, window, stride, padding),
         lambda tangent: _window_sums(tangent, window, stride, padding),

@@ -66,7 +66,7 @@ class Pretrained(NamedTuple):
     Attributes:
       params: {layer: {"kernel": ..., "bias": ...}}, nested further for blocks.
       preprocessing: the preprocessing that belongs to them.
-      digest: SHA-256 over the digests of all tensors of the checkpoint, which
+      digest: SHA-256 over the digests of all parameters of the checkpoint, which
         identifies the weights.
     """
 

@@ -23,7 +23,8 @@ class WeightSource(NamedTuple):
       origin: who trained the weights and which release the file is from.
       preprocessing: the preprocessing that belongs to the weights.
       tensors: SHA-256 of every converted tensor, by name.
-      forward_check: the values that `forward_check.forward_values` should return.
+      forward_check: the values that `forward_check.forward_values` should return;
+        empty for weights that are not a network, as the heads of LPIPS.
       needs: name of a package that is needed to read the file; empty if there is none.
     """
 
