@@ -17,16 +17,16 @@ from invjax import callables
 from invjax.commands import invert
 from invjax.images import reading
 from invjax.networks.weights.checkpoints import DamagedCheckpoint
-from invjax.runs import runner
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
+from tests.experiments import inputs
 from tests.experiments.inputs import needs_weights
 
 ROOT = pathlib.Path(__file__).parents[2]
 FIELDS = (
     "image representation start seed preset tv_weight alpha_weight status num_steps "
     "dead_start num_revivals energy objective data_term alpha_term tv_term "
-    "relative_error normalised_error psnr ssim lpips seconds"
+    "relative_error normalised_error psnr ssim lpips rms seconds"
 ).split()
 
 
@@ -75,6 +75,8 @@ def test_outputs_of_a_run(tmp_path: pathlib.Path, photographs: pathlib.Path):
         error = np.mean((clipped - original) ** 2)
         assert 0 < record["lpips"] < 2
         assert record["psnr"] == pytest.approx(-10 * np.log10(error), abs=1e-2)
+        # The original on disk is rounded to 8 bit.
+        assert record["rms"] == pytest.approx(np.sqrt(error), abs=1e-3)
     assert len({json.dumps(record["energy"]) for record in records}) == 8
     config = json.loads((workdir / "config.json").read_text())
     assert config["settings"]["tv_weight"] == [0.5, 5.0]
@@ -187,15 +189,7 @@ def test_an_interrupt_keeps_the_finished_lanes(
     photographs: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    whole, calls = runner.invert, []
-
-    def interrupted(chunk, settings, judge):
-        calls.append(chunk)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return whole(chunk, settings, judge)
-
-    monkeypatch.setattr(runner, "invert", interrupted)
+    inputs.interrupt_after(1, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         _run(
             workdir=str(tmp_path / "run"),
@@ -344,23 +338,24 @@ def test_the_list_names_every_layer(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"),
+    ("module", "arguments", "code"),
     [
-        (["--preset=slow"], 2),
-        (["--num_stepz=3"], 2),
-        (["stray"], 2),
-        (["--num_starts=0"], 2),
-        (["--images=absent.png"], 1),
-        ([], 1),
+        ("experiments.invert", ["--preset=slow"], 2),
+        ("experiments.invert", ["--num_stepz=3"], 2),
+        ("experiments.invert", ["stray"], 2),
+        ("experiments.invert", ["--num_starts=0"], 2),
+        ("experiments.invert", ["--images=absent.png"], 1),
+        ("experiments.invert", [], 1),
+        ("invjax.commands.invert", ["--images=absent.png"], 1),
     ],
 )
 def test_exit_codes_and_one_line(
-    tmp_path: pathlib.Path, arguments: list[str], code: int
+    tmp_path: pathlib.Path, module: str, arguments: list[str], code: int
 ):
     if arguments and arguments != ["stray"]:
         arguments = [f"--workdir={tmp_path / 'run'}", *arguments]
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.invert", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -373,5 +368,5 @@ def test_exit_codes_and_one_line(
 
 
 def test_flags_have_help():
-    module = flags.FLAGS.flags_by_module_dict()["experiments.settings"]
+    module = flags.FLAGS.flags_by_module_dict()["invjax.commands.shared_flags"]
     assert all(flag.help and len(flag.help) < 200 for flag in module)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from invjax.commands import invert, sample, shared_flags
+from invjax.commands import invert, sample
 from invjax.images import reading
 from invjax.metrics import diversity
 from invjax.preimages import mcmc
 from invjax.preimages.kernels import Hmc
-from invjax.runs import loading
+from invjax.runs import classifiers, loading
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Group, Lane
 from invjax.runs.sets import local, measures, summary
@@ -22,6 +22,7 @@ from invjax.runs.sets.measures import Measured
 from invjax.runs.sets.methods import SampleSet
 from invjax.runs.targets import Target
 from tests.conftest import micro_representation
+from tests.runs import made_up
 
 pytestmark = pytest.mark.slow
 
@@ -30,15 +31,15 @@ _FEW = ("shift", "brightness", "contrast")
 
 @pytest.fixture(scope="module", autouse=True)
 def _micro():
-    """Representations are layers of the micro network, and nobody judges."""
+    """Representations are layers of the micro network; no other weights are there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             loading,
             "load_representation",
-            lambda name, config: micro_representation(name.partition("/")[2]),
+            lambda name, settings: micro_representation(name.partition("/")[2]),
         )
-        patch.setattr(loading, "load_judge", lambda groups, config: None)
-        patch.setattr(measures, "load_labels", lambda config: None)
+        patch.setattr(loading, "load_lpips", lambda groups, settings: None)
+        patch.setattr(classifiers, "load_default", lambda settings: None)
         # Each transformation is a program of its own.
         patch.setattr(local, "AMOUNTS", {name: local.AMOUNTS[name] for name in _FEW})
         yield
@@ -216,6 +217,8 @@ def test_images_that_keep_apart_come_in_sets(
         assert record["relative_error"] ** 2 == pytest.approx(
             record["data_term"], rel=1e-3
         )
+        # Nobody looks whether these starts are dead.
+        assert record["dead_start"] is record["num_revivals"] is None
     (found,) = _lines(workdir / "sets.jsonl")
     assert found["num_samples"] == 6 and found["rms_ratio"] is None
     (row,) = _rows(workdir / "table.csv")
@@ -243,7 +246,10 @@ def test_chains_say_how_they_mix(tmp_path: pathlib.Path, photographs: pathlib.Pa
     for record in records:
         path = f"one/micro_relu1/start_{record['start']:03d}_draw_{record['draw']:04d}"
         code = np.load(workdir / "arrays" / f"{path}.npz")["code"]
-        assert code.shape and record["tv_term"] is None
+        assert code.shape and record["tv_term"] > 0
+        terms = record["data_term"] + record["alpha_term"] + record["tv_term"]
+        assert record["energy"] == pytest.approx(terms, rel=1e-4)
+        assert record["dead_start"] is record["num_revivals"] is None
     everything, matched = _lines(workdir / "sets.jsonl")
     assert everything["num_samples"] == 6
     assert 0 < everything["acceptance"] <= 1
@@ -329,13 +335,16 @@ def _made_up(
 ) -> SampleSet:
     target = Target("made_up", 7, None, np.ones(3), pixels.shape[1:])
     group = Group("plain", jnp.ravel, [target], float("nan"))
-    records = [{"relative_error": error, "normalised_error": None} for error in errors]
+    records = [
+        made_up.record(image="made_up", start=start, relative_error=error)
+        for start, error in enumerate(errors)
+    ]
     lane = Lane(group, target, 0, 1.0, "made_up/plain/start_000")
     paths = [f"{number}.png" for number in range(len(errors))]
     return SampleSet(lane, pixels, records, paths, 0, {"acceptance": 0.5}, logits)
 
 
-def test_a_band_is_a_share_of_the_target():
+def test_a_band_is_a_fraction_of_the_target():
     pixels = np.random.default_rng(0).uniform(size=(5, 4, 4, 3))
     logits = np.arange(5.0)[:, None] * np.ones((1, 1000))
     found = _made_up(pixels, [0.17, 0.181, 0.2, 0.219, 0.221], logits)
@@ -356,12 +365,12 @@ def test_labels_agree_with_the_original_and_among_each_other():
     pixels = np.random.default_rng(0).uniform(size=(6, 32, 32, 3))
     found = measures.measure(
         _made_up(pixels, [0.1] * 6, logits),
-        _settings(),
+        made_up.settings(),
         method="starts",
         selection="all",
         num_pairs=2,
         null=None,
-        judge=None,
+        lpips_parameters=None,
         truth=truth,
     )
     assert found.record["label_consensus"] == pytest.approx(4 / 6)
@@ -371,22 +380,16 @@ def test_labels_agree_with_the_original_and_among_each_other():
     assert found.record["acceptance"] == 0.5
 
 
-def _settings():
-    with flagsaver.flagsaver(workdir="unused"):
-        request = shared_flags.from_flags(images="", representations=("plain",))
-    return request.settings
-
-
 def test_one_sample_has_no_distance():
     pixels = np.zeros((1, 32, 32, 3), np.float32)
     found = measures.measure(
         _made_up(pixels, [0.1]),
-        _settings(),
+        made_up.settings(),
         method="starts",
         selection="all",
         num_pairs=2,
         null=None,
-        judge=None,
+        lpips_parameters=None,
         truth=None,
     )
     assert found.record["relative_error"] == 0.1

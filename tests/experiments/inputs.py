@@ -1,6 +1,10 @@
 """What the tests of the binaries give them."""
 
+import contextlib
+import itertools
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ import pytest
 from invjax.images import reading
 from invjax.networks import NETWORKS
 from invjax.networks.weights import pretrained
+from invjax.runs import runner
 
 needs_weights = pytest.mark.skipif(
     not pretrained.available(NETWORKS["alexnet"]),
@@ -22,3 +27,15 @@ def write_photographs(folder: pathlib.Path) -> None:
         coarse = generator.uniform(size=(9, 12, 3)).astype(np.float32)
         photograph = np.kron(coarse, np.ones((30, 30, 1), np.float32))
         reading.write_png(folder / f"{name}.png", photograph)
+
+
+def interrupt_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets Ctrl-C arrive once `count` groups of lanes have ended."""
+    whole = runner.invert
+
+    def interrupted(*args: Any, **keywords: Any) -> Iterator[list[runner.Outcome]]:
+        with contextlib.closing(whole(*args, **keywords)) as outcomes:
+            yield from itertools.islice(outcomes, count)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "invert", interrupted)
