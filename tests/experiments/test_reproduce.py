@@ -10,8 +10,8 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from experiments import reproduce
-from experiments.reproduce import Study
 from experiments.reproduction import claims, printed
+from experiments.reproduction.catalogue import Entry
 from experiments.reproduction.claims import Verdict
 from invjax.runs.errors import Refusal
 
@@ -71,8 +71,8 @@ def tiny(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pat
     ):
         text = _TINY.format(name=name, records=records)
         (modules / f"tiny_{name}.py").write_text(text)
-        studies.append(Study(name, f"About {name}", (), 1, module=f"tiny_{name}"))
-    studies.append(Study("absent", "About nothing", (), 1))
+        studies.append(Entry(name, f"About {name}", (), 1, module=f"tiny_{name}"))
+    studies.append(Entry("absent", "About nothing", (), 1))
     monkeypatch.setattr(reproduce, "STUDIES", tuple(studies))
     monkeypatch.syspath_prepend(str(modules))
     monkeypatch.setenv("PYTHONPATH", str(modules))
@@ -217,7 +217,7 @@ def test_rank_correlation():
 
 def _by_claim(claim: str, records: list[dict] | None) -> Verdict:
     (found,) = (one for one in printed.load().claims if one.id == claim)
-    return claims.judge(found, records)
+    return claims.verdict(found, records)
 
 
 def _shallow(hog: float, hogb: float, dsift: float) -> list[dict]:
@@ -233,10 +233,10 @@ def _groups(form: tuple[float, float], colour: tuple[float, float]) -> list[dict
         {
             "representation": "alexnet/relu1",
             "variant": name,
-            "chroma_share": shares[0],
-            "high_frequency_share": shares[1],
+            "chroma_fraction": fractions[0],
+            "high_frequency_fraction": fractions[1],
         }
-        for name, shares in (("all", (9, 9)), ("form", form), ("colour", colour))
+        for name, fractions in (("all", (9, 9)), ("form", form), ("colour", colour))
     ]
 
 
@@ -300,9 +300,9 @@ def _fields(effective: float) -> list[dict]:
 
 def _starts(kept: float) -> list[dict]:
     return [
-        {"representation": "a", "image": "one", "judge_top1": 1.0},
-        {"representation": "b", "image": "one", "judge_top1": kept},
-        {"representation": "b", "image": "abstract", "judge_top1": 0},
+        {"representation": "a", "image": "one", "classifier_top1": 1.0},
+        {"representation": "b", "image": "one", "classifier_top1": kept},
+        {"representation": "b", "image": "abstract", "classifier_top1": 0},
     ]
 
 
