@@ -215,7 +215,7 @@ def _distances(
     cells = []
     for table, scale, digits in ((means, 1, 3), (relative, 100, 0)):
         for column in range(len(Distances._fields)):
-            values = [row[column] for row in table if np.isfinite(row[column])]
+            values = [float(row[column]) for row in table if np.isfinite(row[column])]
             cells.append(studies.mean(values, scale=scale, digits=digits))
     return cells
 

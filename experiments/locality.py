@@ -203,7 +203,7 @@ def measured(
     is_middle = (abs(rows - row) <= half) & (abs(columns - column) <= half)
     detail = detail / max(detail[is_middle].mean(), np.finfo(np.float32).tiny)
     missed = locality.unexplained(samples, original)
-    recovered = locality.extent(missed, field.full.centre).side
+    recovered = float(locality.extent(missed, field.full.centre).side)
     return Sides(math.sqrt(np.sum(detail > 0.5)), recovered), detail
 
 

@@ -251,7 +251,8 @@ def _row_of_chance(name: str, chance: Chance) -> list[str]:
     )
     tops: list[str] = []
     for agreement in chance.labels:
-        values = [[agreement.top1], [agreement.top5]] if agreement else [[], []]
+        found = (agreement.top1, agreement.top5) if agreement else ()
+        values = [[float(value)] for value in found] or [[], []]
         tops += [studies.mean(value, scale=100, digits=0) for value in values]
     start = _COLUMNS.index("top 1 %")
     row[start : start + len(tops)] = tops
