@@ -220,7 +220,6 @@ def is_shown(bench: Bench, lane: Lane) -> bool:
 def table(findings: Findings) -> list[list[str]]:
     """A row per representation, lambda_V and group of channels; the originals first."""
     bench, rows = findings.bench, []
-    planned = [*bench.planned, *bench.left_out]
     for group in bench.groups:
         originals = [
             statistics(target.original)
@@ -235,7 +234,7 @@ def table(findings: Findings) -> list[list[str]]:
         found = studies.by(mine, "tv_weight", "variant")
         kinds = {
             (lane.tv_weight, lane.variant_name): num_channels(lane)
-            for lane in planned
+            for lane in bench.asked
             if lane.group is group
         }
         for (tv_weight, name), num_kept in kinds.items():

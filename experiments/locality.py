@@ -227,8 +227,7 @@ def table(findings: Findings) -> list[list[str]]:
     """A row per layer and lambda_V, means and deviations over images."""
     bench, found = findings.bench, findings.codes
     rows = []
-    planned = [*bench.planned, *bench.left_out]
-    weights = dict.fromkeys(lane.tv_weight for lane in planned)
+    weights = dict.fromkeys(lane.tv_weight for lane in bench.asked)
     for group, tv_weight in itertools.product(bench.groups, weights):
         mine = [patch for patch in found if _is_of(patch.lane, group, tv_weight)]
         records = [record for patch in mine for record in patch.records]

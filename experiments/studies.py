@@ -70,7 +70,8 @@ class Bench(NamedTuple):
       settings: settings of the run.
       options: values of the study's own flags, by name; config.json keeps them.
       groups: representations and their targets.
-      planned: the lanes.
+      asked: all lanes that were asked for, in order.
+      planned: the lanes that are run.
       left_out: lanes that are not run, since their target is zero under the mask.
       lpips_parameters: weights of LPIPS; None where they are not at hand.
       tools: what `Study.load_tools` returned, such as classifiers.
@@ -79,6 +80,7 @@ class Bench(NamedTuple):
     settings: Settings
     options: Mapping[str, Any]
     groups: Sequence[Group]
+    asked: Sequence[Lane] = ()
     planned: Sequence[Lane] = ()
     left_out: Sequence[Lane] = ()
     lpips_parameters: lpips.Parameters | None = None
@@ -212,8 +214,9 @@ def run(
     """
     settings = request.settings
     bench = study.load(Bench(settings, options or {}, groups=[]))
-    planned, left_out = variants.without_zero_targets(_planned(study, bench))
-    bench = bench._replace(planned=planned, left_out=left_out)
+    asked = _planned(study, bench)
+    planned, left_out = variants.without_zero_targets(asked)
+    bench = bench._replace(asked=asked, planned=planned, left_out=left_out)
     if request.dry_run:
         runner.print_estimates(planned, settings)
         return None
