@@ -7,21 +7,30 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import caricature
-from experiments.ascents import Ascent
+from experiments.caricature import Tools
+from experiments.studies import Bench, Findings
 from invjax.images import reading
+from invjax.inversion import objective
+from invjax.inversion.objective import Terms
+from invjax.inversion.result import BUDGET
 from invjax.metrics import labels
-from invjax.metrics.labels import Judge
+from invjax.metrics.labels import Classifier
 from invjax.networks.weights.pretrained import MissingWeights
+from invjax.runs import classifiers, records, runner
 from invjax.runs.errors import Refusal
+from invjax.runs.lanes import Group, Lane, Variant
+from invjax.runs.runner import Outcome
+from invjax.runs.targets import Target
 from tests.conftest import micro_representation
 from tests.experiments import outputs
 from tests.experiments.inputs import needs_weights
+from tests.runs import made_up
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def no_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where EfficientNet-Lite0's weights are not at hand."""
 
     def missing(**_: object) -> None:
@@ -32,7 +41,7 @@ def no_judge(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_weights
 def test_outputs_of_a_run(
-    tmp_path: pathlib.Path, photographs: pathlib.Path, no_judge: None
+    tmp_path: pathlib.Path, photographs: pathlib.Path, no_classifier: None
 ):
     workdir = tmp_path / "run"
     with flagsaver.flagsaver(
@@ -51,6 +60,10 @@ def test_outputs_of_a_run(
     for record in records:
         assert record["status"] == "budget" and record["num_steps"] == 3
         assert record["preset"] == "ijcv2016"
+        assert record["variant"] == "caricature"
+        assert record["relative_error"] is record["normalised_error"] is None
+        # Grown from 1 on: the data term of the objective is minus the growth.
+        assert record["data_term"] == pytest.approx(-record["growth"], rel=1e-4)
         assert record["growth"] > 0 and 0 < record["cosine"] <= 1
         name = f"{record['image']}/{record['representation'].replace('/', '_')}"
         array = np.load(workdir / "arrays" / f"{name}.npz")["image"]
@@ -74,15 +87,35 @@ def test_outputs_of_a_run(
     assert "| hog | 3 |" in (workdir / "table.md").read_text()
 
 
-def _ascent(code: np.ndarray, original: np.ndarray) -> Ascent:
-    return Ascent(
-        phi=micro_representation("relu2"),
+def _lane(code: np.ndarray, original: np.ndarray) -> Lane:
+    target = Target("one", 1, original, code, (32, 32, 3))
+    phi = micro_representation("relu2")
+    group = Group("micro/relu2", phi, [target], float("nan"))
+    variant = Variant("caricature", {"data_term": objective.caricature})
+    return Lane(group, target, 0, 0.5, "one/micro_relu2", variant, original)
+
+
+def _bench(tools: Tools, lane: Lane) -> Bench:
+    settings = made_up.settings(preset="ijcv2016")
+    return Bench(settings, {}, [lane.group], planned=[lane], tools=tools)
+
+
+def _measured(tools: Tools, lane: Lane, image: np.ndarray, code: np.ndarray) -> Outcome:
+    """An outcome of these numbers, with the study's columns."""
+    bench = _bench(tools, lane)
+    record = records.record_of(
+        lane,
+        bench.settings,
+        image=image,
         code=code,
-        image_shape=(32, 32, 3),
-        initial=original,
-        start=0,
-        facts={"image": "one", "representation": "micro/relu2"},
-        path="one/micro_relu2",
+        status=BUDGET,
+        num_steps=1,
+        energy=0.0,
+        terms=Terms(*np.zeros(3, np.float32)),
+    )
+    return runner.with_measured(
+        Outcome(lane, record, image, code),
+        lambda outcome: caricature.measure(bench, outcome),
     )
 
 
@@ -90,44 +123,43 @@ def test_measures_of_known_codes():
     original = np.random.default_rng(0).uniform(0.2, 0.8, (32, 32, 3))
     original = original.astype(np.float32)
     code = np.array([3.0, -5.0, 4.0], np.float32)
-    same = caricature.measure({}, None, None, _ascent(code, original), original, code)
+    nobody = Tools(None, {})
+    same = _measured(nobody, _lane(code, original), original, code).record.measured
     assert same["growth"] == pytest.approx(1)
-    # The part that is not to grow takes its share: 5 / sqrt(50).
+    # The part that is not to grow counts in the norm: 5 / sqrt(50).
     assert same["cosine"] == pytest.approx(5 / np.sqrt(50), rel=1e-6)
     assert same["distance"] == 0 and same["is_label_kept"] is None
     grown = np.array([6.0, 0.0, 8.0], np.float32)
     brighter = original + np.float32(0.1)
-    found = caricature.measure({}, None, None, _ascent(code, original), brighter, grown)
+    found = _measured(nobody, _lane(code, original), brighter, grown).record.measured
     assert found["growth"] == pytest.approx(2)
     assert found["cosine"] == pytest.approx(1)
     assert found["distance"] == pytest.approx(25.5, rel=1e-4)
 
 
 def test_labels_are_compared_with_the_originals(monkeypatch: pytest.MonkeyPatch):
-    """By a made-up judge: class 0 for dark pictures and 1 for bright ones."""
+    """By a made-up classifier: class 0 for dark pictures and 1 for bright ones."""
 
-    def logits(judge: object, pictures: list[np.ndarray]) -> np.ndarray:
+    def logits(classifier: object, pictures: list[np.ndarray]) -> np.ndarray:
         rows = np.zeros((len(pictures), 1000), np.float32)
         for row, picture in zip(rows, pictures, strict=True):
             row[int(np.mean(picture) > 0.5)] = 9
         return rows
 
     monkeypatch.setattr(labels, "logits", logits)
-    judge = Judge("made up", micro_representation("fc3"))
+    classifier = Classifier("made up", micro_representation("fc3"))
+    monkeypatch.setattr(classifiers, "load_default", lambda settings: classifier)
     dark = np.full((32, 32, 3), 0.3, np.float32)
     code = np.array([3.0, 4.0], np.float32)
-    ascent = _ascent(code, dark)
-    names = caricature.names_of(judge, [ascent])
-    assert names == {"one": "tench"}
-    same = caricature.measure(names, judge, None, ascent, dark + 0.1, code)
-    assert (same["label"], same["is_label_kept"]) == ("tench", True)
-    other = caricature.measure(names, judge, None, ascent, dark + 0.4, code)
-    assert (other["label"], other["is_label_kept"]) == ("goldfish", False)
-    lines = [
-        {"representation": "a", "num_steps": 1, "status": "budget", **found}
-        for found in (same, other)
-    ]
-    assert caricature.table_rows(lines)[0][6] == "1 of 2"
+    lane = _lane(code, dark)
+    tools = caricature.load_tools(_bench(Tools(None, {}), lane))
+    assert tools == Tools(classifier, {"one": "tench"})
+    same = _measured(tools, lane, dark + 0.1, code).record
+    assert (same.value("label"), same.value("is_label_kept")) == ("tench", True)
+    other = _measured(tools, lane, dark + 0.4, code).record
+    assert (other.value("label"), other.value("is_label_kept")) == ("goldfish", False)
+    findings = Findings(_bench(tools, lane), [same, other], [], [])
+    assert caricature.table(findings)[0][6] == "1 of 2"
 
 
 @needs_weights

@@ -8,18 +8,18 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import channel_groups
-from invjax.commands import shared_flags
+from experiments.studies import Bench
 from invjax.images import sources
 from invjax.metrics import naturalness
 from invjax.runs import loading, targets, variants
 from invjax.runs.errors import Refusal
-from invjax.runs.lanes import Group, Lane
-from invjax.runs.settings import Settings
+from invjax.runs.lanes import Group, Lane, Variant
 from invjax.runs.targets import Target
 from invjax.sensitivity import channel_split
 from tests import conftest
 from tests.experiments import inputs, outputs
 from tests.experiments.inputs import needs_weights
+from tests.runs import made_up
 
 pytestmark = pytest.mark.slow
 
@@ -42,10 +42,10 @@ def test_the_table_is_of_the_lanes(tmp_path: pathlib.Path):
         name = f"start_000_{record['variant']}.npz"
         folder = workdir / "arrays" / record["image"] / "alexnet_conv1"
         image = np.load(folder / name)["image"]
-        chroma = float(naturalness.chroma_share(image))
-        assert record["chroma_share"] == pytest.approx(chroma, rel=1e-5)
-        high = float(naturalness.high_frequency_share(image, 0.125))
-        assert record["high_frequency_share"] == pytest.approx(high, rel=1e-5)
+        chroma = float(naturalness.chroma_fraction(image))
+        assert record["chroma_fraction"] == pytest.approx(chroma, rel=1e-5)
+        high = float(naturalness.high_frequency_fraction(image, 0.125))
+        assert record["high_frequency_fraction"] == pytest.approx(high, rel=1e-5)
         assert record["relative_error"] < 0.8
     rows = outputs.table(workdir)
     assert [(row["group"], row["channels"]) for row in rows] == [
@@ -61,11 +61,11 @@ def test_the_table_is_of_the_lanes(tmp_path: pathlib.Path):
     for row in rows[1:]:
         mine = by_group[row["group"]]
         assert row["relative error %"] == outputs.mean(mine, "relative_error", 100, 1)
-        assert row["chroma %"] == outputs.mean(mine, "chroma_share", 100, 1)
-        high_share = outputs.mean(mine, "high_frequency_share", 100, 1)
-        assert row["high-frequency %"] == high_share
+        assert row["chroma %"] == outputs.mean(mine, "chroma_fraction", 100, 1)
+        fraction = outputs.mean(mine, "high_frequency_fraction", 100, 1)
+        assert row["high-frequency %"] == fraction
     more = sum(
-        colour["chroma_share"] > form["chroma_share"]
+        colour["chroma_fraction"] > form["chroma_fraction"]
         for form, colour in zip(by_group["form"], by_group["colour"], strict=True)
     )
     assert rows[3]["more chroma"] == f"{more} of 3"
@@ -75,13 +75,17 @@ def test_the_table_is_of_the_lanes(tmp_path: pathlib.Path):
 
 @needs_weights
 def test_a_photograph_does_not_split_its_own_channels():
-    config = _settings(["alexnet/conv1"])
-    (group,) = loading.load_groups(config)
-    split = channel_groups.splitter(config, "auto")
-    found = {target.name: split(group, target) for target in group.targets}
+    settings = made_up.settings(
+        images="sample:chelsea,sample:abstract",
+        representations=("alexnet/conv1",),
+        num_starts=2,
+    )
+    (group,) = loading.load_groups(settings)
+    planned = channel_groups.plan(Bench(settings, {"channel_split": "auto"}, [group]))
+    found = {target.name: _variants(planned, target) for target in group.targets}
     assert [variant.name for variant in found["chelsea"]] == ["all", "form", "colour"]
     samples = {
-        name: targets.prepare(sources.sample(name), group.phi, config)
+        name: targets.prepare(sources.sample(name), group.phi, settings)
         for name in sources.SAMPLES
     }
     expected = channel_split.find(
@@ -92,7 +96,13 @@ def test_a_photograph_does_not_split_its_own_channels():
     everything = channel_split.find(group.phi, list(samples.values()))
     mask = found["abstract"][2].keywords["mask"]
     np.testing.assert_array_equal(np.flatnonzero(mask), everything.colour)
-    assert split(group, group.targets[0])[1] is found["chelsea"][1]
+    # Three programs for each image, which its two starts share.
+    assert len(planned) == 2 * len({lane.variant for lane in planned}) == 2 * 2 * 3
+
+
+def _variants(planned: list[Lane], target: Target) -> list[Variant]:
+    mine = [lane.variant for lane in planned if lane.target is target]
+    return [variant for variant in dict.fromkeys(mine) if variant is not None]
 
 
 def test_dead_groups_are_left_out_and_counted(
@@ -103,7 +113,7 @@ def test_dead_groups_are_left_out_and_counted(
     phi = conftest.micro_representation("relu1")
     bias = jnp.asarray([-1e4] * 4 + [0.0] * 4)
     phi.params["conv1"]["bias"] = bias
-    monkeypatch.setattr(loading, "load_representation", lambda name, config: phi)
+    monkeypatch.setattr(loading, "load_representation", lambda name, settings: phi)
     inputs.write_photographs(tmp_path / "mine")
     with flagsaver.flagsaver(
         workdir=str(tmp_path / "run"),
@@ -142,7 +152,7 @@ def test_nothing_to_invert_is_refused():
     (_, first, _) = channel_groups.halves(group)
     lane = Lane(group, target, 0, 0.5, "x/micro_relu1/start_000", first)
     with pytest.raises(Refusal, match="nothing to invert"):
-        variants.without_dead([lane])
+        variants.without_zero_targets([lane])
 
 
 def test_grouped_networks_have_halves():
@@ -153,8 +163,8 @@ def test_grouped_networks_have_halves():
     target = Target("x", 1, None, code, (8, 8, 3))
     phi = conftest.micro_representation("relu1")
     group = Group("caffenet/conv1", phi, [target], 1.0)
-    split = channel_groups.splitter(_settings(["hog"]), "auto")
-    whole, first, second = split(group, target)
+    bench = Bench(made_up.settings(), {"channel_split": "auto"}, [group])
+    whole, first, second = _variants(channel_groups.plan(bench), target)
     assert whole.name == "all" and whole.keywords["mask"].ravel().tolist() == [1] * 6
     assert first.keywords["mask"].ravel().tolist() == [1, 1, 1, 0, 0, 0]
     assert second.keywords["mask"].ravel().tolist() == [0, 0, 0, 1, 1, 1]
@@ -168,15 +178,6 @@ def test_grey_representations_have_no_colour_to_split_by(tmp_path: pathlib.Path)
         representations=["hog"],
         image_size=64,
     ):
-        with pytest.raises(Refusal, match="no colour"):
+        with pytest.raises(Refusal, match="cannot be split by colour"):
             channel_groups.main()
     assert not (tmp_path / "run").exists()
-
-
-def _settings(representations: list[str]) -> Settings:
-    with flagsaver.flagsaver(
-        workdir="unused",
-        images="sample:chelsea,sample:abstract",
-        representations=representations,
-    ):
-        return shared_flags.from_flags(images="", representations=("x",)).settings

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import locality
-from invjax.commands import shared_flags
+from experiments import locality as study
 from invjax.images import pixels, reading
 from invjax.metrics import locality
 from invjax.networks.receptive_fields import ReceptiveField, Window
 from invjax.runs.errors import Refusal
 from tests.experiments import inputs, outputs
 from tests.experiments.inputs import needs_weights
+from tests.runs import made_up
 
 pytestmark = pytest.mark.slow
 
@@ -29,11 +29,11 @@ def test_the_table_is_of_the_lanes(tmp_path: pathlib.Path):
         num_steps=12,
         save_arrays=True,
     ):
-        locality.main()
+        study.main()
     records = outputs.records(workdir)
     assert len(records) == 2 * 2 * 2
     rows = outputs.table(workdir)
-    # Of five units of fields 11 and 19, strides 4 and 8: CVPR 2015, Table 2.
+    # Five places with fields of 11 and 19 and strides of 4 and 8: CVPR 2015, Table 2.
     assert [row["field"] for row in rows] == ["27", "51"]
     for row in rows:
         name = row["representation"]
@@ -61,9 +61,8 @@ def test_the_table_is_of_the_lanes(tmp_path: pathlib.Path):
                 alone = found[start : start + 1]
                 side = _effective(alone, original, field)
                 assert record["effective_side"] == pytest.approx(side, abs=0.5)
-                side = locality.extent(
-                    locality.unexplained(alone, original), centre
-                ).side
+                maps = locality.unexplained(alone, original)
+                side = float(locality.extent(maps, centre).side)
                 assert record["recovered_side"] == pytest.approx(side, abs=0.5)
         expected = f"{np.mean(effective):.1f} ± {np.std(effective):.1f}"
         assert row["effective side"] == expected
@@ -79,13 +78,8 @@ def test_the_table_is_of_the_lanes(tmp_path: pathlib.Path):
 
 
 def test_a_network_stands_for_its_layers_with_places():
-    with flagsaver.flagsaver(
-        workdir="unused", representations=["alexnet", "vgg16/fc6"]
-    ):
-        config = shared_flags.from_flags(
-            images="x", representations=("alexnet",)
-        ).settings
-    names = locality.expanded(config)
+    settings = made_up.settings(representations=("alexnet", "vgg16/fc6"))
+    names = study.configure(settings).representations
     assert names[0] == "alexnet/conv1" and names[-2:] == ("alexnet/pool5", "vgg16/fc6")
     assert len(names) == 14
 
@@ -104,13 +98,13 @@ def test_what_has_no_patch_is_refused(tmp_path: pathlib.Path, values, word: str)
         values["images"] = str(tmp_path / "mine")
     with flagsaver.flagsaver(workdir=str(tmp_path / "run"), **values):
         with pytest.raises(Refusal, match=word):
-            locality.main()
+            study.main()
     assert not (tmp_path / "run").exists()
 
 
 def test_a_box_lies_inside_its_window():
     image = np.zeros((9, 9, 3), np.float32)
-    framed = locality.outlined(image, Window(1, 0, 6, 8), (1.0, 0.5, 0.0))
+    framed = study.outlined(image, Window(1, 0, 6, 8), (1.0, 0.5, 0.0))
     inside = framed[..., 0] == 1
     assert inside.sum() == 6 * 9 - 2 * 5
     assert not inside[3:5, 2:7].any() and not inside[0].any() and inside[1].all()
@@ -131,6 +125,6 @@ def test_detail_of_a_known_square_is_measured():
     flat = np.full_like(other, 0.5)
     flat[28:68, 28:68] = 0.35 + 0.3 * other[28:68, 28:68]
     field = ReceptiveField(Window(8, 8, 87, 87), Window(8, 8, 87, 87))
-    sides, _ = locality.measured(flat[None], original, field)
+    sides, _ = study.measured(flat[None], original, field)
     assert sides.effective == pytest.approx(window.height, abs=2)
     assert sides.recovered == 0

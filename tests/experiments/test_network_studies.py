@@ -1,6 +1,6 @@
 """The studies of networks run through in small, and their tables hold what they should.
 
-At 64 px and with a made-up judge of labels; real weights of AlexNet, whose first layers
+At 64 px and with a made-up classifier; real weights of AlexNet, whose first layers
 are cheap.
 """
 
@@ -18,17 +18,19 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import invariance, layer_progression, naturalness
-from experiments.reproduction.printed import text
+from experiments.reproduction import printed
 from invjax.images import reading
-from invjax.metrics import labels, naturalness
-from invjax.metrics.labels import Judge
+from invjax.metrics import labels
+from invjax.metrics import naturalness as statistics
+from invjax.metrics.labels import Classifier
 from invjax.networks.layers import Conv, Dense, Network, Relu
 from invjax.networks.weights import conversion
 from invjax.networks.weights.pretrained import MissingWeights
 from invjax.representations import cnn
-from invjax.runs import runner, targets
+from invjax.runs import targets
 from invjax.runs.errors import Refusal
 from invjax.runs.targets import Target
+from tests.experiments import inputs
 from tests.experiments.inputs import needs_weights
 
 pytestmark = pytest.mark.slow
@@ -46,11 +48,11 @@ CLASSIFIER = Network(
 
 
 @pytest.fixture(autouse=True)
-def _made_up_judge(monkeypatch: pytest.MonkeyPatch):
+def _made_up_classifier(monkeypatch: pytest.MonkeyPatch):
     """EfficientNet-Lite0 is replaced by random weights; others are not at hand."""
 
-    def load(*, name: str, weights_dir: str | None) -> Judge:
-        if name != labels.DEFAULT_JUDGE:
+    def load(*, name: str, weights_dir: str | None) -> Classifier:
+        if name != labels.DEFAULT_CLASSIFIER:
             raise MissingWeights(name)
         generator = np.random.default_rng(0)
         tensors = {
@@ -61,7 +63,7 @@ def _made_up_judge(monkeypatch: pytest.MonkeyPatch):
         phi = cnn.from_network(
             CLASSIFIER, "fc2", params, mean=(128.0,) * 3, std=(60.0,) * 3
         )
-        return Judge(name, phi)
+        return Classifier(name, phi)
 
     monkeypatch.setattr(labels, "load", load)
 
@@ -143,9 +145,9 @@ def test_layer_progression(tmp_path, photographs, capsys):
     assert _picture(workdir / "figure.png")
     has_matplotlib = importlib.util.find_spec("matplotlib") is not None
     assert (workdir / "curves.png").exists() == has_matplotlib
-    printed = capsys.readouterr().out
-    assert re.search(r"\[1/18, [\d:]+ passed, [\d:]+ left\] one alexnet/conv1", printed)
-    assert "00:00 left] two alexnet/pool1 tv 50 start 0" in printed
+    said = capsys.readouterr().out
+    assert re.search(r"\[1/18, [\d:]+ passed, [\d:]+ left\] one alexnet/conv1", said)
+    assert "00:00 left] two alexnet/pool1 tv 50 start 0" in said
 
 
 @needs_weights
@@ -153,10 +155,10 @@ def test_layers_of_the_progression(tmp_path: pathlib.Path):
     names = layer_progression.representations("alexnet", None)
     assert names[0] == "alexnet/conv1" and names[-1] == "alexnet/pool5"
     assert len(names) == 13
-    assert text("alexnet/pool5", 50.0) == "19.0 ± 4.3"
-    assert text("caffenet/mpool5", 5.0) == "15.5 ± 3.5"
-    assert text("vgg16/pool5", 50.0) is None
-    assert text("alexnet/pool5", 1.0) is None
+    assert printed.text("alexnet/pool5", 50.0) == "19.0 ± 4.3"
+    assert printed.text("caffenet/mpool5", 5.0) == "15.5 ± 3.5"
+    assert printed.text("vgg16/pool5", 50.0) is None
+    assert printed.text("alexnet/pool5", 1.0) is None
     for values, word in (
         ({"layers": ["relu9"]}, "--layers=relu9"),
         ({"layers": ["relu1", "relu1"]}, "repeat"),
@@ -216,11 +218,11 @@ def test_invariance(tmp_path: pathlib.Path, photographs: pathlib.Path):
         )
         # Three digits are written, of float32 sums.
         assert float(row["RMS"]) == pytest.approx(between[-1], abs=6e-4)
-        share = float(row["RMS, % of different images'"])
-        assert share == pytest.approx(100 * between[-1] / unit, abs=0.6)
-        tops = [record["judge_top1"] for record in mine]
-        share = float(row["top 1 as the original %"])
-        assert share == pytest.approx(100 * np.mean(tops), abs=0.51)
+        percent = float(row["RMS, % of different images'"])
+        assert percent == pytest.approx(100 * between[-1] / unit, abs=0.6)
+        tops = [record["classifier_top1"] for record in mine]
+        percent = float(row["top 1 as the original %"])
+        assert percent == pytest.approx(100 * np.mean(tops), abs=0.51)
         assert all(record["own_top1"] is None for record in mine)
         assert row["own top 1 as the original %"] == "–"
     assert float(rows[3]["RMS"]) == pytest.approx(np.mean(between), abs=6e-4)
@@ -251,7 +253,7 @@ def test_naturalness(tmp_path: pathlib.Path, photographs: pathlib.Path):
     names = ("one", "three", "two")
     originals = {name: reading.read(photographs / f"{name}.png") for name in names}
     pairs = itertools.combinations(originals.values(), 2)
-    chance = [naturalness.naturalness(*pair) for pair in pairs]
+    chance = [float(statistics.naturalness(*pair)) for pair in pairs]
     assert rows[4]["naturalness"] == _spread(chance, 3)
     for row in rows[:4]:
         weight = 0.0 if row["lambda_V"] == "none" else float(row["lambda_V"])
@@ -262,9 +264,9 @@ def test_naturalness(tmp_path: pathlib.Path, photographs: pathlib.Path):
         above = np.mean(np.array(chance)[:, None] > np.array(scores))
         assert row["pairs of photographs above %"] == f"{100 * above:.0f}"
         for top in ("top1", "top5"):
-            values = [record[f"judge_{top}"] for record in mine]
-            share = float(row[f"{top[:3]} {top[3:]} %"])
-            assert share == pytest.approx(100 * np.mean(values), abs=0.51)
+            values = [record[f"classifier_{top}"] for record in mine]
+            percent = float(row[f"{top[:3]} {top[3:]} %"])
+            assert percent == pytest.approx(100 * np.mean(values), abs=0.51)
     for record in records:
         is_bare = record["tv_weight"] == 0
         assert (record["alpha_weight"] == 0) == is_bare
@@ -274,7 +276,7 @@ def test_naturalness(tmp_path: pathlib.Path, photographs: pathlib.Path):
         name = f"start_000_tv_{record['tv_weight']:g}.png"
         folder = workdir / "reconstructions" / record["image"] / "alexnet_conv1"
         picture = reading.read(folder / name)
-        score = naturalness.naturalness(picture, originals[record["image"]])
+        score = statistics.naturalness(picture, originals[record["image"]])
         # The picture on disk is rounded to 8 bit.
         assert record["naturalness"] == pytest.approx(score, abs=5e-3)
     assert _picture(workdir / "figure.png")
@@ -297,7 +299,7 @@ def test_failed_lanes_are_counted(tmp_path, photographs, study: ModuleType):
     records = _records(workdir)
     assert [record["status"] for record in records] == ["failed"] * 2
     assert all(record["relative_error"] is None for record in records)
-    assert all(record.get("judge_top1") is None for record in records)
+    assert all(record.get("classifier_top1") is None for record in records)
     assert all(record.get("naturalness") is None for record in records)
     (row, *_) = _table(workdir)
     assert row["failed"] == "2 of 2" and row["relative error %"] == "–"
@@ -327,9 +329,9 @@ def test_codes_of_zero_are_left_out_and_counted(
     names = {record["image"] for record in _records(tmp_path / "run")}
     assert names == {"one", "three"}
     assert _table(tmp_path / "run")[0]["code zero"] == "1"
-    printed = capsys.readouterr().out
-    assert "alexnet/conv1: 1 of 3 images left out, their code is zero" in printed
-    assert "everywhere: two\n" in printed
+    said = capsys.readouterr().out
+    assert "alexnet/conv1: 1 of 3 images left out, their code is zero" in said
+    assert "everywhere: two\n" in said
     with pytest.raises(Refusal, match="two: its alexnet/conv1 code is zero"):
         _run(study, tmp_path / "no", images=str(photographs / "two.png"), **values)
     assert not (tmp_path / "no").exists()
@@ -356,15 +358,7 @@ def test_an_interrupted_study_tabulates_what_it_has(
     photographs: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    whole, calls = runner.invert, []
-
-    def interrupted(chunk, settings, judge):
-        calls.append(chunk)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return whole(chunk, settings, judge)
-
-    monkeypatch.setattr(runner, "invert", interrupted)
+    inputs.interrupt_after(2, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         _run(
             layer_progression,

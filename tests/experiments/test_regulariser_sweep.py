@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 def _micro(monkeypatch: pytest.MonkeyPatch) -> None:
     """Representations micro/LAYER."""
 
-    def load(name, config):
+    def load(name, settings):
         return conftest.micro_representation(name.partition("/")[2])
 
     monkeypatch.setattr(loading, "load_representation", load)
@@ -80,8 +80,8 @@ def test_the_table_is_of_the_lanes(tmp_path: pathlib.Path):
         assert len(mine) == 2
         assert row["relative error %"] == outputs.mean(mine, "relative_error", 100, 1)
         assert row["spikes"] == outputs.mean(mine, "spikes", 1, 2)
-        share = outputs.mean(mine, "high_frequency_share", 100, 2)
-        assert row["high-frequency %"] == share
+        high = outputs.mean(mine, "high_frequency_fraction", 100, 2)
+        assert row["high-frequency %"] == high
         assert row["TV"] == outputs.mean(mine, "mean_gradient", 1, 1)
         assert (row["failed"], row["code zero"]) == ("0 of 2", "0")
     assert (workdir / "figure.png").stat().st_size > 10_000
