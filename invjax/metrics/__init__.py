@@ -1,1 +1,1 @@
-"""How good, how different, how natural: numbers about images and codes."""
+"""Metrics: how good, how different and how natural images and codes are."""

@@ -1,8 +1,8 @@
-"""How different the images of one code are: a set of samples as maps and numbers.
+"""Diversity: how different the images of one code are, in maps and numbers.
 
-Samples are [s, h, w, c] in [0, 1], reconstructions of one code from s starts; they are
-clipped first, as a picture would be. A distance means little by itself: `relative`
-holds it against the distances between unrelated images.
+Samples are [s, h, w, c] in [0, 1], reconstructions of one code from s starts. They are
+clipped first, as when they are written to a file. A distance means little by itself;
+`relative` divides it by the distances between unrelated images.
 """
 
 import itertools
@@ -21,14 +21,14 @@ from invjax.types import Image, PRNGKey, Scalar
 
 Samples = Float[ArrayLike, "s h w c"]
 
-# What float32's rounding can leave in a spectrum: a share of the greatest eigenvalue,
-# and, where all samples are one image, squared differences per pixel.
-_NEGLIGIBLE_SHARE = 1e-6
+# Eigenvalues below these come from rounding in float32: a fraction of the largest one,
+# and a mean squared difference per pixel, for samples that are all the same image.
+_NEGLIGIBLE_FRACTION = 1e-6
 _NEGLIGIBLE_SQUARE = 1e-12
 
 
 class Maps(NamedTuple):
-    """Mean and standard deviation (divisor s - 1) over samples, [h, w, c] each."""
+    """Mean and standard deviation (with divisor s - 1) over samples, [h, w, c] each."""
 
     mean: Image
     deviation: Image
@@ -38,45 +38,53 @@ class Distances(NamedTuple):
     """Distances between pairs of pictures, [p] each; NaN where one is not defined.
 
     Attributes:
-      rms: root of the mean squared difference of pixels.
-      dissimilarity: 1 - SSIM, as `metrics.ssim`.
-      lpips: as `metrics.lpips`; NaN without its parameters.
+      rms: root mean square difference of pixels, in units of the range [0, 1].
+      dissimilarity: 1 - SSIM, with `errors.ssim`.
+      lpips: distance of `errors.lpips_of`; NaN without parameters of LPIPS.
     """
 
-    rms: np.ndarray
-    dissimilarity: np.ndarray
-    lpips: np.ndarray
+    rms: Float[np.ndarray, " p"]
+    dissimilarity: Float[np.ndarray, " p"]
+    lpips: Float[np.ndarray, " p"]
 
 
 class Relative(NamedTuple):
-    """Mean distance over the mean distance of unrelated images; see `Distances`."""
+    """Mean distances over those between unrelated images; see `Distances`."""
 
-    rms: float
-    dissimilarity: float
-    lpips: float
+    rms: Scalar
+    dissimilarity: Scalar
+    lpips: Scalar
 
 
 class Components(NamedTuple):
     """Leading principal components of a set of samples.
 
     Attributes:
-      mean: [h, w, c].
-      directions: [k, h, w, c], orthonormal; the entry of greatest size is positive.
-      shares: [k] of the total variance, descending.
-      scores: [s, k], coordinates of the samples: mean + scores @ directions.
+      mean: mean of the samples, [h, w, c].
+      directions: orthonormal images [k, h, w, c]; the sign makes the entry with the
+        largest absolute value positive.
+      explained_variance_ratio: fraction of the total variance along each direction,
+        [k], descending.
+      scores: coordinates of the samples, [s, k]; mean + scores @ directions
+        approximates the samples.
     """
 
     mean: Image
     directions: Float[Array, "k h w c"]
-    shares: Float[Array, " k"]
+    explained_variance_ratio: Float[Array, " k"]
     scores: Float[Array, "s k"]
 
 
 def maps(samples: Samples) -> Maps:
-    """What the samples have in common, and where they differ.
+    """Returns the mean of the samples, and the deviations that show where they differ.
 
     Raises:
-      ValueError: fewer than two samples.
+      ValueError: there are fewer than two samples.
+
+    Examples:
+      >>> black_and_white = np.stack([np.zeros((2, 2, 1)), np.ones((2, 2, 1))])
+      >>> maps(black_and_white).mean[0, 0].item()
+      0.5
     """
     pictures = _pictures(samples)
     return Maps(pictures.mean(0), jnp.std(pictures, axis=0, ddof=1))
@@ -85,16 +93,23 @@ def maps(samples: Samples) -> Maps:
 def pairs(
     key: PRNGKey, num_samples: int, *, num_pairs: int | None = None
 ) -> Int[np.ndarray, "p 2"]:
-    """Pairs i < j of samples, ascending.
+    """Draws different pairs i < j of samples, without replacement.
 
     Args:
-      key: chooses the pairs if not all are taken.
-      num_samples: at least 2.
-      num_pairs: how many different pairs, without replacement; None or more than there
-        are: all s (s - 1) / 2.
+      key: random key; it matters only where not all pairs are taken.
+      num_samples: s, at least 2.
+      num_pairs: number of pairs. All s (s - 1) / 2 are taken if it is None or larger
+        than that.
+
+    Returns:
+      Pairs in ascending order.
 
     Raises:
-      ValueError: fewer than two samples, or less than one pair asked for.
+      ValueError: there are fewer than two samples, or `num_pairs` is below 1.
+
+    Examples:
+      >>> pairs(jax.random.key(0), 3).tolist()
+      [[0, 1], [0, 2], [1, 2]]
     """
     if num_samples < 2:
         raise ValueError(f"num_samples is {num_samples}; at least 2 is accepted")
@@ -111,111 +126,163 @@ def pairwise(
     samples: Samples,
     chosen: Int[np.ndarray, "p 2"],
     *,
-    judge: Parameters | None = None,
+    parameters: Parameters | None = None,
 ) -> Distances:
-    """Distances between samples of chosen pairs; of photographs, the null distribution.
+    """Returns the distances between the two samples of each pair.
+
+    The loop over pairs runs on the host around compiled functions: on CPU, XLA would
+    run the convolutions of a compiled loop on one core.
 
     Args:
-      samples: or unrelated images of one size, for `relative`.
-      chosen: from `pairs`.
-      judge: from `lpips.load`; without it there is no LPIPS.
+      samples: samples of one code; or unrelated images of one size, whose distances
+        `relative` divides by.
+      chosen: pairs drawn by `pairs`.
+      parameters: weights of LPIPS, from `lpips.load`; None for no LPIPS.
+
+    Raises:
+      ValueError: there are fewer than two samples.
+
+    Examples:
+      >>> samples = np.stack([np.zeros((16, 16, 3)), np.ones((16, 16, 3))])
+      >>> pairwise(samples, np.array([[0, 1]])).rms
+      array([1.])
     """
     pictures = list(_pictures(samples))
-    return _distances([(pictures[i], pictures[j]) for i, j in chosen.tolist()], judge)
+    pairs_of_pictures = [(pictures[i], pictures[j]) for i, j in chosen.tolist()]
+    return _distances(pairs_of_pictures, parameters)
 
 
 def to_original(
     samples: Samples,
     original: ArrayLike,
     *,
-    judge: Parameters | None = None,
+    parameters: Parameters | None = None,
 ) -> Distances:
-    """Distance of every sample to the original, [s]; arguments as of `pairwise`.
+    """Returns the distance of each sample to the original, [s] each.
 
-    The nearest sample is `np.nanargmin` of one of the fields.
+    The loop over samples runs on the host, as in `pairwise`. The nearest sample is
+    `np.nanargmin` of one of the fields.
+
+    Args:
+      samples: at least one sample.
+      original: image [h, w, c] in [0, 1].
+      parameters: weights of LPIPS, from `lpips.load`; None for no LPIPS.
+
+    Raises:
+      ValueError: the samples are not of the original's shape.
     """
     pictures = _pictures(samples, fewest=1)
     truth = jnp.clip(jnp.asarray(original, jnp.float32), 0, 1)
     if pictures.shape[1:] != truth.shape:
         raise ValueError(
             f"samples of shape {pictures.shape} for an original of {truth.shape}; "
-            "[samples, *original's] is accepted"
+            "[samples, h, w, c] with the original's h, w, c is accepted"
         )
-    return _distances([(picture, truth) for picture in pictures], judge)
+    return _distances([(picture, truth) for picture in pictures], parameters)
 
 
 def relative(distances: Distances, unrelated: Distances) -> Relative:
-    """Mean distances in units of that between unrelated images.
-
-    0: all samples are one image; 1: they are as different as photographs of different
-    things.
+    """Returns mean distances divided by mean distances between unrelated images.
 
     Args:
-      distances: from `pairwise` or `to_original`.
-      unrelated: from `pairwise` of photographs, prepared alike.
+      distances: returned by `pairwise` or `to_original`.
+      unrelated: returned by `pairwise` for different photographs of the same size.
+
+    Returns:
+      0 where all samples are the same image, 1 where they differ as much as photographs
+      of different objects do; NaN where a distance is not defined.
+
+    Examples:
+      >>> near, far = np.full(3, 0.125), np.full(4, 0.5)
+      >>> relative(Distances(near, near, near), Distances(far, far, far)).rms.item()
+      0.25
     """
-    return Relative(
-        *(
-            float(np.mean(found) / np.mean(unit))
-            for found, unit in zip(distances, unrelated, strict=True)
-        )
-    )
-
-
-def rank_among(distances: Distances, unrelated: Distances) -> Relative:
-    """Share of the unrelated pairs that are nearer than the samples' mean distance.
-
-    0 where the samples are nearer to each other than any two of the photographs.
-    """
-    shares = []
-    for found, null in zip(distances, unrelated, strict=True):
-        is_defined = np.isfinite(found).all() and np.isfinite(null).all()
-        share = float(np.mean(null < np.mean(found))) if is_defined else float("nan")
-        shares.append(share)
-    return Relative(*shares)
+    ratios = [
+        jnp.mean(jnp.asarray(found, jnp.float32))
+        / jnp.mean(jnp.asarray(scale, jnp.float32))
+        for found, scale in zip(distances, unrelated, strict=True)
+    ]
+    return Relative(*ratios)
 
 
 def spectrum(samples: Samples) -> Float[np.ndarray, " s"]:
-    """Variances along the principal directions of a set, descending.
+    """Returns the variances of the samples along their principal directions.
 
-    The eigenvalues of the s x s Gram matrix of the samples less their mean, over s - 1:
-    those of the covariance of pixels that are not zero (s - 1 of them at most), whose
-    sum is the sum over pixels and channels of `maps` deviation squared. What is under
-    a millionth of the greatest, or of a root mean square of 1e-6 per pixel, is rounding
-    and set to zero.
+    These are the eigenvalues of the s x s Gram matrix of the samples minus their mean,
+    divided by s - 1. They equal the nonzero eigenvalues of the covariance of pixels, of
+    which there are at most s - 1, and add up to the sum over pixels and channels of
+    the squared deviation of `maps`. Values below a millionth of the largest one, or
+    below a root mean square of 1e-6 per pixel, are rounding errors and set to zero.
+
+    Eigenvalues are computed on the host in float64: in float32 the small ones would be
+    lost.
+
+    Returns:
+      float64 [s], descending.
 
     Raises:
-      ValueError: fewer than two samples.
+      ValueError: there are fewer than two samples.
     """
     values, _ = _eigen(_centred(_pictures(samples)))
     return values / (len(values) - 1)
 
 
-def effective_rank(variances: Float[ArrayLike, " s"]) -> float:
-    """exp of the entropy of the normalised spectrum (Roy & Vetterli 2007).
+def effective_rank(variances: Float[ArrayLike, " s"]) -> Scalar:
+    """Returns exp(entropy) of the normalised variances (Roy & Vetterli 2007).
 
-    k for k equal variances; 0 where there is none. A set of s samples has s - 1 at
-    most.
+    Args:
+      variances: spectrum of the samples, not negative.
+
+    Returns:
+      k for k equal variances, 0 where all are zero. For s samples at most s - 1.
+
+    Examples:
+      >>> round(effective_rank(np.array([2.0, 2.0, 0.0])).item(), 5)
+      2.0
     """
-    values = np.asarray(variances, np.float64)
-    shares = values[values > 0] / max(values.sum(), np.finfo(np.float64).tiny)
-    return float(np.exp(-np.sum(shares * np.log(shares)))) if shares.size else 0.0
+    fractions = _fractions(variances)
+    # 0 log(0) counts as 0.
+    logarithms = jnp.log(jnp.where(fractions > 0, fractions, 1))
+    rank = jnp.exp(-jnp.sum(fractions * logarithms))
+    return jnp.where(jnp.any(fractions > 0), rank, 0)
 
 
-def participation_ratio(variances: Float[ArrayLike, " s"]) -> float:
-    """(sum of the spectrum)^2 / sum of its squares; k for k equal ones, 0 for none."""
-    values = np.asarray(variances, np.float64)
-    total = values.sum()
-    return float(total**2 / np.sum(values**2)) if total > 0 else 0.0
+def participation_ratio(variances: Float[ArrayLike, " s"]) -> Scalar:
+    """Returns (sum of the variances)^2 / (sum of their squares).
+
+    Args:
+      variances: spectrum of the samples, not negative.
+
+    Returns:
+      k for k equal variances, 0 where all are zero.
+
+    Examples:
+      >>> participation_ratio(np.array([2.0, 2.0, 0.0])).item()
+      2.0
+    """
+    squares = jnp.sum(_fractions(variances) ** 2)
+    return jnp.where(squares > 0, 1 / squares, 0)
 
 
 def principal_components(samples: Samples, *, count: int = 3) -> Components:
-    """The directions in which a set of samples varies most, via its Gram matrix.
+    """Returns the directions in which samples vary most.
 
-    Directions beyond the rank of the set are zeros.
+    They are computed from the eigenvectors of the samples' Gram matrix, on the host in
+    float64 as in `spectrum`. Directions beyond the rank of the samples are zero.
+
+    Args:
+      samples: at least two samples.
+      count: k, number of directions, 1 to s - 1.
 
     Raises:
-      ValueError: fewer than two samples, or a count not from 1 to s - 1.
+      ValueError: there are fewer than two samples, or the count is not in its range.
+
+    Examples:
+      >>> rows = np.zeros((3, 2, 1, 1), np.float32)
+      >>> rows[:, 0, 0, 0] = 0.25, 0.5, 0.75
+      >>> found = principal_components(rows, count=1)
+      >>> found.directions.shape, found.explained_variance_ratio.round(3).item()
+      ((1, 2, 1, 1), 1.0)
     """
     pictures = _pictures(samples)
     if not 1 <= count < len(pictures):
@@ -239,7 +306,9 @@ def principal_components(samples: Samples, *, count: int = 3) -> Components:
     return Components(
         mean=pictures.mean(0),
         directions=(signs * directions).reshape(count, *pictures.shape[1:]),
-        shares=jnp.asarray(values[:count] / max(values.sum(), 1e-30), jnp.float32),
+        explained_variance_ratio=jnp.asarray(
+            values[:count] / max(values.sum(), 1e-30), jnp.float32
+        ),
         scores=scores,
     )
 
@@ -259,30 +328,36 @@ def _centred(pictures: Float[Array, "s h w c"]) -> Float[Array, "s n"]:
 
 
 def _eigen(centred: Float[Array, "s n"]) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues, descending, and vectors in columns, of the samples' Gram matrix."""
+    """Eigenvalues of the Gram matrix, descending, and eigenvectors in columns."""
     gram = jnp.matmul(centred, centred.T, precision="highest")
     values, vectors = np.linalg.eigh(np.asarray(gram, np.float64))
     values, vectors = values[::-1], vectors[:, ::-1]
-    floor = max(_NEGLIGIBLE_SHARE * values[0], _NEGLIGIBLE_SQUARE * centred.shape[1])
+    floor = max(_NEGLIGIBLE_FRACTION * values[0], _NEGLIGIBLE_SQUARE * centred.shape[1])
     return np.where(values > floor, values, 0), vectors
 
 
+def _fractions(variances: Float[ArrayLike, " s"]) -> Float[Array, " s"]:
+    """Fractions of the sum; zeros where all variances are zero."""
+    values = jnp.asarray(variances, jnp.float32)
+    total = jnp.sum(values)
+    return values / jnp.where(total > 0, total, 1)
+
+
 def _distances(
-    chosen: list[tuple[Image, Image]], judge: Parameters | None
+    chosen: list[tuple[Image, Image]], parameters: Parameters | None
 ) -> Distances:
     return Distances(
         rms=np.array([float(_rms(*pair)) for pair in chosen]),
         dissimilarity=np.array([1 - float(_ssim(*pair)) for pair in chosen]),
         lpips=np.array(
             [
-                float("nan") if judge is None else float(_lpips(judge, *pair))
+                float("nan") if parameters is None else float(_lpips(parameters, *pair))
                 for pair in chosen
             ]
         ),
     )
 
 
-# Pair by pair: on CPU XLA runs the convolutions of a compiled loop on one core.
 _ssim, _lpips = jax.jit(errors.ssim), jax.jit(errors.lpips_of)
 
 

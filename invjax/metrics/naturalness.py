@@ -1,13 +1,13 @@
-"""How much a picture has the statistics of photographs, without knowing what it shows.
+"""Statistics of pictures by which reconstructions differ from photographs.
 
 The IJCV paper compares histograms of gradient orientation (section on naturalness). The
-others tell where reconstructions go wrong: ringing and grain above the frequencies of
-photographs, colours off, and spikes on the grid of a subsampling layer, which a total
-variation with beta = 1 leaves (CVPR 2015, Figure 2).
+other statistics measure typical faults of reconstructions: ringing and grain at higher
+frequencies than in photographs, wrong colours, and spikes on the lattice of a
+subsampling layer, which a total variation with beta = 1 leaves (CVPR 2015, Figure 2).
 
 Frequencies are in cycles per pixel, up to 0.5 along an axis. Luminance and chroma are
-those of `colour.opponent`. Energies are about the mean: a constant has none. Nothing
-is clipped here but by `naturalness`.
+those of `colour.opponent`. Energies are about the mean, so a constant picture has none.
+Only `naturalness` clips its pictures. All functions can be jitted and vmapped.
 """
 
 import functools
@@ -27,44 +27,54 @@ NUM_BINS = 18
 """Orientation bins of the IJCV paper, 20 degrees each."""
 
 
-def naturalness(image: ArrayLike, original: ArrayLike) -> float:
-    """Intersection of two pictures' orientation histograms (IJCV 2016).
+def naturalness(image: ArrayLike, original: ArrayLike) -> Scalar:
+    """Returns the intersection of two pictures' orientation histograms (IJCV 2016).
 
-    The paper's code reads pictures stretched to their full range; this clips.
+    The paper's code reads pictures whose contrast is stretched to the full range; here
+    they are clipped to [0, 1].
 
     Args:
-      image: [h, w, c], a reconstruction in [0, 1], clipped first.
-      original: what it is of; the sizes may differ.
+      image: reconstruction [h, w, c] in [0, 1], clipped first.
+      original: original [h, w, c] in [0, 1], clipped first; its size may differ.
 
     Returns:
-      In [0, 1]: 1 for equal histograms. NaN where the image is not finite.
+      1 for equal histograms, 0 for histograms without common bins; NaN where a picture
+      is not finite.
+
+    Examples:
+      >>> right, down = np.mgrid[:16, :16, :1][:2].astype(np.float32) / 16
+      >>> naturalness(right, right).item(), naturalness(right, down).item()
+      (1.0, 0.0)
     """
-    histograms = []
-    for picture in (np.asarray(image), np.asarray(original)):
-        if not np.isfinite(picture).all():
-            return float("nan")
-        grey = pixels.to_grey(np.clip(picture, 0, 1).astype(np.float32))
-        histograms.append(orientation_histogram(jnp.asarray(grey[..., 0])))
-    # Shares add up to 1 but for rounding.
-    return min(float(intersection(*histograms)), 1.0)
+    pictures = [jnp.asarray(x, jnp.float32) for x in (image, original)]
+    histograms = [orientation_histogram(_grey(picture)) for picture in pictures]
+    is_finite = [jnp.all(jnp.isfinite(picture)) for picture in pictures]
+    # Rounding may add up histograms to a little more than 1.
+    score = jnp.minimum(intersection(*histograms), 1)
+    return jnp.where(is_finite[0] & is_finite[1], score, jnp.nan)
 
 
 @functools.partial(jax.jit, static_argnames="num_bins")
 def orientation_histogram(
     grey: Float[Array, "h w"], *, num_bins: int = NUM_BINS
 ) -> Float[Array, " {num_bins}"]:
-    """Gradient directions of a whole picture, weighted by magnitude (IJCV 2016).
+    """Returns a histogram of gradient directions, weighted by magnitude (IJCV 2016).
 
-    As the paper's code has it (MATLAB's `imgradient`): Sobel's derivatives with the
-    border replicated, angles counter-clockwise from -180 to 180 degrees, bins closed
-    at their upper end.
+    As in the paper's code (MATLAB's `imgradient`), derivatives are Sobel's with the
+    border replicated, angles are counter-clockwise from -180 to 180 degrees, and bins
+    are closed at their upper end.
 
     Args:
-      grey: in any range; factors and offsets do not matter.
-      num_bins: over the full circle.
+      grey: picture in any range; a factor and an offset change nothing.
+      num_bins: number of bins over the full circle.
 
     Returns:
-      Shares, summing to 1; zeros for a flat picture.
+      Fractions that sum to 1; zeros for a flat picture.
+
+    Examples:
+      >>> right = jnp.tile(jnp.arange(9.0), (9, 1))
+      >>> orientation_histogram(right, num_bins=4).tolist()
+      [0.0, 1.0, 0.0, 0.0]
     """
     padded = jnp.pad(grey, 1, mode="edge")
     smooth_rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
@@ -79,7 +89,12 @@ def orientation_histogram(
 
 
 def intersection(first: Float[Array, " n"], second: Float[Array, " n"]) -> Scalar:
-    """Sum of the smaller of each pair of bins."""
+    """Returns the sum over bins of the smaller of two histograms.
+
+    Examples:
+      >>> intersection(jnp.array([0.75, 0.25]), jnp.array([0.5, 0.5])).item()
+      0.75
+    """
     return jnp.sum(jnp.minimum(first, second))
 
 
@@ -87,8 +102,9 @@ class RadialSpectrum(NamedTuple):
     """Mean power per ring of frequencies.
 
     Attributes:
-      frequency: [n], of the rings' middles, cycles per pixel, ascending to below 0.5.
-      power: [n], per frequency; of the luminance.
+      frequency: frequencies at the middle of each ring [n], in cycles per pixel,
+        ascending, below 0.5.
+      power: mean power of the luminance per frequency in each ring, [n].
     """
 
     frequency: Float[Array, " n"]
@@ -97,18 +113,23 @@ class RadialSpectrum(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames="num_rings")
 def radial_spectrum(image: ArrayLike, *, num_rings: int = 32) -> RadialSpectrum:
-    """Power of the luminance, averaged over directions.
+    """Returns the power spectrum of the luminance, averaged over directions.
 
-    The image less its mean is weighted by a Hann window, since its sides do not join.
-    Photographs fall off about as 1 / frequency^2.
+    The image minus its mean is weighted by a Hann window, because opposite sides of an
+    image do not match. The power of photographs falls off about as 1 / frequency^2.
 
     Args:
-      image: [h, w, c], no side shorter than twice `num_rings`, so that no ring is
-        empty.
-      num_rings: of equal width, from 0 to 0.5; the mean itself is in none.
+      image: [h, w, c]. Sides are at least twice `num_rings`, so that no ring is empty.
+      num_rings: number of rings of equal width from 0 to 0.5. Frequency 0 is in none.
 
     Raises:
       ValueError: a side is too short.
+
+    Examples:
+      >>> wave = jnp.sin(2 * jnp.pi * 0.22 * jnp.arange(64.0))[None, :, None]
+      >>> found = radial_spectrum(jnp.tile(wave, (64, 1, 1)), num_rings=10)
+      >>> round(found.frequency[jnp.argmax(found.power)].item(), 3)
+      0.225
     """
     luminance = colour.opponent(image)[..., 0]
     if min(luminance.shape) < 2 * num_rings or num_rings < 1:
@@ -118,7 +139,7 @@ def radial_spectrum(image: ArrayLike, *, num_rings: int = 32) -> RadialSpectrum:
         )
     frequency = _frequencies(luminance.shape)
     ring = np.floor(2 * num_rings * frequency).astype(np.int32)
-    # Corners beyond 0.5 and the mean go to a ring that is left out.
+    # Frequencies above 0.5 and frequency 0 go to one more ring, which is left out.
     ring = np.where((ring >= num_rings) | (frequency == 0), num_rings, ring)
     counts = np.bincount(ring.ravel(), minlength=num_rings + 1)
     sums = jnp.zeros(num_rings + 1).at[ring].add(_power(luminance))
@@ -130,65 +151,71 @@ def radial_spectrum(image: ArrayLike, *, num_rings: int = 32) -> RadialSpectrum:
 
 
 @jax.jit
-def high_frequency_share(image: ArrayLike, cutoff: ArrayLike) -> Scalar:
-    """Share of the luminance's energy above a frequency; zero for a flat image.
+def high_frequency_fraction(image: ArrayLike, cutoff: ArrayLike) -> Scalar:
+    """Returns the fraction of the luminance's energy above a frequency.
 
     Args:
       image: [h, w, c], weighted by a Hann window as in `radial_spectrum`.
-      cutoff: cycles per pixel; 0.25 has a period of four pixels.
+      cutoff: frequency in cycles per pixel; 0.25 has a period of four pixels.
+
+    Returns:
+      In [0, 1]; 0 for a flat image.
     """
     luminance = colour.opponent(image)[..., 0]
     power = _power(luminance)
     is_high = jnp.asarray(_frequencies(luminance.shape), jnp.float32) > cutoff
-    return _share(jnp.sum(jnp.where(is_high, power, 0)), jnp.sum(power))
+    return _fraction(jnp.sum(jnp.where(is_high, power, 0)), jnp.sum(power))
 
 
 @jax.jit
-def chroma_share(image: ArrayLike) -> Scalar:
-    """Share of a picture's energy that is in its colours; zero for a flat image.
+def chroma_fraction(image: ArrayLike) -> Scalar:
+    """Returns the fraction of a picture's energy that is chroma.
 
-    Variances over pixels of the orthonormal opponent channels, both chroma ones over
-    all three.
+    The energy is the variance over pixels in the orthonormal opponent channels: the two
+    chroma channels over all three.
+
+    Args:
+      image: [h, w, c].
+
+    Returns:
+      In [0, 1]; 0 for a flat image.
+
+    Examples:
+      >>> ramp = jnp.arange(16.0).reshape(4, 4)
+      >>> chroma_fraction(jnp.stack([ramp, -ramp, 0 * ramp], axis=-1)).item()
+      1.0
     """
     channels = colour.opponent(image)
-    # Differences first, so that rounding leaves no energy in a flat picture.
+    # Differences to a pixel first, or rounding would leave energy in a flat picture.
     energies = jnp.var(channels - channels[:1, :1], axis=(0, 1))
-    return _share(energies[1] + energies[2], jnp.sum(energies))
-
-
-@jax.jit
-def gradient_kurtosis(image: ArrayLike) -> Scalar:
-    """Fourth moment over squared second of the luminance's differences.
-
-    Of differences between neighbours in both directions, about zero: 3 for white noise,
-    more for photographs, and more still for isolated spikes. NaN for a flat image.
-    """
-    luminance = colour.opponent(image)[..., 0]
-    differences = jnp.concatenate(
-        [jnp.diff(luminance, axis=axis).ravel() for axis in (0, 1)]
-    )
-    # Scaled first: fourth powers of small differences would vanish in float32.
-    scaled = differences / jnp.max(jnp.abs(differences))
-    return jnp.mean(scaled**4) / jnp.mean(scaled**2) ** 2
+    return _fraction(energies[1] + energies[2], jnp.sum(energies))
 
 
 @functools.partial(jax.jit, static_argnames="stride")
 def lattice_spikes(image: ArrayLike, stride: int) -> Scalar:
-    """How much detail sits at one place of every period of a lattice (Figure 2).
+    """Measures spikes at one position of every period of a lattice.
 
-    The absolute Laplacian of the luminance is averaged at each of the stride^2 places
-    within a period; this is the greatest of those means over their median. A picture
-    that knows nothing of the lattice has about 1, and more if it has few periods to
-    average over (photographs of 224 px: up to 1.2 at stride 8, 1.5 at 16, 4 at 32);
-    spikes alone on a flat ground have an infinite one.
+    Figure 2 of CVPR 2015 shows such spikes. The absolute Laplacian of the luminance is
+    averaged at each of the stride^2 positions within a period. The result is the
+    largest of these means over their median: about 1 for a picture that is independent
+    of the lattice, and more where it has few periods to average over (photographs of
+    224 px: up to 1.2 at stride 8, 1.5 at 16, 4 at 32). It is infinite for spikes on a
+    flat background.
 
     Args:
       image: [h, w, c].
-      stride: of the lattice, in pixels, such as the stride of the layer inverted; at
-        least 4, for a spike's Laplacian to leave most places alone.
+      stride: period of the lattice in pixels, such as the stride of the inverted layer;
+        at least 4, so that the Laplacian of a spike leaves most positions unchanged.
 
     Raises:
-      ValueError: the stride is below 4, or the image has not two whole periods a side.
+      ValueError: the stride is below 4, or a side of the image has less than two
+        periods.
+
+    Examples:
+      >>> noise = jax.random.normal(jax.random.key(0), (64, 64, 1))
+      >>> spikes = jnp.zeros((64, 64, 1)).at[3::8, 3::8].set(30.0)
+      >>> lattice_spikes(noise, 8) < 2, lattice_spikes(noise + spikes, 8) > 20
+      (Array(True, dtype=bool), Array(True, dtype=bool))
     """
     luminance = colour.opponent(image)[..., 0]
     inner = (
@@ -209,11 +236,21 @@ def lattice_spikes(image: ArrayLike, stride: int) -> Scalar:
     return jnp.max(phases) / jnp.median(phases)
 
 
+def _grey(picture: Float[Array, "h w c"]) -> Float[Array, "h w"]:
+    """`pixels.to_grey` of the clipped picture, without its channel axis."""
+    clipped = jnp.clip(picture, 0, 1)
+    if clipped.shape[-1] == 1:
+        return clipped[..., 0]
+    red, green, blue = (clipped[..., channel] for channel in range(3))
+    weights = pixels.GREY_WEIGHTS
+    return weights[0] * red + weights[1] * green + weights[2] * blue
+
+
 def _power(plane: Float[Array, "h w"]) -> Float[Array, "h w"]:
     window = jnp.asarray(
         np.outer(*(np.hanning(side + 2)[1:-1] for side in plane.shape)), jnp.float32
     )
-    # Differences first, so that rounding leaves no energy in a flat picture.
+    # Differences to a pixel first, or rounding would leave energy in a flat picture.
     plane = plane - plane[0, 0]
     centred = plane - jnp.sum(window * plane) / jnp.sum(window)
     return jnp.abs(jnp.fft.fft2(window * centred, norm="ortho")) ** 2
@@ -224,5 +261,5 @@ def _frequencies(shape: tuple[int, ...]) -> np.ndarray:
     return np.hypot(rows[:, None], columns[None])
 
 
-def _share(part: Scalar, total: Scalar) -> Scalar:
+def _fraction(part: Scalar, total: Scalar) -> Scalar:
     return part / jnp.where(total == 0, 1, total)

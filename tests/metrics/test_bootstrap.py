@@ -1,4 +1,4 @@
-"""Intervals hold the truth as often as they say."""
+"""Intervals contain the true value as often as their level says."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def test_intervals_hold_the_truth(key):
         found = bootstrap.interval(
             one, random.normal(size=40), level=0.9, num_resamples=400
         )
-        held += found.low <= 0 <= found.high
+        held += bool(found.low <= 0 <= found.high)
     # 180 expected; four standard deviations are 17.
     assert 160 <= held <= 197
 
@@ -38,7 +38,7 @@ def test_starts_of_one_image_are_not_independent(key):
     both = bootstrap.interval(key, values)
     images = bootstrap.interval(key, per_image[:, 0])
     flat = bootstrap.interval(key, values.ravel())
-    width, expected, naive = (i.high - i.low for i in (both, images, flat))
+    width, expected, naive = (float(i.high - i.low) for i in (both, images, flat))
     assert width == pytest.approx(expected, rel=0.1)
     assert naive < 0.25 * width
 
@@ -57,6 +57,20 @@ def test_other_statistics_and_repetition(key):
     assert found == bootstrap.interval(key, values, statistic=jnp.median)
     constant = bootstrap.interval(key, np.full(5, 2.0))
     assert constant == (2, 2, 2, 0.95)
+
+
+def test_intervals_can_be_jitted_and_vmapped(key):
+    values = np.random.default_rng(0).normal(size=(3, 5, 8))
+    keys = jax.random.split(key, 3)
+    found = jax.jit(jax.vmap(bootstrap.interval))(keys, values)
+    for number, (one, some) in enumerate(zip(keys, values, strict=True)):
+        alone = bootstrap.interval(one, some)
+        for name in ("estimate", "low", "high"):
+            np.testing.assert_allclose(
+                getattr(found, name)[number], getattr(alone, name), rtol=1e-5
+            )
+    spoilt = jax.jit(bootstrap.interval)(key, np.array([1.0, np.nan]))
+    assert np.isnan(spoilt.low) and np.isnan(spoilt.high)
 
 
 @pytest.mark.parametrize(

