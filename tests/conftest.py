@@ -1,12 +1,10 @@
-"""What every test runs under."""
+"""Inputs that many tests share, and the list of those marked `core`."""
 
-import os
 import pathlib
 
 import jax
 import numpy as np
 import pytest
-from absl import flags
 
 from invjax.networks.layers import Conv, Dense, MaxPool, Network, Relu
 from invjax.networks.weights import conversion
@@ -28,16 +26,40 @@ MICRO = Network(
 """A network small enough to invert in milliseconds."""
 
 
-def pytest_configure() -> None:
-    jax.config.update("jax_numpy_rank_promotion", "raise")
-    flags.FLAGS.mark_as_parsed()
+HERE = pathlib.Path(__file__).parent
+
+CORE = (
+    "commands/test_convert.py",
+    "images",
+    "inversion/test_objective.py",
+    "inversion/test_presets.py",
+    "inversion/test_regularisers.py",
+    "inversion/test_solvers.py",
+    "metrics/test_errors.py",
+    "networks/test_layers.py",
+    "networks/weights/test_checkpoints.py",
+    "networks/weights/test_conversion.py",
+    "networks/weights/test_formats.py",
+    "networks/weights/test_readers.py",
+    "report",
+    "representations",
+)
+"""Folders and files of the tests that are marked `core`, relative to this folder."""
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _weights_dir(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Converted weights go to a folder of the session, not to the checkout's."""
-    folder: pathlib.Path = tmp_path_factory.mktemp("weights")
-    os.environ["INVJAX_WEIGHTS"] = str(folder)
+def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
+    """Doctests are collected from invjax, and not from what is beside the tests."""
+    is_helper = collection_path.suffix == ".py" and not collection_path.match("test_*")
+    return True if is_helper else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the core tests, but for those that are slow."""
+    folders = [HERE / name for name in CORE]
+    for item in items:
+        is_core = any(item.path.is_relative_to(folder) for folder in folders)
+        if is_core and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.core)
 
 
 @pytest.fixture
