@@ -70,10 +70,10 @@ class RunFolder:
                 f"--workdir={workdir}: holds a run already; pass --overwrite to "
                 "replace it, or name another folder"
             )
-        # config.json goes last: a folder half emptied is still known as a run.
-        for name in reversed(_OURS):
-            files.remove(path / name)
         try:
+            # config.json goes last: a folder half emptied is still known as a run.
+            for name in reversed(_OURS):
+                files.remove(path / name)
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Refusal(f"--workdir={workdir}: {error.strerror}") from None
