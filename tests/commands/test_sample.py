@@ -135,7 +135,7 @@ def test_measures_are_of_the_samples(started):
         assert record["nearest_rms"] == pytest.approx(np.min(away), rel=1e-3)
         assert record["nearest"] == f"samples/{code}/start_00{np.argmin(away)}.png"
         variances = diversity.spectrum(pictures)
-        rank = diversity.effective_rank(variances)
+        rank = float(diversity.effective_rank(variances))
         assert 1 < record["effective_rank"] == pytest.approx(rank, rel=1e-4)
         assert sum(record["leading_shares"]) == pytest.approx(1, rel=1e-4)
         assert record["lpips"] is None and record["label"] is None
@@ -452,7 +452,7 @@ def test_samples_show_what_was_done_to_them():
         ({"method": "mala", "temperature": "-1"}, "--temperature=-1"),
         ({"target_error": "nan"}, "--target_error=nan"),
         ({"error_band": "0"}, "--error_band=0"),
-        ({"method": "mala", "temperature": "1", "num_leaps": "3"}, "it is of hmc"),
+        ({"method": "mala", "temperature": "1", "num_leaps": "3"}, "it is for hmc"),
         ({"method": "repulsion", "repulsion": "-1"}, "--repulsion=-1"),
         ({"method": "repulsion", "preset": "ijcv2016"}, "other than ijcv2016"),
         ({"method": "repulsion", "tolerance": "0.1"}, "--tolerance means nothing"),
