@@ -89,8 +89,9 @@ def load(bench: Bench) -> Bench:
         is_grey = group.targets[0].image_shape[2] != 3
         if is_grey and not by_halves(group.name, bench.options["channel_split"]):
             raise Refusal(
-                f"--representations={group.name}: sees no colour to split its channels "
-                "by; networks are accepted, and --channel_split=halves"
+                f"--representations={group.name}: takes grey images, so its channels "
+                "cannot be split by colour; networks are accepted, and "
+                "--channel_split=halves"
             )
     return bench._replace(groups=groups)
 

@@ -112,7 +112,7 @@ STUDIES = (
     ),
     Entry(
         "channel_groups",
-        "What two groups of channels know (CVPR 2015, Figure 10)",
+        "What two groups of channels represent (CVPR 2015, Figure 10)",
         ("--images=sample:chelsea,sample:abstract", "--num_steps=150"),
         2,
         (_STEPS,),
@@ -130,7 +130,7 @@ STUDIES = (
     ),
     Entry(
         "maximise",
-        "What excites a unit most (IJCV 2016)",
+        "What excites a neuron most (IJCV 2016)",
         (
             "--representations=alexnet/conv2,alexnet/conv3,alexnet/conv5",
             "--units=0,1,2,3",
@@ -148,7 +148,7 @@ STUDIES = (
     ),
     Entry(
         "caricature",
-        "More of what a layer sees (IJCV 2016)",
+        "Caricatures: a layer's response exaggerated (IJCV 2016)",
         (_TWO, "--num_steps=150"),
         1,
     ),

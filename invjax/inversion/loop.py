@@ -109,8 +109,8 @@ def stream(
     with ThreadPoolExecutor(execution.num_threads) as pool:
         try:
             for lanes, kept in chunks(len(keys), execution.width):
-                if len(running) == execution.num_threads:
-                    yield end_oldest()
+                is_full = len(running) == execution.num_threads
+                ended = end_oldest() if is_full else None
                 part = plan.of(lanes)
                 states = dead_starts.begin(keys[lanes], part)
                 steps = compile_phases(keys[lanes], part, states, scan=execution.scan)
@@ -125,6 +125,9 @@ def stream(
                     is_over=is_over,
                 )
                 running.append((lanes[:kept], part, descent))
+                # Only now, so that no thread waits for what the caller does with it.
+                if ended is not None:
+                    yield ended
             while running:
                 yield end_oldest()
         finally:
