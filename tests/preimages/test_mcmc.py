@@ -104,13 +104,13 @@ def test_mean_and_covariance_of_a_gaussian(key, image, kernel):
     )
 
 
-def test_variance_is_where_a_representation_does_not_look(key, image):
-    # Phi sees 6 of 16 directions; the regulariser alone holds the other ten.
+def test_draws_vary_where_a_representation_is_blind(key, image):
+    # The code depends on 6 of 16 directions; the regulariser alone bounds the others.
     generator = np.random.default_rng(3)
-    # Rows of zeros, so that it is the program of the other tests.
+    # With rows of zeros, so that the program compiled for the other tests will do.
     matrix = np.zeros((SIZE, SIZE))
     matrix[:6] = np.linalg.qr(generator.normal(size=(SIZE, 6)))[0].T
-    matrix[0] = 1 / 4  # the mean, which total variation does not see
+    matrix[0] = 1 / 4  # the mean, on which total variation does not depend
     temperature = 1e-3
     mean, covariance = _gaussian(matrix, image, temperature)
     found = _draw(key, matrix, image, temperature=temperature, num_samples=800)
@@ -118,12 +118,12 @@ def test_variance_is_where_a_representation_does_not_look(key, image):
     sizes = found.diagnostics.projection_ess
     assert np.all(sizes > 200)
     expected = np.sort(np.linalg.eigvalsh(covariance))
-    # Eigenvalues of a sample's covariance spread by about sqrt(16 / ess).
+    # Eigenvalues of a sample's covariance deviate by about sqrt(16 / ess).
     np.testing.assert_allclose(
         np.sort(np.linalg.eigvalsh(np.cov(draws.T))), expected, rtol=0.45
     )
-    # What geometry calls ignored is what varies most: the leading directions of the
-    # draws lie in the null space, and the analytic shares agree.
+    # What varies most is what the Jacobian ignores: the leading direction of the draws
+    # lies in its null space, as far as that of the exact covariance does.
     _, vectors = np.linalg.eigh(np.cov(draws.T))
     widest = vectors[:, -1].reshape(SHAPE)
     ignored = jacobian.null_direction(_linear(matrix), image, widest)
@@ -144,7 +144,7 @@ def test_adaptation_reaches_the_target_and_is_then_frozen(key, image):
     assert np.all(timid.rates < found.rates)
 
 
-def test_heating_tells_chains_at_their_temperature(key, image):
+def test_heating_is_one_for_chains_at_their_temperature(key, image):
     mean, _ = _gaussian(np.eye(SIZE), image, 1.0)
     mode = jnp.asarray(mean.reshape(SHAPE), jnp.float32)
     settings = dict(temperature=1e-3, start=mode)
@@ -172,9 +172,9 @@ def test_the_step_size_follows_the_energy_and_not_the_temperature(key, image):
 @pytest.mark.parametrize("goal", [0.11, 0.2])
 def test_calibration_reaches_the_target_error(key, image, goal):
     found = _draw(key, np.eye(SIZE), image, target_error=goal, num_warmup=1500)
-    reached = found.relative_errors.mean(axis=1)
-    # Each chain by itself, and what it reached is what its temperature implies.
-    np.testing.assert_allclose(reached, goal, rtol=0.1)
+    means = found.relative_errors.mean(axis=1)
+    # Each chain by itself, and its error is the one that its temperature implies.
+    np.testing.assert_allclose(means, goal, rtol=0.1)
     truth = np.asarray(image, np.float64).ravel()
     for number, temperature in enumerate(found.temperatures):
         mean, covariance = _gaussian(np.eye(SIZE), image, float(temperature))
@@ -190,7 +190,7 @@ def test_no_temperature_gets_under_the_error_of_the_mode(key, image):
     floor = np.linalg.norm(mean - truth) / np.linalg.norm(truth)
     assert floor > 0.06
     found = _draw(key, np.eye(SIZE), image, target_error=0.05, num_warmup=1500)
-    # Said, not hidden: cold chains, at the floor.
+    # The chains are cold, and their errors say that they are at the floor.
     np.testing.assert_allclose(found.relative_errors.mean(), floor, rtol=0.02)
     warm = _draw(key, np.eye(SIZE), image, target_error=0.11, num_warmup=1500)
     assert np.all(found.temperatures < 0.01 * warm.temperatures)
@@ -252,7 +252,7 @@ def test_a_padded_chunk_gives_every_chain_once(key, image):
     assert len({chain.tobytes() for chain in full.images}) == 4
 
 
-def test_what_is_returned_is_of_the_images(key):
+def test_what_is_returned_belongs_to_the_images(key):
     phi = micro_representation("relu1")
     starts = jax.random.uniform(key, (2, 16, 16, 3))
     code = phi(starts[0])
@@ -272,7 +272,7 @@ def test_what_is_returned_is_of_the_images(key):
     assert np.all(np.isnan(found.diagnostics.projection_rhat))  # three draws
 
 
-def test_diagnostics_tell_mixed_chains_from_stuck_ones():
+def test_diagnostics_separate_mixed_chains_from_stuck_ones():
     generator = np.random.default_rng(0)
     mixed = generator.normal(size=(4, 500, 3))
     apart = mixed + 5 * np.arange(4)[:, None, None]

@@ -84,7 +84,7 @@ def test_samples_are_farther_apart_at_nearly_equal_error(phi, code, independent)
     np.testing.assert_allclose(found.relative_errors, errors, atol=0.03)
 
 
-def test_what_is_returned_is_of_the_images(phi, code, repelled):
+def test_what_is_returned_belongs_to_the_images(phi, code, repelled):
     found = repelled
     for image, error in zip(found.images, found.relative_errors, strict=True):
         direct = jnp.linalg.norm(phi(image) - code) / jnp.linalg.norm(code)
