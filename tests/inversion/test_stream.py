@@ -88,7 +88,7 @@ def test_lanes_come_in_order_or_as_they_converge(phi, code):
 def test_lanes_begin_when_they_are_asked_for(
     phi, code, monkeypatch, execution, tolerance
 ):
-    """Of 5,000 lanes a chunk for every thread, and only these are on the device."""
+    """No further ahead than a chunk for every thread, and no more on the device."""
     begun: list[int] = []
     sizes: list[int] = []
     begin, of = dead_starts.begin, Plan.of
@@ -116,16 +116,19 @@ def test_lanes_begin_when_they_are_asked_for(
     for number in range(1, 4):
         lanes, result = next(stream)
         assert len(lanes) == execution.width == len(result.energy)
-        assert sum(begun) == (number - 1 + execution.num_threads) * execution.width
+        num_chunks = sum(begun) / execution.width
+        assert number <= num_chunks <= number + execution.num_threads
     stream.close()
     assert max(sizes) == execution.width
 
 
 def test_closing_a_stream_stops_its_threads(phi, code, monkeypatch):
+    begun: list[None] = []
     ended: list[int] = []
     descend = loop._descend
 
     def noting(*args, **options):
+        begun.append(None)
         descent = descend(*args, **options)
         ended.append(int(descent.states.num_steps[0]))
         return descent
@@ -146,7 +149,7 @@ def test_closing_a_stream_stops_its_threads(phi, code, monkeypatch):
     lanes, result = next(stream)
     assert lanes.tolist() == [0] and result.status.tolist() == [CONVERGED]
     stream.close()
-    assert len(ended) == 2 and max(ended) < 100_000
+    assert 2 <= len(begun) == len(ended) < 4 and max(ended) < 100_000
     assert threading.active_count() == num_threads
 
 
