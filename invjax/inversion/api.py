@@ -23,7 +23,7 @@ from invjax.inversion import dead_starts, loop, slots
 from invjax.inversion.execution import Execution, default_execution
 from invjax.inversion.lane import LaneState
 from invjax.inversion.loop import CompiledPhase
-from invjax.inversion.request import Plan, Keywords, prepare
+from invjax.inversion.request import Keywords, Plan, prepare
 from invjax.inversion.result import Result
 from invjax.types import PRNGKey, PRNGKeys, Representation
 

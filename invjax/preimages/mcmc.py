@@ -26,7 +26,7 @@ from invjax.inversion import loop, request
 from invjax.inversion.execution import Execution, default_execution
 from invjax.inversion.objective import Terms
 from invjax.preimages import chain
-from invjax.preimages.chain import Run, Density
+from invjax.preimages.chain import Density, Run
 from invjax.preimages.kernels import Kernel, Mala
 from invjax.types import PRNGKey, PRNGKeys, Representation
 

@@ -32,7 +32,7 @@ from invjax.inversion import batch, loop, objective, request, result
 from invjax.inversion.execution import Execution, default_execution
 from invjax.inversion.lane import LaneSettings, Pace, Phase, Program
 from invjax.inversion.objective import Shared, Terms
-from invjax.inversion.request import Plan, Keywords
+from invjax.inversion.request import Keywords, Plan
 from invjax.types import PRNGKey, PRNGKeys, Representation, Scalar
 
 _LOG_EVERY = 10
