@@ -1,7 +1,8 @@
-"""Two groups of channels where a network has none of its own (CVPR 2015, Figure 10).
+"""Splits the channels of a layer into those for form and those for colour.
 
-The paper's CNN-A has two streams of filters, and one of them turned out to see colour,
-the other form. Here the channels of any layer are split by what they respond to.
+The filters of the paper's CNN-A are in two groups, of which one responds to colour and
+the other to form (CVPR 2015, Figure 10). Other networks have no such groups: here the
+channels of any layer are split by how much they respond to chroma.
 """
 
 from collections.abc import Sequence
@@ -18,13 +19,13 @@ from invjax import callables
 from invjax.images.colour import chroma_only, luminance_only
 
 
-class Streams(NamedTuple):
-    """Two groups of channels, indices from 0 in ascending order.
+class ChannelSplit(NamedTuple):
+    """Two groups of channels, as ascending indices from 0.
 
     Attributes:
-      form: those less sensitive to chroma.
-      colour: the others.
-      sensitivity: [c], what they were split by.
+      form: channels that are less sensitive to chroma.
+      colour: the other channels.
+      sensitivity: `chroma_sensitivity` of each channel, [c].
     """
 
     form: np.ndarray
@@ -36,18 +37,24 @@ def chroma_sensitivity(
     luminance_codes: Float[ArrayLike, "n h w c"],
     chroma_codes: Float[ArrayLike, "n h w c"],
 ) -> Float[Array, " c"]:
-    """Per channel, the share of its response that colour alone brings about.
+    """Returns how much of each channel's response is due to colour alone.
 
-    E_chroma / (E_chroma + E_luminance), each the variance of the channel's response
-    within an image (over places), summed over the images.
+    This is E_chroma / (E_chroma + E_luminance). Each energy is the variance of the
+    channel's response over the positions within an image, summed over the images.
 
     Args:
-      luminance_codes: of the photographs' `colour.luminance_only`.
-      chroma_codes: of their `colour.chroma_only`.
+      luminance_codes: codes of `colour.luminance_only` of photographs.
+      chroma_codes: codes of `colour.chroma_only` of the same photographs.
 
     Returns:
-      In [0, 1]: 0 for a channel that colour does not touch, 1 for one that sees colour
-      alone; 0.5 where neither moves it.
+      In [0, 1]: 0 for a channel that does not respond to colour, 1 for a channel that
+      responds to nothing else, and 0.5 for a channel that is constant.
+
+    Examples:
+      >>> response = np.arange(4.0).reshape(1, 2, 2, 1)
+      >>> to_luminance, to_chroma = response * [1, 0, 1], response * [0, 1, 1]
+      >>> chroma_sensitivity(to_luminance, to_chroma).tolist()
+      [0.0, 1.0, 0.5]
     """
     energies = [
         jnp.var(jnp.asarray(codes), axis=(1, 2)).sum(0)
@@ -58,18 +65,22 @@ def chroma_sensitivity(
     return jnp.where(is_dead, 0.5, energies[1] / jnp.where(is_dead, 1, total))
 
 
-def split(sensitivity: Float[ArrayLike, " c"], *, rule: str = "halves") -> Streams:
-    """Two groups of channels by a number per channel; equal numbers by their index.
+def split(sensitivity: Float[ArrayLike, " c"]) -> ChannelSplit:
+    """Splits channels into halves by their sensitivity.
+
+    The groups have equal sizes, as in the paper; of an odd number of channels, `form`
+    gets one less. Channels of equal sensitivity are ordered by index.
 
     Args:
-      sensitivity: per channel.
-      rule: "halves" makes groups of equal size, as the paper's are (of an odd count
-        the first has one less); "gap" cuts where the variance within the two groups
-        is least (k-means with k = 2 on a line, solved exactly): of sizes as they come.
+      sensitivity: one number per channel.
 
     Raises:
-      ValueError: fewer than two channels, a number that is not finite, an unknown
-        rule.
+      ValueError: there are fewer than two channels, or a number is not finite.
+
+    Examples:
+      >>> found = split(np.array([0.9, 0.1, 0.3, 0.7]))
+      >>> found.form.tolist(), found.colour.tolist()
+      ([1, 2], [0, 3])
     """
     values = np.asarray(sensitivity, np.float64)
     if values.ndim != 1 or values.size < 2:
@@ -80,27 +91,20 @@ def split(sensitivity: Float[ArrayLike, " c"], *, rule: str = "halves") -> Strea
     if not np.isfinite(values).all():
         raise ValueError("sensitivity is not finite in every channel")
     order = np.argsort(values, kind="stable")
-    if rule == "halves":
-        size = values.size // 2
-    elif rule == "gap":
-        size = _least_variance_cut(values[order])
-    else:
-        raise ValueError(f"unknown rule {rule!r}; 'halves' and 'gap' are accepted")
-    return Streams(np.sort(order[:size]), np.sort(order[size:]), values)
+    size = values.size // 2
+    return ChannelSplit(np.sort(order[:size]), np.sort(order[size:]), values)
 
 
-def find(
-    phi: Any, photographs: Sequence[ArrayLike] | np.ndarray, *, rule: str = "halves"
-) -> Streams:
-    """The two groups of a representation's channels, by their sensitivity to chroma.
+def find(phi: Any, photographs: Sequence[ArrayLike] | np.ndarray) -> ChannelSplit:
+    """Splits a representation's channels by their response to photographs.
 
     Args:
-      phi: with codes [h, w, c].
-      photographs: as phi takes them, all of one size.
-      rule: as of `split`.
+      phi: representation with codes [h, w, c].
+      photographs: images of one size in phi's range.
 
     Raises:
-      ValueError: no photographs, or codes without places; as `split`.
+      ValueError: there are no photographs, codes are not [h, w, c], or there are fewer
+        than two channels.
     """
     if not len(photographs):
         raise ValueError("no photographs; at least one is accepted")
@@ -113,14 +117,4 @@ def find(
                 "accepted"
             )
         codes.append(found)
-    return split(jax.device_get(chroma_sensitivity(*codes)), rule=rule)
-
-
-def _least_variance_cut(ordered: np.ndarray) -> int:
-    """How many of the ascending numbers belong to the lower of two clusters."""
-    count = np.arange(1, ordered.size)
-    below = np.cumsum(ordered)[:-1]
-    above = ordered.sum() - below
-    # Least variance within the groups is most variance between their means.
-    between = below**2 / count + above**2 / (ordered.size - count)
-    return int(count[np.argmax(between)])
+    return split(jax.device_get(chroma_sensitivity(*codes)))

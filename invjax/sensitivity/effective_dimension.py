@@ -1,7 +1,7 @@
-"""How many directions of an image a representation sees: the rank of dphi/dx, softly.
+"""How many directions of an image change the code: soft ranks of J = dphi/dx.
 
-Monte Carlo estimates by products with J and J^T alone (see `geometry`), each with its
-standard error. Every function compiles with phi's arrays as arguments.
+They are Monte Carlo estimates with standard errors, and need only products with J and
+J^T (see `jacobian`). Functions are compiled with phi's arrays as arguments.
 """
 
 import functools
@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
-from matfree import decomp, funm
 
 from invjax.callables import TracedCallable
 from invjax.sensitivity import jacobian
@@ -20,7 +19,7 @@ from invjax.types import Image, PRNGKey, Representation, Scalar
 _PROBES_AT_ONCE = 4
 
 
-class Estimate(NamedTuple):
+class MonteCarloEstimate(NamedTuple):
     """A Monte Carlo estimate and its standard error."""
 
     value: Scalar
@@ -28,19 +27,19 @@ class Estimate(NamedTuple):
 
 
 class EffectiveDimension(NamedTuple):
-    """How many directions J acts on, counted softly.
+    """Soft counts of the directions on which J acts.
 
     Attributes:
       spectral_norm: |J|_2, the largest singular value.
-      squared_frobenius: |J|_F^2, the sum of squared singular values.
+      squared_frobenius: |J|_F^2, the sum of the squared singular values.
       stable_rank: |J|_F^2 / |J|_2^2.
       participation_ratio: tr(J J^T)^2 / tr((J J^T)^2); never below the stable rank.
     """
 
     spectral_norm: Scalar
-    squared_frobenius: Estimate
-    stable_rank: Estimate
-    participation_ratio: Estimate
+    squared_frobenius: MonteCarloEstimate
+    stable_rank: MonteCarloEstimate
+    participation_ratio: MonteCarloEstimate
 
 
 def effective_dimension(
@@ -51,62 +50,34 @@ def effective_dimension(
     num_probes: int = 32,
     num_products: int = 24,
 ) -> EffectiveDimension:
-    """Stable rank and participation ratio of J, with standard errors.
+    """Estimates stable rank and participation ratio of J, with standard errors.
 
-    Hutchinson's estimator with random signs v: |J v|^2 for the trace of J^T J and
-    |J^T J v|^2 for that of its square. Errors, and the bias of the ratio, by the
-    jackknife over the probes. |J|_2 is taken as exact.
+    Traces are Hutchinson's estimates with random signs v: |J v|^2 for J^T J and
+    |J^T J v|^2 for its square. Standard errors and the bias of the participation ratio
+    come from the jackknife over the probes. The error of |J|_2 is neglected.
 
     Args:
-      key: of the probes.
+      key: random key of the probes.
       phi: the representation.
       image: [h, w, c] in phi's range.
-      num_probes: at least 2.
-      num_products: as in `leading_directions`, for |J|_2.
+      num_probes: number of random probes, at least 2.
+      num_products: number of products for |J|_2, as in `jacobian.leading_directions`.
 
     Raises:
-      ValueError: too few probes.
+      ValueError: there are fewer than two probes.
+
+    Examples:
+      >>> found = effective_dimension(
+      ...     jax.random.key(0), lambda image: 2 * image, jnp.zeros((4, 4, 1))
+      ... )
+      >>> found.spectral_norm.round(3).item(), found.stable_rank.value.round(3).item()
+      (2.0, 16.0)
     """
-    _check_probes(num_probes)
+    if num_probes < 2:
+        raise ValueError(f"num_probes is {num_probes}; 2 or more are accepted")
     image = jnp.asarray(image, jnp.float32)
     num_products = min(num_products, image.size, jacobian.num_features(phi, image))
     return _dimension(key, TracedCallable.of(phi), image, num_probes, num_products)
-
-
-def ridge_dimension(
-    key: PRNGKey,
-    phi: Representation,
-    image: ArrayLike,
-    cutoff: ArrayLike,
-    *,
-    num_probes: int = 16,
-    num_products: int = 32,
-) -> Estimate:
-    """Number of directions that a representation sees better than a cutoff.
-
-    The sum over singular values s of s^2 / (s^2 + c^2), ridge regression's degrees of
-    freedom: about the number of values above c. The rest of the image's dimensions are
-    ignored at that level. Stochastic Lanczos quadrature with random signs.
-
-    Args:
-      key: of the probes.
-      phi: the representation.
-      image: [h, w, c] in phi's range.
-      cutoff: c > 0, in the unit of the singular values.
-      num_probes: at least 2.
-      num_products: Lanczos steps per probe, each a product with J and one with J^T.
-
-    Raises:
-      ValueError: too few probes, or the cutoff is not positive.
-    """
-    _check_probes(num_probes)
-    if not jnp.all(jnp.asarray(cutoff) > 0):
-        raise ValueError(f"cutoff is {cutoff}; a positive number is accepted")
-    image = jnp.asarray(image, jnp.float32)
-    num_products = min(num_products, image.size)
-    argument = TracedCallable.of(phi)
-    level = jnp.float32(cutoff)
-    return _ridge(key, argument, image, level, num_probes, num_products)
 
 
 @functools.partial(jax.jit, static_argnames=("num_probes", "num_products"))
@@ -126,7 +97,7 @@ def _dimension(
 
     keys = jax.random.split(probe_key, num_probes)
     traces, squares = jax.lax.map(moments, keys, batch_size=_PROBES_AT_ONCE)
-    # Relative to the largest: squares of small numbers would leave float32's range.
+    # Divided by the norm first: squares of small numbers would underflow in float32.
     relative, relative_squares = traces / norm**2, squares / norm**4
     ones = jnp.ones_like(relative)
     return EffectiveDimension(
@@ -137,35 +108,10 @@ def _dimension(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("num_probes", "num_products"))
-def _ridge(
-    key: PRNGKey,
-    phi: TracedCallable,
-    image: Image,
-    cutoff: Scalar,
-    num_probes: int,
-    num_products: int,
-) -> Estimate:
-    push, pull = jacobian.linearise(phi, image)
-    share = funm.dense_funm_sym_eigh(
-        # Rounding can make a zero eigenvalue of J^T J negative.
-        lambda square: jnp.maximum(square, 0) / (jnp.maximum(square, 0) + cutoff**2)
-    )
-    quadrature = funm.monte_carlo_funm_sym(share, decomp.tridiag_sym(num_products))
-
-    def estimate(key: PRNGKey) -> Scalar:
-        probe = jax.random.rademacher(key, image.shape, image.dtype)
-        return quadrature(lambda v: pull(push(v)), probe)
-
-    keys = jax.random.split(key, num_probes)
-    values = jax.lax.map(estimate, keys, batch_size=_PROBES_AT_ONCE)
-    return _jackknife(values, jnp.ones_like(values), 1)
-
-
 def _jackknife(
     numerators: Float[Array, " n"], denominators: Float[Array, " n"], power: int
-) -> Estimate:
-    """mean(numerators)^power / mean(denominators), less its bias to first order."""
+) -> MonteCarloEstimate:
+    """mean(numerators)^power / mean(denominators), corrected for first-order bias."""
     num = len(numerators)
 
     def ratio(top: Array, bottom: Array) -> Array:
@@ -177,12 +123,7 @@ def _jackknife(
     )
     plain = ratio(jnp.mean(numerators), jnp.mean(denominators))
     deviations = without - jnp.mean(without)
-    return Estimate(
+    return MonteCarloEstimate(
         value=num * plain - (num - 1) * jnp.mean(without),
         standard_error=jnp.sqrt((num - 1) / num * jnp.sum(deviations**2)),
     )
-
-
-def _check_probes(num_probes: int) -> None:
-    if num_probes < 2:
-        raise ValueError(f"num_probes is {num_probes}; from 2 up is accepted")

@@ -1,12 +1,13 @@
-"""What a representation sees of an image, and what it ignores, to first order.
+"""The Jacobian of a representation: which changes of an image change the code.
 
 J = dphi/dx at an image maps changes of the image (in phi's range, [0, 1]) to changes of
-the code. Its leading right singular vectors are the changes phi sees best; changes in
-its null space leave the code as it is, and they are many wherever a code has fewer
-numbers than an image. J is never formed: phi is linearised once, and J v and J^T u are
-all that is asked of it. Krylov spaces and least squares are matfree's.
+the code, to first order. Its leading right singular vectors are the changes to which
+phi responds most. Changes in its null space leave the code unchanged; there are many
+where a code has fewer numbers than the image. J is never formed: phi is linearised
+once, and only products J v and J^T u are computed. Krylov spaces and least squares are
+those of matfree.
 
-Every function compiles with phi's arrays as arguments. Norms are Euclidean.
+Functions are compiled with phi's arrays as arguments. Norms are Euclidean.
 """
 
 import functools
@@ -31,9 +32,9 @@ class Directions(NamedTuple):
     """Leading singular triplets of J, largest first.
 
     Attributes:
-      values: singular values: change of the code per change of the image.
-      images: right singular vectors, of unit norm and orthogonal to each other.
-      residuals: |J^T u - s v|, with which a value s is known; compare with `values`.
+      values: singular values s: change of the code per change of the image.
+      images: right singular vectors v, of unit norm and orthogonal to each other.
+      residuals: |J^T u - s v|, bounds of the errors of `values`.
     """
 
     values: Float[Array, " k"]
@@ -42,15 +43,15 @@ class Directions(NamedTuple):
 
 
 class NullDirection(NamedTuple):
-    """What is left of a direction d once phi's view of it is taken out.
+    """The part of a direction d that a representation ignores.
 
     Attributes:
-      image: the part that phi ignores, for d of unit norm; not normalised.
-      kept: its norm, the share of d that is left.
-      gain: |J image| / |image|: how well phi sees what is left.
-      first_gain: |J d| / |d|, for comparison.
-      num_steps: of the least-squares iteration.
-      is_converged: whether that ended before its budget.
+      image: that part of d / |d|, not normalised.
+      kept: norm of `image`, the fraction of d that is left.
+      gain: |J image| / |image|, the response of phi to that part.
+      first_gain: |J d| / |d|, the response to d, for comparison.
+      num_steps: number of steps of the least-squares iteration.
+      is_converged: whether the iteration ended before its budget.
     """
 
     image: Image
@@ -69,23 +70,31 @@ def leading_directions(
     num: int = 32,
     num_products: int | None = None,
 ) -> Directions:
-    """The changes of an image that a representation sees best.
+    """Computes the changes of an image to which a representation responds most.
 
-    Golub-Kahan bidiagonalisation with full reorthogonalisation. It holds
-    `num_products` images and codes. Of equal singular values it finds one; values so
-    close that `num_products` does not tell them apart have large residuals. NaN where J
-    is zero.
+    The method is Golub-Kahan bidiagonalisation with full reorthogonalisation, which
+    keeps `num_products` images and codes in memory. Of equal singular values it finds
+    one. Values that `num_products` is too small to separate have large residuals.
+    Results are NaN where J is zero.
 
     Args:
-      key: of the random start.
+      key: random key of the start.
       phi: the representation.
       image: [h, w, c] in phi's range.
-      num: k, how many.
-      num_products: products with J and with J^T each; 3 num + 16 by default, and
-        never more than the smaller side of J.
+      num: k, number of directions.
+      num_products: number of products with J, and of products with J^T; by default
+        3 num + 16, but at most the smaller side of J.
 
     Raises:
-      ValueError: more are asked for than J or `num_products` has.
+      ValueError: `num` is larger than `num_products`, or that is larger than the
+        smaller side of J.
+
+    Examples:
+      >>> scales = jnp.arange(1.0, 5.0).reshape(2, 2, 1)
+      >>> phi = lambda image: scales * image
+      >>> found = leading_directions(jax.random.key(0), phi, 0 * scales, num=2)
+      >>> [round(value, 3) for value in found.values.tolist()]
+      [4.0, 3.0]
     """
     image = jnp.asarray(image, jnp.float32)
     smaller = min(image.size, num_features(phi, image))
@@ -107,7 +116,7 @@ def singular_values(
     num: int = 32,
     num_products: int | None = None,
 ) -> Float[Array, " k"]:
-    """The leading singular values alone; arguments as `leading_directions`."""
+    """Returns the values of `leading_directions`, which has the same arguments."""
     found = leading_directions(key, phi, image, num=num, num_products=num_products)
     return found.values
 
@@ -121,32 +130,40 @@ def null_direction(
     tolerance: ArrayLike = 1e-6,
     max_steps: int = 300,
 ) -> NullDirection:
-    """The part of a direction that a representation ignores to first order.
+    """Computes the part of a direction that a representation ignores to first order.
 
-    d - x, where x minimises |J x - J d|^2 + cutoff^2 |x|^2 from x = 0 (LSMR, Fong and
-    Saunders 2011). With cutoff 0 that is the projection of d onto the null space of J,
-    which is at least as large as an image has more numbers than its code; with many
-    small singular values it converges slowly, and `gain` says how far it came. A
-    cutoff c multiplies the component along a singular vector of value s by
-    c^2 / (s^2 + c^2): what phi sees clearly less than c stays, what it sees clearly
-    better goes, after a number of steps of about |J|_2 / c.
+    It is d - x, where x minimises |J x - J d|^2 + cutoff^2 |x|^2. LSMR (Fong and
+    Saunders 2011) computes it from x = 0. With cutoff 0 it is the projection of d onto
+    the null space of J, whose dimension is at least the number of values of the image
+    minus that of the code. Where J has many small singular values, the iteration
+    converges slowly; `gain` shows how far it got. A cutoff c multiplies the component
+    along a singular vector of value s by c^2 / (s^2 + c^2): components with s clearly
+    below c remain and those with s clearly above c vanish, after about |J|_2 / c steps.
 
     Args:
       phi: the representation.
       image: [h, w, c] in phi's range.
-      direction: d, [h, w, c], of any norm but zero; `spectrum.natural_direction`
-        draws one that looks like an image.
-      cutoff: c, in the unit of the singular values.
-      tolerance: relative, of the least-squares iteration.
-      max_steps: its budget, each step one product with J and one with J^T.
+      direction: d, [h, w, c], not zero; `spectrum.natural_direction` draws one with the
+        spectrum of natural images.
+      cutoff: c, compared with singular values.
+      tolerance: relative tolerance of the least-squares iteration.
+      max_steps: largest number of steps, each with one product with J and one with J^T.
 
     Raises:
-      ValueError: the direction does not fit the image, or the cutoff is negative.
+      ValueError: the direction has another shape than the image, is zero or not finite,
+        or the cutoff is negative.
+
+    Examples:
+      >>> half = lambda image: image[:1]
+      >>> ones = jnp.ones((2, 2, 1))
+      >>> found = null_direction(half, ones, ones)
+      >>> found.image[..., 0].round(3).tolist()
+      [[0.0, 0.0], [0.5, 0.5]]
     """
     image = jnp.asarray(image, jnp.float32)
     direction = _checked_direction(direction, image)
     if not jnp.all(jnp.asarray(cutoff) >= 0):
-        raise ValueError(f"cutoff is {cutoff}; a number from 0 up is accepted")
+        raise ValueError(f"cutoff is {cutoff}; 0 or a positive number is accepted")
     numbers = (jnp.float32(cutoff), jnp.float32(tolerance))
     return _null(TracedCallable.of(phi), image, direction, *numbers, max_steps)
 
@@ -157,16 +174,22 @@ def code_change(
     direction: ArrayLike,
     steps: ArrayLike | Sequence[float],
 ) -> Float[Array, " t"]:
-    """|phi(x + s d) - phi(x)| / |phi(x)| for finite steps along a direction.
+    """Returns |phi(x + s d) - phi(x)| / |phi(x)| for finite steps along a direction.
 
     Args:
       phi: the representation.
       image: x, [h, w, c] in phi's range.
-      direction: [h, w, c], of any norm but zero; d is scaled to unit root mean square.
-      steps: s [t], root mean square change of the image, in its own range.
+      direction: [h, w, c], not zero; it is scaled to a root mean square of 1, which
+        gives d.
+      steps: s [t], the root mean square changes of the image, in units of its range.
 
     Raises:
-      ValueError: the direction does not fit the image.
+      ValueError: the direction has another shape than the image, is zero or not finite.
+
+    Examples:
+      >>> ones = jnp.ones((2, 2, 1))
+      >>> code_change(lambda image: 3 * image, ones, ones, [0.0, 0.5]).tolist()
+      [0.0, 0.5]
     """
     image = jnp.asarray(image, jnp.float32)
     direction = _checked_direction(direction, image) * jnp.sqrt(image.size)
@@ -177,14 +200,24 @@ def code_change(
 def linearise(
     phi: TracedCallable, image: Image
 ) -> tuple[Callable[[Image], Code], Callable[[Code], Image]]:
-    """v -> J v and u -> J^T u, from one linearisation; for use within jit."""
+    """Linearises phi once, within jit: returns v -> J v and u -> J^T u.
+
+    Args:
+      phi: the representation.
+      image: [h, w, c], where J is taken.
+    """
     _, push = jax.linearize(phi, image)
     transpose = jax.linear_transpose(push, image)
     return push, lambda cotangent: transpose(cotangent)[0]
 
 
 def num_features(phi: Representation, image: ArrayLike) -> int:
-    """Numbers in phi's code of an image of this shape; nothing is computed."""
+    """Returns the number of values in the code of an image, without computing the code.
+
+    Examples:
+      >>> num_features(lambda image: image[::2], jnp.zeros((4, 4, 3)))
+      24
+    """
     return math.prod(callables.code_shape(phi, jnp.shape(image)))
 
 
@@ -193,15 +226,16 @@ def _leading(
     key: PRNGKey, phi: TracedCallable, image: Image, num: int, num_products: int
 ) -> Directions:
     push, pull = linearise(phi, image)
-    # From within the row space: what J ignores would only take up a product.
+    # A start in the row space: a component in the null space would waste a product.
     code = jax.eval_shape(push, image)
     start = pull(jax.random.normal(key, code.shape, code.dtype))
     factors = decomp.bidiag(num_products)(push, start)
     left, values, right = jnp.linalg.svd(factors.J_small, full_matrices=False)
     _, krylov = factors.Q_tall
-    # J v = s u holds to rounding, and J^T u - s v is the last residual's share in u.
+    # J v = s u holds except for rounding, and |J^T u - s v| is the norm of the last
+    # residual times the last entry of u in the Krylov basis. matfree divides by that
+    # norm, which is zero once the space is exhausted.
     rest = jnp.linalg.norm(factors.residual)
-    # matfree divides by the rest, which is zero once the space is exhausted.
     residuals = jnp.where(jnp.isnan(rest), 0.0, rest) * jnp.abs(left[-1])
     images = jnp.tensordot(right[:num], krylov, axes=1)
     return Directions(values[:num], images, residuals[:num])
@@ -220,15 +254,15 @@ def _null(
     solve = lstsq.lsmr(
         atol=tolerance, btol=tolerance, ctol=0.0, maxiter=max_steps, custom_vjp=False
     )
-    seen = push(direction)
-    explained, stats = solve(pull, seen, damp=cutoff)
+    response = push(direction)
+    explained, stats = solve(pull, response, damp=cutoff)
     left = direction - explained
     kept = jnp.linalg.norm(left)
     return NullDirection(
         image=left,
         kept=kept,
         gain=jnp.linalg.norm(push(left)) / kept,
-        first_gain=jnp.linalg.norm(seen),
+        first_gain=jnp.linalg.norm(response),
         num_steps=stats["iteration_count"],
         is_converged=stats["success"],
     )
@@ -248,13 +282,14 @@ def _code_change(
 
 
 def _checked_direction(direction: ArrayLike, image: Image) -> Image:
-    """The direction with unit norm."""
+    """The direction, scaled to unit norm."""
     given = jnp.asarray(direction, jnp.float32)
     if given.shape != image.shape:
         raise ValueError(
-            f"direction has shape {given.shape}; {image.shape} of the image is accepted"
+            f"direction has shape {given.shape}; {image.shape} is accepted, as the "
+            "image has"
         )
     norm = jnp.linalg.norm(given)
     if not (jnp.isfinite(norm) and norm > 0):
-        raise ValueError("direction is zero or not finite; it must point somewhere")
+        raise ValueError("direction is zero or not finite; another one is accepted")
     return given / norm

@@ -1,9 +1,10 @@
-"""Changes of an image that a representation may be built to ignore.
+"""Transformations of an image to which a representation may be invariant.
 
-Each takes one image [h, w, c] in [0, 1] and a traced amount, is the identity at amount
-0, and does not clip. Geometry is about the centre of the image, bilinear: whole pixels
-are exact, fractions of a pixel also blur. Beyond the border the image is reflected with
-its outermost pixels repeated (d c b a | a b c d | d c b a).
+Each function takes an image [h, w, c] in [0, 1] and a traced amount. At amount 0 it is
+the identity. Results are not clipped. Geometric transformations are about the centre of
+the image and interpolate bilinearly, so that shifts by whole pixels are exact and
+others also blur. Beyond the border the image is reflected with its outermost pixels
+repeated (d c b a | a b c d | d c b a).
 """
 
 import functools
@@ -22,7 +23,13 @@ _AT_ONCE = 4
 
 
 def shift(image: Image, amount: Scalar) -> Image:
-    """Moves the content right by `amount` pixels."""
+    """Moves the content to the right by `amount` pixels.
+
+    Examples:
+      >>> row = jnp.array([[[1.0], [2.0], [3.0]]])
+      >>> shift(row, jnp.float32(1)).ravel().tolist()
+      [1.0, 1.0, 2.0]
+    """
     rows, columns = _grid(image)
     return _sample(image, rows, columns - amount)
 
@@ -34,7 +41,7 @@ def shift_down(image: Image, amount: Scalar) -> Image:
 
 
 def rotation(image: Image, amount: Scalar) -> Image:
-    """Turns the content by `amount` degrees, anticlockwise as seen."""
+    """Rotates the content by `amount` degrees, anticlockwise on screen."""
     angle = jnp.deg2rad(amount)
     rows, columns, centre = _centred(image)
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
@@ -64,13 +71,14 @@ def contrast(image: Image, amount: Scalar) -> Image:
 
 
 def blur(image: Image, amount: Scalar) -> Image:
-    """Gaussian blur of standard deviation `amount` pixels.
+    """Blurs the image with a Gaussian of standard deviation `amount` pixels.
 
-    In the cosine transform, whose basis is reflected at the border: exact for every
-    amount, and smooth in it at 0.
+    It multiplies the coefficients of the cosine transform, whose basis functions are
+    reflected at the border. That is exact for every amount, and smooth in the amount
+    at 0.
     """
     height, width, _ = image.shape
-    # Radians per pixel of the k-th cosine.
+    # Frequencies of the cosines in radians per pixel.
     vertical = jnp.pi * jnp.arange(height)[:, None, None] / height
     horizontal = jnp.pi * jnp.arange(width)[None, :, None] / width
     gain = jnp.exp(-0.5 * amount**2 * (vertical**2 + horizontal**2))
@@ -79,7 +87,12 @@ def blur(image: Image, amount: Scalar) -> Image:
 
 
 class Transformation(NamedTuple):
-    """A function (image, amount) and the unit of its amount."""
+    """A transformation of images.
+
+    Attributes:
+      apply: function of an image and an amount.
+      unit: unit of the amount.
+    """
 
     apply: Callable[[Image, Scalar], Image]
     unit: str
@@ -94,18 +107,18 @@ TRANSFORMATIONS = {
     "contrast": Transformation(contrast, "share of the contrast"),
     "blur": Transformation(blur, "pixels, standard deviation"),
 }
-"""By name."""
+"""The transformations of this module by name."""
 
 
 class Sensitivity(NamedTuple):
-    """How far a code and the pixels move under a transformation.
+    """Relative changes of a code and of an image x under a transformation T.
 
     Attributes:
-      amounts: as asked for.
+      amounts: the amounts of the transformation.
       code: |phi(T x) - phi(x)| / |phi(x)| at each amount.
-      pixels: |T x - x| / |x|, the same for the image itself.
-      code_slope, pixel_slope: change per unit of the transformation, at the smallest
-        amount asked for other than 0; NaN without one.
+      pixels: |T x - x| / |x| at each amount.
+      code_slope, pixel_slope: change divided by the amount, at the smallest amount
+        other than 0; NaN if there is none.
     """
 
     amounts: Float[Array, " t"]
@@ -121,13 +134,19 @@ def sensitivity(
     transformation: Callable[[Image, Scalar], Image],
     amounts: ArrayLike | Sequence[float],
 ) -> Sensitivity:
-    """Relative change of the code under a transformation of the image.
+    """Measures the relative change of a code under a transformation of the image.
 
     Args:
       phi: the representation.
       image: [h, w, c] in phi's range.
-      transformation: one of this module, or any pure function (image, amount).
-      amounts: [t], in the transformation's unit.
+      transformation: a function of this module, or any pure function of an image and an
+        amount.
+      amounts: [t], in the unit of the transformation.
+
+    Examples:
+      >>> found = sensitivity(jnp.ravel, jnp.ones((2, 2, 1)), brightness, [0.0, 0.5])
+      >>> found.code.tolist(), found.code_slope.item()
+      ([0.0, 0.5], 1.0)
     """
     amounts = jnp.atleast_1d(jnp.asarray(amounts, jnp.float32))
     image = jnp.asarray(image, jnp.float32)
@@ -176,7 +195,7 @@ def _grid(image: Image) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
 def _centred(
     image: Image,
 ) -> tuple[Float[Array, "h w"], Float[Array, "h w"], tuple[float, float]]:
-    """Rows and columns from the centre, and the centre."""
+    """Coordinates of the pixels from the centre, and the coordinates of the centre."""
     rows, columns = _grid(image)
     centre = ((image.shape[0] - 1) / 2, (image.shape[1] - 1) / 2)
     return rows - centre[0], columns - centre[1], centre
@@ -185,7 +204,7 @@ def _centred(
 def _sample(
     image: Image, rows: Float[Array, "h w"], columns: Float[Array, "h w"]
 ) -> Image:
-    """The image at those coordinates, channel by channel."""
+    """Interpolates the image at coordinates, channel by channel."""
     return jax.vmap(
         lambda channel: jax.scipy.ndimage.map_coordinates(
             channel, [rows, columns], order=1, mode="reflect"

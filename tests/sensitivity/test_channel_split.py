@@ -1,4 +1,4 @@
-"""Channels of known tuning are told apart."""
+"""Channels of known tuning are split into those for form and those for colour."""
 
 import jax
 import jax.numpy as jnp
@@ -41,26 +41,12 @@ def test_the_mean_response_does_not_count(key):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_rules():
-    values = np.array([0.9, 0.1, 0.12, 0.95, 0.11])
-    gap = channel_split.split(values, rule="gap")
-    np.testing.assert_array_equal(gap.form, [1, 2, 4])
-    np.testing.assert_array_equal(gap.colour, [0, 3])
-    halves = channel_split.split(values)
+def test_channels_are_split_into_halves():
+    halves = channel_split.split(np.array([0.9, 0.1, 0.12, 0.95, 0.11]))
     np.testing.assert_array_equal(halves.form, [1, 4])
+    np.testing.assert_array_equal(halves.colour, [0, 2, 3])
     ties = channel_split.split(np.zeros(4))
     np.testing.assert_array_equal(ties.form, [0, 1])
-
-
-def test_gap_is_the_best_of_all_cuts():
-    values = np.sort(np.random.default_rng(1).uniform(size=12))
-    within = [
-        np.var(values[:size]) * size + np.var(values[size:]) * (12 - size)
-        for size in range(1, 12)
-    ]
-    assert channel_split.split(values, rule="gap").form.size == 1 + int(
-        np.argmin(within)
-    )
 
 
 def test_refusals():
@@ -72,5 +58,3 @@ def test_refusals():
         channel_split.split(np.zeros(1))
     with pytest.raises(ValueError, match="not finite"):
         channel_split.split(np.array([0.0, np.nan]))
-    with pytest.raises(ValueError, match="'gap'"):
-        channel_split.split(np.zeros(3), rule="thirds")

@@ -1,4 +1,4 @@
-"""Local geometry against dense Jacobians and matrices of known factors."""
+"""Products with the Jacobian against dense Jacobians and matrices of known factors."""
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,7 @@ def test_directions_of_a_network_are_its_dense_jacobians(key):
     np.testing.assert_allclose(found.values, values[:8], rtol=1e-3)
     cosines = np.sum(np.asarray(found.images).reshape(8, -1) * right[:8], axis=1)
     np.testing.assert_allclose(np.abs(cosines), 1, atol=1e-2)
-    # Image directions are seen by as much as their values say.
+    # The response to each direction is its singular value.
     gains = [
         float(jnp.linalg.norm(dense @ direction.ravel())) for direction in found.images
     ]
@@ -86,7 +86,7 @@ def test_null_direction_is_the_projection(key, image, num_features):
     assert int(found.num_steps) < 300
 
 
-def test_cutoff_keeps_what_is_seen_less_than_it(key, image):
+def test_cutoff_keeps_directions_of_smaller_singular_values(key, image):
     values = np.concatenate([np.full(10, 10.0), np.full(30, 1e-2)])
     matrix = with_values(40, values)
     _, _, right = np.linalg.svd(matrix)

@@ -1,4 +1,4 @@
-"""Transformations with known answers, and what a code makes of them."""
+"""Transformations with known answers, and the response of codes to them."""
 
 import jax
 import jax.numpy as jnp
