@@ -1,4 +1,4 @@
-"""Activation maximisation: units, weights, and the binary as a user runs it."""
+"""Activation maximisation: neurons, weights, and the binary as a user runs it."""
 
 import json
 import pathlib
@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import ascents, maximise
+from experiments import maximise, studies
 from invjax import callables, identity
 from invjax.images import reading
-from invjax.inversion import api, objective
+from invjax.inversion import api, objective, presets
 from invjax.runs.errors import Refusal
 from invjax.sensitivity import neurons
-from invjax.sensitivity.neurons import Peak, Unit
+from invjax.sensitivity.neurons import Neuron, Peak
 from tests.conftest import micro_representation
 from tests.experiments import outputs
 from tests.experiments.inputs import needs_weights
@@ -51,6 +51,13 @@ def test_outputs_of_a_run(tmp_path: pathlib.Path, photographs: pathlib.Path):
         ratio = record["activation"] / record["photographs_largest"]
         assert record["relative_activation"] == pytest.approx(ratio, rel=1e-5)
         assert record["label"] is None
+        assert record["image"] == f"unit_{record['channel']:04d}"
+        assert record["variant"] == "maximisation"
+        assert record["relative_error"] is record["psnr"] is None
+        # w is one-hot: the data term is minus its size times the activation.
+        field = 11 if record["representation"] == "alexnet/conv1" else 51
+        product = 1e4 / field**2 / record["scale"] * record["activation"]
+        assert record["data_term"] == pytest.approx(-product, rel=1e-4)
         path = f"unit_{record['channel']:04d}/{record['representation']}"
         path = path.replace("alexnet/", "alexnet_")
         picture = (
@@ -131,7 +138,7 @@ def test_a_picture_is_as_large_as_a_cell_of_the_mosaic():
 def test_the_direction_is_the_published_one():
     phi = micro_representation("conv2")
     side = neurons.image_side(phi)
-    weights = neurons.direction(phi, Unit("7", 7), side, 4.0)
+    weights = neurons.direction(phi, Neuron("7", 7), side, 4.0)
     assert np.count_nonzero(weights) == 1
     assert weights[2, 2, 7] == pytest.approx(1e4 / 17**2 / 4.0)
 
@@ -158,7 +165,7 @@ def test_the_scale_of_a_unit_that_photographs_hardly_excite():
     assert neurons.scale(found, 0, has_places=True) == 0.1
     assert neurons.scale(found, 0, has_places=False) == 4.0
     assert neurons.scale(found, 2, has_places=True) == 4.0
-    with pytest.raises(Refusal, match="--images"):
+    with pytest.raises(ValueError, match="photographs"):
         neurons.scale(found[2:], 0, has_places=True)
 
 
@@ -166,13 +173,13 @@ def test_presets_are_given_the_papers_weights():
     """What `fast` minimises is the paper's objective, but for R_alpha's form."""
     phi = micro_representation("conv1")
     shape = (32, 32, 3)
-    direction = neurons.direction(phi, Unit("7", 7), 32, 4.0)
+    direction = neurons.direction(phi, Neuron("7", 7), 32, 4.0)
     key = identity.lane_key(0, 1, 0)
     # Grey, so that of R_alpha's two forms one is 27 / 3 of the other.
     grey = np.random.default_rng(0).uniform(-0.2, 0.2, (32, 32, 1)).astype(np.float32)
     image = np.broadcast_to(grey + np.asarray(phi.centre) / 255, shape)
     results = {}
-    for preset in ascents.PRESETS:
+    for preset in studies.LINEAR_PRESETS:
         # A rate of zero stays where it began.
         results[preset] = api.invert(
             key,
@@ -184,7 +191,7 @@ def test_presets_are_given_the_papers_weights():
             jitter=1,
             initial_image=image,
             data_term=objective.activation_maximisation,
-            **ascents.paper_weights(preset, shape),
+            **presets.linear_term_weights(preset, shape),
         )
     fast = results["fast"]
     terms = [float(term) for term in fast.terms]
