@@ -103,8 +103,8 @@ TRANSFORMATIONS = {
     "shift_down": Transformation(shift_down, "pixels"),
     "rotation": Transformation(rotation, "degrees"),
     "scale": Transformation(scale, "log of the factor"),
-    "brightness": Transformation(brightness, "share of the range"),
-    "contrast": Transformation(contrast, "share of the contrast"),
+    "brightness": Transformation(brightness, "fraction of the range"),
+    "contrast": Transformation(contrast, "fraction of the contrast"),
     "blur": Transformation(blur, "pixels, standard deviation"),
 }
 """The transformations of this module by name."""

@@ -55,7 +55,7 @@ def test_unrelated_surroundings_have_an_error_of_two(original):
     found = locality.unexplained(samples, original, sigma=3.0)
     assert jnp.mean(found[:20]) == pytest.approx(2, abs=0.1)
     extent = locality.extent(found, CENTRE)
-    # 0.5 of 2 is reached 0.67 sigma inside of the edge.
+    # The error rises to 2, and is 0.5 at 0.67 sigma inside the edge.
     assert extent.side == pytest.approx(40 - 2 * 0.67 * 3, abs=1.5)
 
 
