@@ -276,7 +276,7 @@ def test_naturalness(tmp_path: pathlib.Path, photographs: pathlib.Path):
         name = f"start_000_tv_{record['tv_weight']:g}.png"
         folder = workdir / "reconstructions" / record["image"] / "alexnet_conv1"
         picture = reading.read(folder / name)
-        score = statistics.naturalness(picture, originals[record["image"]])
+        score = float(statistics.naturalness(picture, originals[record["image"]]))
         # The picture on disk is rounded to 8 bit.
         assert record["naturalness"] == pytest.approx(score, abs=5e-3)
     assert _picture(workdir / "figure.png")
