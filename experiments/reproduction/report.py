@@ -128,7 +128,9 @@ def differences(
     lines = [record for rows in records.values() for record in rows]
     names = dict.fromkeys(r["representation"] for r in lines if "representation" in r)
     networks = list(dict.fromkeys(n.split("/")[0] for n in names if "/" in n))
-    images = list(dict.fromkeys(r["image"] for r in lines if "image" in r))
+    # Lanes of maximisation have the name of a neuron in place of an image's.
+    of_images = [r for r in lines if "image" in r and "unit" not in r]
+    images = list(dict.fromkeys(r["image"] for r in of_images))
     found = []
     if networks:
         found.append(

@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from experiments import reproduce
-from experiments.reproduction import claims, printed
+from experiments.reproduction import claims, printed, report
 from experiments.reproduction.catalogue import Entry
 from experiments.reproduction.claims import Verdict
 from invjax.runs.errors import Refusal
@@ -121,6 +121,18 @@ def test_a_report_of_two_studies(tiny: pathlib.Path):
     with Image.open(tiny / "pictures" / "caricature_figure.jpg") as picture:
         # Of 3000 x 40.
         assert picture.format == "JPEG" and picture.size == (640, 9)
+
+
+def test_neurons_are_no_images():
+    method = {"preset": "ijcv2016", "num_steps": 300, "representation": "vgg16/conv1_1"}
+    records = {
+        "maximise": [method | {"image": "unit_0003", "unit": "3"}],
+        "caricature": [method | {"image": name} for name in ("one", "two")],
+    }
+    networks, images, steps, _ = report.differences([], records)
+    assert networks.startswith("Networks: vgg16.")
+    assert images.startswith("Images: one, two.")
+    assert steps.startswith("Method: ijcv2016 with 300 steps.")
 
 
 def test_what_is_done_is_not_run_again(tiny: pathlib.Path):
