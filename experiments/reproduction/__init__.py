@@ -1,1 +1,1 @@
-"""DOC: to be written."""
+"""One report of all studies, beside what the papers print."""

@@ -284,8 +284,9 @@ def _beyond_photographs(records: Records) -> Verdict:
     beyond = int(np.sum(np.array(ratios) > 2))
     return Verdict(
         beyond > len(ratios) / 2,
-        f"{beyond} of {len(ratios)} pictures excite their neuron more than twice as much "
-        f"as the photographs at hand do, in the median {np.median(ratios):.1f} times",
+        f"{beyond} of {len(ratios)} pictures excite their neuron more than twice as "
+        "much as the photographs at hand do, in the median "
+        f"{np.median(ratios):.1f} times",
     )
 
 

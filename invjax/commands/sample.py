@@ -91,10 +91,10 @@ _NUM_WARMUP = flags.DEFINE_integer(
 )
 _THIN = flags.DEFINE_integer("thin", 10, "Steps per sample of a chain.", lower_bound=1)
 _NUM_LEAPS = flags.DEFINE_integer(
-    "num_leaps", 8, "Leapfrog steps, of a gradient each, per step of hmc.", lower_bound=1
+    "num_leaps", 8, "Leapfrog steps (gradients) per step of hmc.", lower_bound=1
 )
 _SET_SIZE = flags.DEFINE_integer(
-    "set_size", 8, "Largest number of images that are kept apart from each other.", lower_bound=3
+    "set_size", 8, "Largest number of images that are kept apart.", lower_bound=3
 )
 _REPULSION = flags.DEFINE_float(
     "repulsion", 0.03, "Weight of the repulsion, in units of the energy."

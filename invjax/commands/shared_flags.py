@@ -108,7 +108,9 @@ _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print what would run, predicted time and memory, and stop."
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the run in --workdir.")
-_SMOKE = flags.DEFINE_bool("smoke", False, "Run two inversions of five steps, to see that it works.")
+_SMOKE = flags.DEFINE_bool(
+    "smoke", False, "Run two inversions of five steps, as a trial."
+)
 
 
 @functools.cache

@@ -24,8 +24,8 @@ def start(
     program: Program,
     keys: PRNGKeys,
     scale: Scalar,
-    initial: Float[Array, "l h w c"] | None = None,
     *,
+    initial: Float[Array, "l h w c"] | None = None,
     attempt: Int[Array, ""] | None = None,
     has_tolerance: bool = False,
 ) -> LaneState:
@@ -33,7 +33,12 @@ def start(
 
     def one(key: PRNGKey, initial: Image | None) -> LaneState:
         return lane.start(
-            program, key, scale, initial, attempt=attempt, has_tolerance=has_tolerance
+            program,
+            key,
+            scale,
+            initial=initial,
+            attempt=attempt,
+            has_tolerance=has_tolerance,
         )
 
     return jax.vmap(one)(keys, initial)

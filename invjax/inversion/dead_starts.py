@@ -68,7 +68,7 @@ def start(
         plan.phases[0].program,
         keys,
         plan.start_scale,
-        plan.initial if initial is None else initial,
+        initial=plan.initial if initial is None else initial,
         attempt=attempt,
         has_tolerance=plan.has_tolerance,
     )

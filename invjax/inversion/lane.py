@@ -177,8 +177,8 @@ def start(
     program: Program,
     key: PRNGKey,
     scale: Scalar,
-    initial: Image | None = None,
     *,
+    initial: Image | None = None,
     attempt: Int[Array, ""] | None = None,
     has_tolerance: bool = False,
 ) -> LaneState:

@@ -145,7 +145,7 @@ def repel(
         weight=jnp.float32(weight),
         bandwidth=jnp.float32(bandwidth),
     )
-    started = batch.start(phase.program, keys, plan.start_scale, plan.initial)
+    started = batch.start(phase.program, keys, plan.start_scale, initial=plan.initial)
     state = _State(started.solver, jnp.asarray(True))
     scan = (execution or default_execution()).scan
     step = functools.partial(_scan if scan else _step, phase.program, grid, setting)

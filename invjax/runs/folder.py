@@ -50,7 +50,7 @@ class RunFolder:
 
     @classmethod
     def claim(cls, workdir: str, *, overwrite: bool) -> "RunFolder":
-        """Takes `workdir` for a new run and, with `overwrite`, empties it of an old one.
+        """Takes `workdir` for a new run; with `overwrite` it is emptied of an old one.
 
         Raises:
           Refusal: it is not a folder, holds a run and `overwrite` is not given, or

@@ -20,6 +20,7 @@ from invjax.metrics import errors, lpips
 from invjax.runs.lanes import Lane
 from invjax.runs.settings import Settings
 
+
 @dataclasses.dataclass(frozen=True)
 class Record:
     """What is known of a lane that has ended; None is null in metrics.jsonl.

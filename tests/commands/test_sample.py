@@ -137,7 +137,7 @@ def test_measures_are_of_the_samples(started):
         variances = diversity.spectrum(pictures)
         rank = float(diversity.effective_rank(variances))
         assert 1 < record["effective_rank"] == pytest.approx(rank, rel=1e-4)
-        assert sum(record["leading_shares"]) == pytest.approx(1, rel=1e-4)
+        assert sum(record["leading_fractions"]) == pytest.approx(1, rel=1e-4)
         assert record["lpips"] is None and record["label"] is None
         maps = started / "maps" / code
         assert len(list(maps.glob("component_*.png"))) == 2
@@ -190,7 +190,7 @@ def test_a_start_is_the_same_in_any_batch_and_as_an_inversion(
     assert [look["at"] for look in looks] == ["original", "sample"]
     for look in looks:
         assert np.all(np.diff(look["singular_values"]) <= 0)
-        assert 0 < look["ignored_share"] <= 1
+        assert 0 < look["ignored_fraction"] <= 1
         assert look["ignored_gain"] < look["natural_gain"]
         # To first order: the smallest step is ignored best.
         assert look["code_change_ignored"][0] < look["code_change_natural"][0]

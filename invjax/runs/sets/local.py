@@ -92,7 +92,7 @@ def look(
         num=min(effort.num_values, num_products),
         num_products=num_products,
     )
-    dimension = effective_dimension.effective_dimension(
+    found = effective_dimension.effective_dimension(
         keys[1],
         phi,
         image,
@@ -115,11 +115,11 @@ def look(
     record = {
         "singular_values": np.asarray(leading.values).tolist(),
         "residuals": np.asarray(leading.residuals).tolist(),
-        "stable_rank": float(dimension.stable_rank.value),
-        "stable_rank_error": float(dimension.stable_rank.standard_error),
-        "participation_ratio": float(dimension.participation_ratio.value),
-        "participation_ratio_error": float(dimension.participation_ratio.standard_error),
-        "ignored_share": float(null.kept),
+        "stable_rank": float(found.stable_rank.value),
+        "stable_rank_error": float(found.stable_rank.standard_error),
+        "participation_ratio": float(found.participation_ratio.value),
+        "participation_ratio_error": float(found.participation_ratio.standard_error),
+        "ignored_fraction": float(null.kept),
         "ignored_gain": float(null.gain),
         "natural_gain": float(null.first_gain),
         "ignored_steps": int(null.num_steps),

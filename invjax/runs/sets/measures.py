@@ -27,7 +27,7 @@ _PAIRS = 2**32 - 1
 _UNDEFINED = (
     "relative_error relative_error_deviation normalised_error num_pairs rms rms_ratio "
     "dissimilarity dissimilarity_ratio lpips lpips_ratio pixel_deviation "
-    "effective_rank participation_ratio leading_shares to_original_rms "
+    "effective_rank participation_ratio leading_fractions to_original_rms "
     "to_original_rms_ratio nearest nearest_rms nearest_rms_ratio "
     "nearest_dissimilarity nearest_lpips label label_consensus label_top1 label_in_top5"
 ).split()
@@ -132,13 +132,13 @@ def _between(
             record[f"{name}_ratio"] = float(ratio)
     variances = diversity.spectrum(found.images)
     total = max(float(np.sum(variances)), np.finfo(np.float64).tiny)
-    shares = variances[: min(NUM_COMPONENTS, len(variances) - 1)] / total
+    fractions = variances[: min(NUM_COMPONENTS, len(variances) - 1)] / total
     deviation = diversity.maps(found.images).deviation
     return record | {
         "pixel_deviation": float(np.sqrt(np.mean(np.square(deviation)))),
         "effective_rank": float(diversity.effective_rank(variances)),
         "participation_ratio": float(diversity.participation_ratio(variances)),
-        "leading_shares": shares.tolist(),
+        "leading_fractions": fractions.tolist(),
     }
 
 

@@ -159,7 +159,7 @@ def geometry_rows(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
                 f"{np.mean([r['singular_values'][0] for r in mine]):.2f}",
                 _mean(mine, "stable_rank", 1, 1),
                 _mean(mine, "participation_ratio", 1, 1),
-                _mean(mine, "ignored_share"),
+                _mean(mine, "ignored_fraction"),
                 _mean(mine, "natural_gain"),
                 _mean(mine, "ignored_gain"),
                 *changes,
