@@ -43,7 +43,7 @@ from invjax.images import sources
 from invjax.inversion import objective, presets
 from invjax.metrics import labels
 from invjax.metrics.labels import Classifier
-from invjax.report import contrast
+from invjax.report import contrast, tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.runs import classifiers, loading
 from invjax.runs.errors import Refusal
@@ -166,11 +166,11 @@ def table(findings: Findings) -> list[list[str]]:
             [
                 name,
                 str(max(record.num_steps for record in mine)),
-                studies.mean_and_deviation(studies.finite(mine, "growth"), digits=2),
-                studies.mean_and_deviation(studies.finite(mine, "cosine"), digits=2),
-                studies.mean_and_deviation(studies.finite(mine, "distance")),
-                studies.mean_and_deviation(studies.finite(mine, "ssim"), digits=2),
-                f"{sum(kept):.0f} of {len(kept)}" if kept else studies.NOTHING,
+                tables.mean_and_deviation(studies.finite(mine, "growth"), digits=2),
+                tables.mean_and_deviation(studies.finite(mine, "cosine"), digits=2),
+                tables.mean_and_deviation(studies.finite(mine, "distance")),
+                tables.mean_and_deviation(studies.finite(mine, "ssim"), digits=2),
+                f"{sum(kept):.0f} of {len(kept)}" if kept else tables.NOTHING,
                 studies.failures(mine),
             ]
         )

@@ -40,6 +40,7 @@ from invjax.commands import binary
 from invjax.images import sources
 from invjax.metrics import naturalness
 from invjax.networks import NETWORKS, layers
+from invjax.report import tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.representations import masks
 from invjax.runs import loading, targets, variants
@@ -228,7 +229,7 @@ def table(findings: Findings) -> list[list[str]]:
             if target.original is not None
         ]
         columns = [[row[name] for row in originals] for name in _STATISTICS]
-        nothing = studies.NOTHING
+        nothing = tables.NOTHING
         cells = ["original", nothing, nothing, nothing, *_measured(columns)]
         rows.append([group.name, *cells, *[nothing] * 4])
         mine = [r for r in findings.records if r.representation == group.name]
@@ -258,7 +259,7 @@ def table(findings: Findings) -> list[list[str]]:
                     name,
                     str(num_kept),
                     f"{tv_weight:g}",
-                    studies.mean_and_deviation(errors, scale=100),
+                    tables.mean_and_deviation(errors, scale=100),
                     *_measured([studies.finite(some, field) for field in _STATISTICS]),
                     *more,
                     studies.failures(some),
@@ -305,7 +306,7 @@ def _caption(name: str, values: Mapping[str, Any]) -> str:
 
 
 def _measured(columns: Sequence[Sequence[float]]) -> list[str]:
-    return [studies.mean_and_deviation(values, scale=100) for values in columns]
+    return [tables.mean_and_deviation(values, scale=100) for values in columns]
 
 
 STUDY = Study(

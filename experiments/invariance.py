@@ -32,6 +32,7 @@ from invjax.commands import binary
 from invjax.images import pixels
 from invjax.metrics import diversity
 from invjax.metrics.diversity import Distances
+from invjax.report import tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.runs.classifiers import CLASSIFIERS, Classifiers
 from invjax.runs.errors import Refusal
@@ -143,7 +144,7 @@ def table(findings: Findings) -> list[list[str]]:
             ("different images, reconstructed", reconstructed),
             ("different images", photographs),
         ):
-            row = [*head, label, *[studies.NOTHING] * (len(_COLUMNS) - 3)]
+            row = [*head, label, *[tables.NOTHING] * (len(_COLUMNS) - 3)]
             row[5:11] = _distances([distances], reconstructed)
             rows.append(row)
     return rows
@@ -194,10 +195,10 @@ def _cells(sets: Sequence[Starts], reference: Distances | None) -> list[str]:
     return [
         sets[0].lane.target.name if len(sets) == 1 else f"mean of {len(sets)} images",
         str(len(records)),
-        studies.mean_and_deviation(errors, scale=100),
+        tables.mean_and_deviation(errors, scale=100),
         *_distances([s.distances for s in sets], reference),
-        studies.mean(to_original, digits=3),
-        *(studies.mean(values, scale=100, digits=0) for values in labels),
+        tables.mean(to_original, digits=3),
+        *(tables.mean(values, scale=100, digits=0) for values in labels),
         studies.failures(records),
         str(len(sets[0].lane.group.skipped)),
     ]
@@ -216,7 +217,7 @@ def _distances(
     for table, scale, digits in ((means, 1, 3), (relative, 100, 0)):
         for column in range(len(Distances._fields)):
             values = [float(row[column]) for row in table if np.isfinite(row[column])]
-            cells.append(studies.mean(values, scale=scale, digits=digits))
+            cells.append(tables.mean(values, scale=scale, digits=digits))
     return cells
 
 

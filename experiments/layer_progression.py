@@ -33,7 +33,7 @@ from invjax.images import sources
 from invjax.inversion import presets
 from invjax.networks import NETWORKS
 from invjax.networks.weights import pretrained
-from invjax.report import curves
+from invjax.report import curves, tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.report.curves import Curve
 from invjax.runs.errors import Refusal
@@ -121,10 +121,10 @@ def table(findings: Findings) -> list[list[str]]:
                 f"{tv_weight:g}",
                 "yes" if tv_weight == presets.tv_weight(group.phi) else "no",
                 str(max(record.num_steps for record in some)),
-                studies.mean_and_deviation(normalised, scale=100),
-                printed.text(name, tv_weight) or studies.NOTHING,
-                studies.mean_and_deviation(errors, scale=100),
-                studies.mean_and_deviation(studies.finite(some, "ssim"), digits=2),
+                tables.mean_and_deviation(normalised, scale=100),
+                printed.text(name, tv_weight) or tables.NOTHING,
+                tables.mean_and_deviation(errors, scale=100),
+                tables.mean_and_deviation(studies.finite(some, "ssim"), digits=2),
                 studies.failures(some),
                 str(len(group.skipped)),
             ]

@@ -46,6 +46,7 @@ from invjax.commands import binary
 from invjax.metrics import locality
 from invjax.networks import NETWORKS, layers
 from invjax.networks.receptive_fields import ReceptiveField, Window
+from invjax.report import tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.representations import masks
 from invjax.representations.cnn import CnnRepresentation
@@ -245,10 +246,10 @@ def table(findings: Findings) -> list[list[str]]:
                 str(group.phi.geometry.stride),
                 str(_side(field)),
                 f"{inside:.0f}",
-                studies.mean_and_deviation([side.effective for side in sides]),
-                studies.mean_and_deviation(ratios, digits=2),
-                studies.mean_and_deviation([side.recovered for side in sides]),
-                studies.mean_and_deviation(errors, scale=100),
+                tables.mean_and_deviation([side.effective for side in sides]),
+                tables.mean_and_deviation(ratios, digits=2),
+                tables.mean_and_deviation([side.recovered for side in sides]),
+                tables.mean_and_deviation(errors, scale=100),
                 studies.failures(records),
                 str(left_out),
             ]

@@ -51,7 +51,7 @@ from invjax.images import pixels, sources
 from invjax.inversion import objective, presets
 from invjax.metrics import labels
 from invjax.metrics.labels import Classifier
-from invjax.report import contrast
+from invjax.report import contrast, tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.representations.cnn import CnnRepresentation
 from invjax.runs import classifiers, lanes, loading, runner, targets
@@ -235,10 +235,10 @@ def table(findings: Findings) -> list[list[str]]:
                 str(len(mine)),
                 f"{mine[0].value('photographs_largest'):.2f}",
                 *(
-                    studies.mean_and_deviation(studies.finite(mine, field))
+                    tables.mean_and_deviation(studies.finite(mine, field))
                     for field in _MEASURED[:3]
                 ),
-                f"{called.count(unit)} of {len(called)}" if called else studies.NOTHING,
+                f"{called.count(unit)} of {len(called)}" if called else tables.NOTHING,
                 studies.failures(mine),
             ]
         )

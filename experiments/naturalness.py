@@ -35,7 +35,7 @@ from invjax.images import pixels, sources
 from invjax.inversion import presets
 from invjax.metrics import diversity, labels, naturalness
 from invjax.metrics.labels import LabelAgreement
-from invjax.report import curves
+from invjax.report import curves, tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.report.curves import Band, Curve
 from invjax.runs import lanes
@@ -232,11 +232,11 @@ def _row(
         _word(tv_weight),
         "yes" if tv_weight == presets.tv_weight(group.phi) else "no",
         str(max(record.num_steps for record in records)),
-        studies.mean_and_deviation(errors, scale=100),
-        studies.mean_and_deviation(scores, digits=3),
-        studies.mean(above, scale=100, digits=0),
+        tables.mean_and_deviation(errors, scale=100),
+        tables.mean_and_deviation(scores, digits=3),
+        tables.mean(above, scale=100, digits=0),
         *(
-            studies.mean(studies.finite(records, field), scale=100, digits=0)
+            tables.mean(studies.finite(records, field), scale=100, digits=0)
             for field in fields
         ),
         studies.failures(records),
@@ -245,15 +245,15 @@ def _row(
 
 
 def _row_of_chance(name: str, chance: Chance) -> list[str]:
-    row = [name, "different photographs", *[studies.NOTHING] * (len(_COLUMNS) - 2)]
-    row[_COLUMNS.index("naturalness")] = studies.mean_and_deviation(
+    row = [name, "different photographs", *[tables.NOTHING] * (len(_COLUMNS) - 2)]
+    row[_COLUMNS.index("naturalness")] = tables.mean_and_deviation(
         chance.naturalness.tolist(), digits=3
     )
     tops: list[str] = []
     for agreement in chance.labels:
         found = (agreement.top1, agreement.top5) if agreement else ()
         values = [[float(value)] for value in found] or [[], []]
-        tops += [studies.mean(value, scale=100, digits=0) for value in values]
+        tops += [tables.mean(value, scale=100, digits=0) for value in values]
     start = _COLUMNS.index("top 1 %")
     row[start : start + len(tops)] = tops
     return row

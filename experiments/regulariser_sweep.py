@@ -40,7 +40,7 @@ from invjax.commands import binary
 from invjax.inversion import presets, regularisers
 from invjax.inversion.objective import SIGMA
 from invjax.metrics import naturalness
-from invjax.report import contrast
+from invjax.report import contrast, tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.representations.paper import Dsift, Hog
 from invjax.runs import variants
@@ -164,7 +164,7 @@ def table(findings: Findings) -> list[list[str]]:
             for target in group.targets
             if target.original is not None
         ]
-        nothing = studies.NOTHING
+        nothing = tables.NOTHING
         columns = [[row[name] for row in originals] for name in _STATISTICS]
         cells = ["original", nothing, nothing, nothing, *_measured(columns)]
         rows.append([group.name, *cells, nothing, str(len(group.skipped))])
@@ -178,7 +178,7 @@ def table(findings: Findings) -> list[list[str]]:
                     f"{beta:g}",
                     str(jitter) if jitter > 1 else "none",
                     f"{tv_weight:g}",
-                    studies.mean_and_deviation(errors, scale=100),
+                    tables.mean_and_deviation(errors, scale=100),
                     *_measured([studies.finite(some, name) for name in _STATISTICS]),
                     studies.failures(some),
                     str(len(group.skipped)),
@@ -230,7 +230,7 @@ def _picture(outcome: Outcome) -> np.ndarray | None:
 def _measured(columns: Sequence[Sequence[float | None]]) -> list[str]:
     """Cells of the three statistics, of their values over lanes or originals."""
     return [
-        studies.mean_and_deviation(
+        tables.mean_and_deviation(
             [value for value in values if value is not None], scale=scale, digits=digits
         )
         for values, scale, digits in zip(columns, (1, 100, 1), (2, 2, 1), strict=True)

@@ -21,7 +21,7 @@ from experiments.reproduction import printed
 from experiments.studies import Bench, Defaults, Findings, Study
 from invjax.commands import binary
 from invjax.images import sources
-from invjax.report import contrast, glyphs
+from invjax.report import contrast, glyphs, tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.representations.paper import SHALLOW, Hog
 from invjax.runs import lanes
@@ -95,11 +95,11 @@ def table(findings: Findings) -> list[list[str]]:
                 preset,
                 f"{tv_weight:g}",
                 str(max(record.num_steps for record in some)),
-                studies.mean(studies.finite(some, "energy"), digits=4),
-                studies.mean_and_deviation(errors, scale=100),
-                studies.mean_and_deviation(normalised, scale=100),
-                printed.text(name, _PAPERS_TV_WEIGHT) or studies.NOTHING,
-                studies.mean_and_deviation(studies.finite(some, "ssim"), digits=2),
+                tables.mean(studies.finite(some, "energy"), digits=4),
+                tables.mean_and_deviation(errors, scale=100),
+                tables.mean_and_deviation(normalised, scale=100),
+                printed.text(name, _PAPERS_TV_WEIGHT) or tables.NOTHING,
+                tables.mean_and_deviation(studies.finite(some, "ssim"), digits=2),
                 studies.failures(some),
             ]
         )

@@ -38,9 +38,6 @@ from invjax.runs.runner import Outcome
 from invjax.runs.settings import Request, Settings
 from invjax.runs.targets import Target
 
-NOTHING = "–"
-"""In place of a number that there is none of."""
-
 PAPER_TV_WEIGHTS = (0.5, 5.0, 50.0)
 """lambda_V of CVPR 2015, Table 3."""
 
@@ -335,21 +332,6 @@ def finite(records: Iterable[Record], field: str) -> list[float]:
     """The values of a field; failed lanes and undefined values are left out."""
     values = [record.number(field) for record in records if not record.has_failed]
     return [value for value in values if np.isfinite(value)]
-
-
-def mean(values: Sequence[float], *, scale: float = 1, digits: int = 1) -> str:
-    """The mean as a cell of a table."""
-    return f"{scale * np.mean(values):.{digits}f}" if len(values) else NOTHING
-
-
-def mean_and_deviation(
-    values: Sequence[float], *, scale: float = 1, digits: int = 1
-) -> str:
-    """Mean and standard deviation (divisor n) as a cell, as the paper prints them."""
-    if not len(values):
-        return NOTHING
-    deviation = f"{scale * np.std(values):.{digits}f}"
-    return f"{mean(values, scale=scale, digits=digits)} ± {deviation}"
 
 
 def means(

@@ -37,7 +37,7 @@ def image_id(image: Float[np.ndarray, "h w c"]) -> int:
     Examples:
       >>> import numpy as np
       >>> image_id(np.zeros((2, 2, 3), np.float32))
-      367667391
+      367819760
     """
     return _digest(quantise(image).tobytes())
 

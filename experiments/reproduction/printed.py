@@ -10,11 +10,10 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from invjax.report import tables
 
 _FILE = pathlib.Path(__file__).with_name("printed.toml")
 _LIKE_CNN_A = ("alexnet", "caffenet")
-_NOTHING = "–"
 
 JsonRecord = Mapping[str, Any]
 """A line of metrics.jsonl."""
@@ -140,10 +139,10 @@ def beside(table: Table, records: Iterable[JsonRecord]) -> list[list[str]]:
         place = [number.layer, f"{number.tv_weight:g}", str(number)]
         found = ours.get((number.layer, number.tv_weight), {})
         for how, errors in found.items():
-            mean = f"{np.mean(errors):.1f} ± {np.std(errors):.1f}"
+            mean = tables.mean_and_deviation(errors)
             rows.append([*place, mean, how, str(len(errors))])
         if not found:
-            rows.append([*place, _NOTHING, _NOTHING, "0"])
+            rows.append([*place, tables.NOTHING, tables.NOTHING, "0"])
     return rows
 
 

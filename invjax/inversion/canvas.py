@@ -19,7 +19,12 @@ Canvas = Float[Array, "canvas_h canvas_w c"]
 def canvas_shape(
     image_shape: tuple[int, int, int], *, jitter: int = 1
 ) -> tuple[int, int, int]:
-    """Shape of a canvas with `jitter` places for the image along each axis."""
+    """Shape of a canvas with `jitter` places for the image along each axis.
+
+    Examples:
+      >>> canvas_shape((224, 224, 3), jitter=4)
+      (227, 227, 3)
+    """
     height, width, channels = image_shape
     return (height + jitter - 1, width + jitter - 1, channels)
 

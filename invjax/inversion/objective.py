@@ -99,7 +99,15 @@ class Exponents:
 
 
 def squared_error(code: Code, target: Code, mask: Float[Array, "..."]) -> Scalar:
-    """|M (code - target)|^2 / |M target|^2, the paper's data term."""
+    """|M (code - target)|^2 / |M target|^2, the paper's data term.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> code, target = jnp.array([1.0, 5.0]), jnp.array([2.0, 0.0])
+      >>> mask = jnp.array([1.0, 0.0])
+      >>> float(squared_error(code, target, mask))
+      0.25
+    """
     return jnp.sum((mask * (code - target)) ** 2) / jnp.sum((mask * target) ** 2)
 
 

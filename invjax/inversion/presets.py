@@ -300,7 +300,13 @@ def tv_weight(phi: Any) -> float:
     """lambda_V for a representation, by the table above.
 
     Args:
-      phi: anything; `name` ("network/layer") and `geometry` are used where present.
+      phi: any function; its attributes `name` ("network/layer") and `geometry` are used
+        where it has them.
+
+    Examples:
+      >>> from invjax.representations.paper import SHALLOW
+      >>> tv_weight(SHALLOW["hogb"]), tv_weight(lambda image: image)
+      (0.5, 5.0)
     """
     if isinstance(phi, Hog | Dsift):
         return 0.5

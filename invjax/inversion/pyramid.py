@@ -37,7 +37,12 @@ _EXACT = jax.lax.Precision.HIGHEST
 
 
 def level_shapes(image_shape: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
-    """Shapes of the levels for an image [h, w, c]: halved, rounded up, down to 7."""
+    """Shapes of the levels for an image [h, w, c]: halved, rounded up, down to 7.
+
+    Examples:
+      >>> level_shapes((20, 14, 3))
+      ((20, 14, 3), (10, 7, 3), (5, 4, 3), (1, 1, 3))
+    """
     height, width, channels = image_shape
     shapes = [(height, width, channels)]
     while max(height, width) > _SMALLEST:

@@ -24,6 +24,11 @@ def alpha_norm(image: Image, *, alpha: int = 6) -> Scalar:
 
     Each channel counts by itself, as in the CVPR paper's code; the IJCV paper takes
     the norm of the colour vector instead, `colour_alpha_norm`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> float(alpha_norm(2 * jnp.ones((1, 3, 1))))
+      192.0
     """
     return jnp.sum(jnp.abs(image) ** alpha)
 
@@ -56,6 +61,12 @@ def total_variation(
     defined; as in the papers' codes the difference's length is then floored: the
     gradient's weight is max(v, gradient_floor)^(1 - 2 / beta), with v the pixel's
     summand, in the units of `image`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> edge = jnp.array([0.0, 0.0, 3.0])[None, :, None]
+      >>> float(total_variation(edge)), float(total_variation(edge, beta=1.0))
+      (9.0, 3.0)
     """
     right = jnp.diff(image, axis=1, append=image[:, -1:])
     lower = jnp.diff(image, axis=0, append=image[-1:])
@@ -70,8 +81,14 @@ def bound_colours(image: Image, bound: Scalar) -> Image:
     hue kept; with one channel it is clipped to [-bound, bound].
 
     Args:
-      image: [h, w, c], around the grey that the bound is centred on.
-      bound: positive; infinite for none.
+      image: [h, w, c], minus the grey that the bound is centred on.
+      bound: largest norm of a colour vector; infinite for no bound.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> pixel = jnp.array([30.0, 0.0, 40.0])[None, None]
+      >>> [round(float(x), 3) for x in bound_colours(pixel, jnp.float32(25.0))[0, 0]]
+      [15.0, 0.0, 20.0]
     """
     norm = jnp.sqrt(jnp.sum(image**2, axis=-1, keepdims=True))
     # Also right where the norm is zero: bound / 0 is infinite.

@@ -5,7 +5,12 @@ import io
 import pathlib
 from collections.abc import Collection, Sequence
 
+import numpy as np
+
 from invjax import files
+
+NOTHING = "–"
+"""In place of a number that there is none of."""
 
 
 def write(
@@ -51,3 +56,35 @@ def markdown(
     for number, row in enumerate(rows):
         lines.append([f"**{cell}**" for cell in row] if number in bold else row)
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def mean(values: Sequence[float], *, scale: float = 1, digits: int = 1) -> str:
+    """The mean of some numbers as a cell; `NOTHING` where there are none.
+
+    Args:
+      values: the numbers.
+      scale: factor, such as 100 for per cent.
+      digits: number of digits after the point.
+
+    Examples:
+      >>> mean([0.25, 0.5], scale=100)
+      '37.5'
+    """
+    return f"{scale * np.mean(values):.{digits}f}" if len(values) else NOTHING
+
+
+def mean_and_deviation(
+    values: Sequence[float], *, scale: float = 1, digits: int = 1
+) -> str:
+    """Mean and standard deviation (divisor n) as a cell, as the papers print them.
+
+    Args and result: as in `mean`.
+
+    Examples:
+      >>> mean_and_deviation([0.25, 0.5], scale=100)
+      '37.5 ± 12.5'
+    """
+    if not len(values):
+        return NOTHING
+    deviation = f"{scale * np.std(values):.{digits}f}"
+    return f"{mean(values, scale=scale, digits=digits)} ± {deviation}"

@@ -181,7 +181,12 @@ def record_of(
 
 
 def strict(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping as strict JSON has it: null for what is not a finite number."""
+    """A mapping as strict JSON has it: null for what is not a finite number.
+
+    Examples:
+      >>> strict({"psnr": float("inf"), "ssim": 0.5, "image": "chelsea"})
+      {'psnr': None, 'ssim': 0.5, 'image': 'chelsea'}
+    """
     return {name: _strict(value) for name, value in record.items()}
 
 

@@ -15,6 +15,7 @@ from absl.testing import flagsaver
 from experiments import benchmark, shallow_table, studies
 from experiments.studies import Bench, Defaults, Findings, Study
 from invjax.images import reading
+from invjax.report import tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.runs import errors, loading
 from invjax.runs.errors import Refusal
@@ -33,7 +34,7 @@ needs_photographs = pytest.mark.skipif(
 def table(findings: Findings) -> list[list[str]]:
     """A row per image."""
     return [
-        [name, *(studies.mean(studies.finite(some, n), digits=4) for n in COLUMNS[1:])]
+        [name, *(tables.mean(studies.finite(some, n), digits=4) for n in COLUMNS[1:])]
         for (name,), some in studies.by(findings.records, COLUMNS[0]).items()
     ]
 
@@ -334,9 +335,9 @@ def test_statistics_leave_out_what_is_undefined():
     ]
     with pytest.raises(KeyError, match="growth"):
         studies.finite(records, "growth")
-    assert studies.mean([1.0, 2.0], scale=100) == "150.0"
-    assert studies.mean_and_deviation([1.0, 3.0], digits=2) == "2.00 ± 1.00"
-    assert studies.mean([]) == studies.mean_and_deviation([]) == studies.NOTHING
+    assert tables.mean([1.0, 2.0], scale=100) == "150.0"
+    assert tables.mean_and_deviation([1.0, 3.0], digits=2) == "2.00 ± 1.00"
+    assert tables.mean([]) == tables.mean_and_deviation([]) == tables.NOTHING
     means, deviations = studies.means([[1.0, 3.0], []], scale=10)
     assert (means[0], deviations[0]) == (20.0, 10.0)
     assert math.isnan(means[1]) and math.isnan(deviations[1])

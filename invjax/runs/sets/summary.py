@@ -7,10 +7,9 @@ import jax
 import numpy as np
 
 from invjax.metrics import bootstrap
+from invjax.report import tables
 from invjax.runs.sets.measures import Measured
 from invjax.runs.sets.options import CHAINS
-
-_NOTHING = "–"
 
 _LEVEL = 0.95
 
@@ -178,7 +177,7 @@ def _cell(
     values = np.array([item.record.get(column.field) for item in items], np.float64)
     values = column.scale * values[np.isfinite(values)]
     if not len(values):
-        return _NOTHING
+        return tables.NOTHING
     mean = f"{np.mean(values):.{column.digits}f}"
     drawn: np.ndarray | None = values if len(values) > 1 else None
     samples = [item.per_sample.get(column.field) for item in items]
@@ -201,7 +200,7 @@ def _mean(
 ) -> str:
     values = [record[field] for record in records if record[field] is not None]
     finite = [value for value in values if np.isfinite(value)]
-    return f"{scale * np.mean(finite):.{digits}f}" if finite else _NOTHING
+    return tables.mean(finite, scale=scale, digits=digits)
 
 
 def _grouped(
