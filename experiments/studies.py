@@ -236,7 +236,8 @@ def run(
         # Also after Ctrl-C: what was finished is tabulated and shown.
         if findings.records:
             _publish(study, findings, folder.path)
-            print(f"look at {folder.path}/figure.png")
+            shown = "figure.png" if study.figure else "table.md"
+            print(f"look at {folder.path}/{shown}")
     return findings
 
 

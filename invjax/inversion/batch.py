@@ -128,7 +128,7 @@ def scan_steps(
 ) -> tuple[LaneState, Float[Array, "t l"]]:
     """`step` for the t steps of a pace [t] in one program, and the objectives of each.
 
-    Arguments as of `step`.
+    Arguments as in `step`.
     """
     return jax.lax.scan(
         lambda states, now: _step(program, phi, shared, settings, states, now),
@@ -156,7 +156,7 @@ def scan_steps_at_own_pace(
     in it, and stands still after the last, so that its result is that of a lane alone.
 
     Args:
-      program, phi, shared, settings, states: as of `step`.
+      program, phi, shared, settings, states: as in `step`.
       pace: arrays [n], of the whole phase.
       num_steps: t, number of steps that this call takes.
     """

@@ -1,7 +1,7 @@
 """Jitter: an image on a slightly larger canvas, of which a random crop is used.
 
 The IJCV paper shifts the image by a few pixels at every step (section on jitter). The
-variable of the descent is then a canvas of `jitter` - 1 more rows and columns, and the
+variable of the descent is then a canvas in `jitter` - 1 more rows and columns, and the
 reconstruction is its central crop.
 """
 

@@ -190,7 +190,7 @@ def compile_phases(
 def compile_phase(
     phase: Phase, plan: Plan, states: LaneState, *, scan: bool
 ) -> CompiledPhase:
-    """Compiles the steps of one phase; arguments as of `compile_phases`."""
+    """Compiles the steps of one phase; arguments as in `compile_phases`."""
     step = batch.scan_steps if scan else batch.step
     most = _steps_per_call(scan)
     sizes = {min(most, phase.num_steps), phase.num_steps % most or most}
