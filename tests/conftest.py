@@ -11,6 +11,9 @@ from invjax.networks.weights import conversion
 from invjax.representations import cnn
 from invjax.representations.cnn import CnnRepresentation
 
+pytest_plugins = ["tests.environment"]
+"""A plugin, and not this file, so that it holds for the doctests of invjax, too."""
+
 MICRO = Network(
     name="micro",
     input_size=32,

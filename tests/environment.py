@@ -9,13 +9,17 @@ import jax
 import pytest
 from absl import flags
 
-collect_ignore = ["invjax/commands/convert.py"]
-"""Not imported for doctests: a flag of its is also a study's, and a process has one."""
+CONVERT = "invjax/commands/convert.py"
+"""Not imported for doctests: a study has a flag --network, too."""
 
 
 def pytest_configure() -> None:
     jax.config.update("jax_numpy_rank_promotion", "raise")
     flags.FLAGS.mark_as_parsed()
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
+    return True if collection_path.match(CONVERT) else None
 
 
 @pytest.fixture(scope="session", autouse=True)
