@@ -268,11 +268,11 @@ def test_chains_are_of_the_kernel_asked_for(
     def stop(*arguments, kernel, temperature, target_error, **options):
         assert kernel == Hmc(num_leaps=3)
         assert (temperature, target_error) == (0.1, None)
-        raise Refusal("seen enough")
+        raise Refusal("asked for it")
 
     monkeypatch.setattr(mcmc, "sample", stop)
     values = {"method": "hmc", "num_leaps": 3, "temperature": 0.1, "num_chains": 1}
-    with pytest.raises(Refusal, match="seen enough"):
+    with pytest.raises(Refusal, match="asked for it"):
         _run(tmp_path / "run", photographs, **values)
 
 

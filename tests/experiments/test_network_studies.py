@@ -100,7 +100,7 @@ def _records(workdir: pathlib.Path) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
-def _spread(values: list[float], digits: int = 1) -> str:
+def _mean_and_deviation(values: list[float], digits: int = 1) -> str:
     return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
 
 
@@ -134,7 +134,7 @@ def test_layer_progression(tmp_path, photographs, capsys):
         assert len(mine) == 3
         for column in ("normalised error", "relative error"):
             values = [100 * record[column.replace(" ", "_")] for record in mine]
-            assert row[f"{column} %"] == _spread(values)
+            assert row[f"{column} %"] == _mean_and_deviation(values)
         assert row["failed"] == "0 of 3" and row["code zero"] == "0"
         assert (row["preset's lambda_V"] == "yes") == (row["lambda_V"] == "0.5")
     theirs = [row["paper's normalised error %"] for row in rows]
@@ -212,7 +212,7 @@ def test_invariance(tmp_path: pathlib.Path, photographs: pathlib.Path):
     for name, row in zip(names, rows, strict=False):
         mine = [record for record in records if record["image"] == name]
         errors = [100 * record["relative_error"] for record in mine]
-        assert row["relative error %"] == _spread(errors)
+        assert row["relative error %"] == _mean_and_deviation(errors)
         between.append(
             mean_distance([reconstruction(name, start) for start in range(3)])
         )
@@ -254,13 +254,13 @@ def test_naturalness(tmp_path: pathlib.Path, photographs: pathlib.Path):
     originals = {name: reading.read(photographs / f"{name}.png") for name in names}
     pairs = itertools.combinations(originals.values(), 2)
     chance = [float(statistics.naturalness(*pair)) for pair in pairs]
-    assert rows[4]["naturalness"] == _spread(chance, 3)
+    assert rows[4]["naturalness"] == _mean_and_deviation(chance, 3)
     for row in rows[:4]:
         weight = 0.0 if row["lambda_V"] == "none" else float(row["lambda_V"])
         mine = [record for record in records if record["tv_weight"] == weight]
         assert len(mine) == 3
         scores = [record["naturalness"] for record in mine]
-        assert row["naturalness"] == _spread(scores, 3)
+        assert row["naturalness"] == _mean_and_deviation(scores, 3)
         above = np.mean(np.array(chance)[:, None] > np.array(scores))
         assert row["pairs of photographs above %"] == f"{100 * above:.0f}"
         for top in ("top1", "top5"):
