@@ -220,9 +220,9 @@ def invert_stream(
     """Inverts many codes and hands results over as they come; see `invert_batch`.
 
     At most the chunks that run side by side are on the device, and no result is kept.
-    With codes as a float32 `numpy.memmap`, a set may be larger than the memory. Programs
-    are compiled as the results are consumed: a JAX configuration that is set by `with`,
-    such as a matmul precision, has to enclose the consumption.
+    With codes as a float32 `numpy.memmap`, a set may be larger than the memory.
+    Programs are compiled as the results are consumed: a JAX configuration that is set
+    by `with`, such as a matmul precision, has to enclose the consumption.
 
     Args:
       keys, codes, phi, history_every, execution, **settings: as in `invert_batch`.

@@ -184,7 +184,7 @@ def strict(record: Mapping[str, Any]) -> dict[str, Any]:
     """A mapping as strict JSON has it: null for what is not a finite number.
 
     Examples:
-      >>> strict({"psnr": float("inf"), "ssim": 0.5, "image": "chelsea"})
+      >>> strict({"psnr": np.float32("inf"), "ssim": 0.5, "image": "chelsea"})
       {'psnr': None, 'ssim': 0.5, 'image': 'chelsea'}
     """
     return {name: _strict(value) for name, value in record.items()}
@@ -212,6 +212,8 @@ def _code_errors(lane: Lane, code: np.ndarray) -> dict[str, Any]:
 
 
 def _strict(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        value = np.asarray(value).tolist()
     if isinstance(value, list | tuple):
         return [_strict(item) for item in value]
     if isinstance(value, float):

@@ -17,7 +17,7 @@ from invjax.preimages.kernels import Hmc
 from invjax.runs import classifiers, loading
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Group, Lane
-from invjax.runs.sets import local, measures, summary
+from invjax.runs.sets import measures, sensitivity, summary
 from invjax.runs.sets.measures import Measured
 from invjax.runs.sets.methods import SampleSet
 from invjax.runs.targets import Target
@@ -41,7 +41,8 @@ def _micro():
         patch.setattr(loading, "load_lpips", lambda groups, settings: None)
         patch.setattr(classifiers, "load_default", lambda settings: None)
         # Each transformation is a program of its own.
-        patch.setattr(local, "AMOUNTS", {name: local.AMOUNTS[name] for name in _FEW})
+        few = {name: sensitivity.AMOUNTS[name] for name in _FEW}
+        patch.setattr(sensitivity, "AMOUNTS", few)
         yield
 
 
@@ -433,7 +434,7 @@ def test_samples_show_what_was_done_to_them():
     original = np.repeat(wave[..., None], 3, axis=2).astype(np.float32)
     brighter = np.stack([original + amount for amount in (-0.03, 0.0, 0.03)])
     phi = micro_representation("relu1")
-    found = local.invariances(phi, original, brighter.astype(np.float32))
+    found = sensitivity.invariances(phi, original, brighter.astype(np.float32))
     records = {record["transformation"]: record for record in found}
     assert records["brightness"]["samples_mean"] == pytest.approx(0, abs=1e-4)
     assert records["brightness"]["samples_deviation"] == pytest.approx(0.03, rel=1e-3)

@@ -12,8 +12,8 @@ from invjax.metrics import diversity
 from invjax.report import contact_sheet, contrast
 from invjax.report.contact_sheet import Cell, Row
 from invjax.runs.sets import measures
-from invjax.runs.sets.local import Look
 from invjax.runs.sets.methods import SampleSet
+from invjax.runs.sets.sensitivity import Look
 
 WHITE_DEVIATION = 0.15
 """Standard deviation, of a range of 1, that maps show as white, in every run."""

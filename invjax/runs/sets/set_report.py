@@ -13,12 +13,12 @@ from invjax.metrics.lpips import Parameters
 from invjax.report import tables
 from invjax.runs.folder import RunFolder, write_lines
 from invjax.runs.lanes import Target
-from invjax.runs.sets import local, measures, pictures, summary
-from invjax.runs.sets.local import Effort, Look
+from invjax.runs.sets import measures, pictures, sensitivity, summary
 from invjax.runs.sets.measures import Measured
 from invjax.runs.sets.methods import SampleSet
 from invjax.runs.sets.options import Options
 from invjax.runs.sets.pictures import Portrait
+from invjax.runs.sets.sensitivity import Effort, Look
 from invjax.runs.settings import Settings
 
 _LOOKS = 2**32 - 2
@@ -137,9 +137,9 @@ class SetReport:
         if len(found.images):
             places["sample"] = found.images[0]
         key = identity.lane_key(self._settings.seed, target.image_id, _LOOKS)
-        effort = local.SHORT if self._settings.smoke else Effort()
+        effort = sensitivity.SHORT if self._settings.smoke else Effort()
         looks = {
-            at: local.look(key, group.phi, image, effort=effort)
+            at: sensitivity.look(key, group.phi, image, effort=effort)
             for at, image in places.items()
         }
         names = {"image": target.name, "representation": group.name}
@@ -147,7 +147,7 @@ class SetReport:
             self._geometry.append(names | {"at": at} | look.record)
         write_lines(self._folder / "geometry.jsonl", self._geometry)
         if target.original is not None:
-            records = local.invariances(group.phi, target.original, found.images)
+            records = sensitivity.invariances(group.phi, target.original, found.images)
             self._invariances += [names | record for record in records]
             path = self._folder / "invariances.jsonl"
             write_lines(path, self._invariances)
