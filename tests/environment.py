@@ -3,6 +3,8 @@
 import gc
 import os
 import pathlib
+import resource
+import sys
 from collections.abc import Iterator
 
 import jax
@@ -29,9 +31,28 @@ def _weights_dir(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["INVJAX_WEIGHTS"] = str(folder)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_programs_end_with_their_module() -> Iterator[None]:
-    """Programs that nobody will call again would fill gigabytes of memory."""
+@pytest.fixture(autouse=True)
+def _compiled_programs_are_dropped() -> Iterator[None]:
+    """Programs that nobody will call again would fill gigabytes of memory.
+
+    A process keeps the memory that it has freed, and compiles into it: its peak rises
+    again only once as much has been compiled as was dropped before.
+    """
     yield
-    jax.clear_caches()
-    gc.collect()
+    if _peak_memory() > _Memory.limit:
+        jax.clear_caches()
+        gc.collect()
+        _Memory.limit = _peak_memory() + _Memory.step
+
+
+class _Memory:
+    """Bytes: the peak at which programs are dropped, and what it may rise by after."""
+
+    limit = 1.2e9
+    step = 0.1e9
+
+
+def _peak_memory() -> int:
+    """The largest memory of this process so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
