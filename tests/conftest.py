@@ -34,6 +34,7 @@ HERE = pathlib.Path(__file__).parent
 CORE = (
     "commands/test_convert.py",
     "images",
+    "inversion/test_api.py",
     "inversion/test_objective.py",
     "inversion/test_presets.py",
     "inversion/test_regularisers.py",
