@@ -32,7 +32,6 @@ MICRO = Network(
 HERE = pathlib.Path(__file__).parent
 
 CORE = (
-    "commands/test_convert.py",
     "images",
     "inversion/test_api.py",
     "inversion/test_objective.py",
@@ -46,7 +45,10 @@ CORE = (
     "networks/weights/test_formats.py",
     "networks/weights/test_readers.py",
     "report",
-    "representations",
+    "representations/test_cnn.py",
+    "representations/test_dsift.py",
+    "representations/test_hog.py",
+    "representations/test_masks.py",
 )
 """Folders and files of the tests that are marked `core`, relative to this folder."""
 
