@@ -48,7 +48,7 @@ def _compiled_programs_are_dropped() -> Iterator[None]:
 class _Memory:
     """Bytes: the peak at which programs are dropped, and what it may rise by after."""
 
-    limit = 1.2e9
+    limit = 1e9
     step = 0.1e9
 
 
