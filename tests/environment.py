@@ -49,7 +49,7 @@ class _Memory:
     """Bytes: the peak at which programs are dropped, and what it may rise by after."""
 
     limit = 1e9
-    step = 0.1e9
+    step = 0.05e9
 
 
 def _peak_memory() -> int:
