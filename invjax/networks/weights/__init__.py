@@ -6,6 +6,7 @@
 | `sources` | the known weight files, pinned by digest in sources.toml |
 | `formats` | a file of any known format -> parameters |
 | `readers`, `caffe_format` | a file of one format -> arrays by the file's names |
+| `matconvnet_format` | the same for .mat files |
 | `conversion`, `torch_layouts`, `caffe_layouts` | these names and axes -> a table's |
 | `preprocessing` | from an image to the input of a network |
 | `forward_check` | a forward pass that verifies weights and preprocessing together |

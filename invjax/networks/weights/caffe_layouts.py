@@ -70,7 +70,7 @@ def from_matconvnet(
     Channels are RGB in the file already.
 
     Args:
-      net: the model, as `readers.read_matconvnet` returns it.
+      net: the model, as `matconvnet_format.read_matconvnet` returns it.
       network: the network that it should be.
 
     Returns:

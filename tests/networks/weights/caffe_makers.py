@@ -5,7 +5,9 @@ import struct
 from typing import Any, TypeAlias
 
 import numpy as np
+import pytest
 
+from invjax.networks import modules
 from invjax.networks.layers import (
     Conv,
     Dense,
@@ -14,6 +16,7 @@ from invjax.networks.layers import (
     Network,
     Relu,
 )
+from invjax.networks.weights import formats
 
 Weights: TypeAlias = dict[str, tuple[np.ndarray, np.ndarray]]
 """(kernel, bias) by layer."""
@@ -52,6 +55,9 @@ def random_weights(seed: int = 0) -> Weights:
         )
         for name, shape in shapes.items()
     }
+
+
+WEIGHTS = random_weights()
 
 
 def matconvnet_layers(weights: Weights, *, old: bool = False) -> list[dict[str, Any]]:
@@ -219,3 +225,64 @@ def _varint(value: int) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
+
+
+def refused(
+    error: type[Exception], path: pathlib.Path, network: Network = CHAIN, **options: Any
+) -> str:
+    """The one line with which a file is refused."""
+    with pytest.raises(error) as caught:
+        formats.read(path, network, **options)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
+
+
+def _convolve(
+    x: np.ndarray, name: str, stride: int, pad: int, groups: int = 1
+) -> np.ndarray:
+    """A literal convolution of [c, h, w] in float64, independent of invjax."""
+    kernel, bias = (a.astype(np.float64) for a in WEIGHTS[name])
+    x = np.pad(x, ((0, 0), (pad, pad), (pad, pad)))
+    size, side = kernel.shape[-1], (x.shape[-1] - kernel.shape[-1]) // stride + 1
+    outputs, per_group = kernel.shape[0] // groups, x.shape[0] // groups
+    y = np.zeros((kernel.shape[0], side, side))
+    for i in range(side):
+        for j in range(side):
+            rows = slice(i * stride, i * stride + size)
+            columns = slice(j * stride, j * stride + size)
+            for g in range(groups):
+                patch = x[g * per_group : (g + 1) * per_group, rows, columns]
+                out = slice(g * outputs, (g + 1) * outputs)
+                y[out, i, j] = np.tensordot(kernel[out], patch, 3)
+    return y + bias[:, None, None]
+
+
+def original(x: np.ndarray) -> np.ndarray:
+    """Caffe's output for an input [h, w, c], every layer by its formula."""
+    y = np.maximum(_convolve(x.transpose(2, 0, 1), "conv1", 2, 0), 0)
+    y = np.stack(
+        [
+            [y[:, i : i + 3, j : j + 3].max((1, 2)) for j in range(0, 13, 2)]
+            for i in range(0, 13, 2)
+        ]
+    ).transpose(2, 0, 1)
+    sums = np.stack([(y[max(0, c - 2) : c + 3] ** 2).sum(0) for c in range(y.shape[0])])
+    y = y / (1 + 1e-4 / 5 * sums) ** 0.75
+    y = np.maximum(_convolve(y, "conv2", 1, 1, groups=2), 0)
+    y = np.maximum(WEIGHTS["fc6"][0] @ y.ravel() + WEIGHTS["fc6"][1], 0)
+    return WEIGHTS["fc7"][0] @ y + WEIGHTS["fc7"][1]
+
+
+def assert_computes(
+    params: dict[str, Any], x: np.ndarray, expected: np.ndarray
+) -> None:
+    import jax.numpy as jnp
+
+    code = modules.forward(CHAIN.layers, params, jnp.asarray(x))
+    scale = np.max(np.abs(expected))
+    np.testing.assert_allclose(np.asarray(code) / scale, expected / scale, atol=1e-5)
+
+
+X = 50 * np.random.RandomState(5).randn(33, 33, 3).astype(np.float32)
