@@ -5,6 +5,7 @@ first axis; `in_axes` says which arguments they share.
 """
 
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -189,7 +190,8 @@ def finish(
     """
     final = images(program, states)
     result = _finish(program, phi, shared, settings, states, final)
-    has_failed = np.asarray(states.is_alive) & ~np.isfinite(result.energy)
+    is_alive, energy = jax.device_get((states.is_alive, result.energy))
+    has_failed = is_alive & ~np.isfinite(energy)
     if np.any(has_failed):
         states = states._replace(is_alive=states.is_alive & ~has_failed)
         result = _finish(program, phi, shared, settings, states, final)
@@ -222,6 +224,12 @@ def energies(
         return program.energy_at(z, phi, shared, settings.problem)
 
     return jax.vmap(one)(settings, images)
+
+
+@jax.jit
+def take_lanes(tree: Any, lanes: Int[Array, " k"]) -> Any:
+    """The rows of these lanes of every array [l, ...] of a tree."""
+    return jax.tree.map(lambda leaf: leaf[lanes], tree)
 
 
 @jax.jit

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import os
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -55,10 +57,25 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
-jit_unoptimised = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
-"""`jax.jit` without XLA's optimisation, for programs that run once per chunk.
+def jit_unoptimised(function: Callable, **options: Any) -> Callable:
+    """`jax.jit` for programs that run once per chunk: on CPU without optimisation.
 
-Their compile time dominates, so that they are done sooner although they run slower.
-"""
+    On CPU their compile time dominates, so that they are done sooner although they run
+    slower. On other backends, where level 0 also concerns how kernels are assembled and
+    was not measured, it is plain `jax.jit`.
+
+    Args:
+      function: the function to compile.
+      **options: keywords of `jax.jit`.
+    """
+    optimised = jax.jit(function, **options)
+    unoptimised = jax.jit(
+        function, compiler_options={"xla_backend_optimization_level": 0}, **options
+    )
+
+    @functools.wraps(function)
+    def call(*args: Any, **keywords: Any) -> Any:
+        compiled = unoptimised if jax.default_backend() == "cpu" else optimised
+        return compiled(*args, **keywords)
+
+    return call

@@ -7,6 +7,11 @@ host threads, as one step keeps a core busy for part of the time only. On GPU an
 the lanes of a chunk are vmapped and the steps scanned; the width is part of a result's
 identity.
 
+Chunks overlap: while one descends, the next one is prepared and waits in line, so that
+the device does not stand still while the host finishes a chunk, fetches its results and
+hands them on. With a compiled loop a chunk's numbers go to the device once before its
+steps and come back once after them; between its calls nothing is transferred.
+
 What JAX is configured to do within a `with` block, such as a matmul precision, holds in
 the thread of that block alone. Everything that computes with a representation is
 therefore compiled or called by the thread that asked for the run; the other threads
@@ -17,7 +22,7 @@ import dataclasses
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -74,9 +79,18 @@ def advance(
       returned.
     """
     (num_steps,) = {len(row) for row in jax.tree.leaves(paces)}
-    for first in range(0, num_steps, _steps_per_call(scan)):
+    firsts = range(0, num_steps, _steps_per_call(scan))
+
+    def pace_at(first: int) -> Any:
         steps = slice(first, first + SCAN_STEPS) if scan else first
-        pace = jax.tree.map(lambda row, steps=steps: row[steps], paces)
+        return jax.tree.map(lambda row: row[steps], paces)
+
+    if scan:
+        # All of them at once, so that no call waits for a transfer.
+        rows: Iterable[Any] = jax.device_put([pace_at(first) for first in firsts])
+    else:
+        rows = map(pace_at, firsts)
+    for first, pace in zip(firsts, rows, strict=True):
         carry, values = call(carry, pace)
         yield first, carry, values
 
@@ -103,20 +117,19 @@ def stream(
         # Waiting here also lets an interrupt through.
         result = _finish(part, descent.result())
         kept = len(numbers)
-        return numbers, jax.tree.map(lambda leaf: np.asarray(leaf)[:kept], result)
+        return numbers, jax.tree.map(lambda leaf: leaf[:kept], result)
 
     is_over = threading.Event()
     with ThreadPoolExecutor(execution.num_threads) as pool:
         try:
             for lanes, kept in chunks(len(keys), execution.width):
-                is_full = len(running) == execution.num_threads
-                ended = end_oldest() if is_full else None
                 part = plan.of(lanes)
-                states = dead_starts.begin(keys[lanes], part)
-                steps = compile_phases(keys[lanes], part, states, scan=execution.scan)
+                chunk_keys = keys[lanes]
+                states = dead_starts.begin(chunk_keys, part)
+                steps = compile_phases(chunk_keys, part, states, scan=execution.scan)
                 descent = pool.submit(
                     _descend,
-                    keys[lanes],
+                    chunk_keys,
                     part,
                     steps,
                     states,
@@ -125,9 +138,10 @@ def stream(
                     is_over=is_over,
                 )
                 running.append((lanes[:kept], part, descent))
-                # Only now, so that no thread waits for what the caller does with it.
-                if ended is not None:
-                    yield ended
+                # The newest waits in the pool: no thread stands still while the oldest
+                # is finished here and handed to the caller.
+                if len(running) > execution.num_threads:
+                    yield end_oldest()
             while running:
                 yield end_oldest()
         finally:
@@ -304,21 +318,23 @@ def _descend(
       is_over: set when nobody waits for the result any more.
     """
     history = plan.empty_history(plan.num_lanes, history_every)
+    wanted: list[tuple[int, Any]] = []
+    before: Any = ()
     done = 0
     for number, phase in enumerate(plan.phases):
         if number > 0:
-            before = plan.phases[number - 1].program
-            states = batch.next_phase(before, phase.program, states, keys)
-        call = steps[number]
-        for first, moved, values in advance(call, states, phase.pace, scan=scan):
+            last = plan.phases[number - 1].program
+            states = batch.next_phase(last, phase.program, states, keys)
+        for first, moved, values in advance(
+            steps[number], states, phase.pace, scan=scan
+        ):
             states = moved
-            rows = np.shape(values)[0] if scan else 1
-            skipped = -(done + first) % history_every
-            if skipped < rows:
-                # Reading waits for the steps, so the queue of the device stays short.
-                wanted = np.asarray(values).reshape(rows, -1)[skipped::history_every]
-                column = (done + first + skipped) // history_every
-                history[:, column : column + len(wanted)] = wanted.T
+            rows = phase.pace.rate_scale[first : first + _steps_per_call(scan)].size
+            if -(done + first) % history_every < rows:
+                wanted.append((done + first, values))
+            # The queue of the device stays short, so that an interrupt takes effect.
+            jax.block_until_ready(before)
+            before = values
             is_check = scan or (first + 1) % _STEPS_BETWEEN_CHECKS == 0
             if is_over.is_set() or (
                 plan.has_tolerance
@@ -327,11 +343,20 @@ def _descend(
             ):
                 break
         done += phase.num_steps
+    for first, values in jax.device_get(wanted):
+        kept = values.reshape(-1, plan.num_lanes)[
+            -first % history_every :: history_every
+        ]
+        column = -(-first // history_every)
+        history[:, column : column + len(kept)] = kept.T
     return _Descent(jax.block_until_ready(states), history)
 
 
 def _finish(plan: Plan, descent: _Descent) -> Result:
+    """The results of a chunk, in the host's memory."""
     program = plan.phases[-1].program
-    result = batch.finish(program, plan.phi, plan.shared, plan.settings, descent.states)
-    descent.history[:, -1] = np.asarray(result.history)
-    return result._replace(history=jnp.asarray(descent.history))
+    result = jax.device_get(
+        batch.finish(program, plan.phi, plan.shared, plan.settings, descent.states)
+    )
+    descent.history[:, -1] = result.history
+    return result._replace(history=descent.history)

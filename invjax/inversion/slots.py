@@ -91,6 +91,7 @@ class _News(NamedTuple):
       positions: [w], the step of the phase that these steps began with.
       values: [t, w], the objectives.
       states: [w], the states after these steps.
+      part: the plan of these lanes, on the device.
     """
 
     lanes: np.ndarray
@@ -99,6 +100,7 @@ class _News(NamedTuple):
     positions: np.ndarray
     values: np.ndarray
     states: LaneState
+    part: Plan
 
 
 class _Block:
@@ -149,13 +151,15 @@ class _Block:
             self._history[number][columns] = news.values[wanted, slot]
 
     def _results(self, phase: Phase, news: _News, ended: np.ndarray) -> Result:
-        part = self._plan.of(news.lanes)
-        result = jax.device_get(
-            batch.finish(
-                phase.program, part.phi, part.shared, part.settings, news.states
-            )
+        part = news.part
+        finished = batch.finish(
+            phase.program, part.phi, part.shared, part.settings, news.states
         )
-        result = jax.tree.map(lambda leaf: leaf[ended], result)
+        # Only lanes that have ended leave the device. Their number is rounded up to a
+        # power of two: few programs serve all numbers.
+        padded = np.resize(ended, min(1 << (len(ended) - 1).bit_length(), self._width))
+        rows = jax.device_get(batch.take_lanes(finished, padded))
+        result = jax.tree.map(lambda leaf: leaf[: len(ended)], rows)
         history = np.stack([self._history.pop(n) for n in news.lanes[ended]])
         history[:, -1] = result.history
         return result._replace(history=history)
@@ -199,6 +203,7 @@ class _Block:
                 positions,
                 np.asarray(values),
                 states,
+                part,
             )
             is_busy = is_busy & ~is_ended
 
