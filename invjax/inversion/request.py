@@ -178,7 +178,8 @@ def prepare(
     places = presets.jitter(phi) if jitter is None else jitter
     return Plan(
         phases=chosen.phases(program, num_steps, jitter=places),
-        phi=traced,
+        # Weights in the host's memory would go to the device at every step.
+        phi=jax.tree.map(jnp.asarray, traced),
         shared=Shared(mask=jnp.asarray(weights), centre=jnp.asarray(centre)),
         settings=settings,
         start_scale=jnp.float32(chosen.start_scale(shape)),
