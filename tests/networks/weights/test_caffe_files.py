@@ -83,7 +83,8 @@ def test_caffe_s_normalisation_is_compared(caffe: CaffeWriter) -> None:
     text = caffe_makers.PROTOTXT.replace("0.0001", "0.0005")
     path, prototxt = caffe(prototxt=text)
     message = caffe_makers.refused(ConversionError, path, prototxt=prototxt)
-    assert "[5 1 2e-05 0.75], in the file a normalisation [5 1 0.0001 0.75]" in message
+    expected = "layer norm1: alpha / size 0.0001, but invjax's caffenet has 2e-05"
+    assert message == f"{path}: {expected}"
 
 
 def test_a_caffemodel_needs_its_prototxt(caffe: CaffeWriter) -> None:

@@ -70,17 +70,36 @@ def test_matconvnet_layers_that_differ_are_listed_with_both_sides(
     rows[2], rows[3] = rows[3], rows[2]  # normalise before pooling: another network
     rows[4]["pad"] = np.array([[2, 2, 2, 2]])
     message = caffe_makers.refused(ConversionError, mat(rows))
-    assert "mpool1 is a max-pool of 3, stride 2, padding 0" in message
-    assert "in the file a normalisation [5 1 2e-05 0.75]" in message
-    assert "padding 1, in the file a convolution of stride 1, padding 2" in message
+    ours = "but invjax's caffenet has"
+    assert (
+        f"layer norm1: a local response normalisation, {ours} a pool there" in message
+    )
+    assert f"layer pool1: a pool, {ours} a local response normalisation" in message
+    assert f"layer conv2: padding 2, {ours} 1" in message
 
 
 def test_matconvnet_with_one_layer_less_or_more(mat: MatWriter) -> None:
     rows = caffe_makers.matconvnet_layers(WEIGHTS)
-    message = caffe_makers.refused(ConversionError, mat(rows[:-2]))
-    assert "fc7 is a convolution" in message and "in the file nothing" in message
-    message = caffe_makers.refused(ConversionError, mat([*rows, {"type": "relu"}]))
-    assert "is nothing, in the file relu" in message
+    message = caffe_makers.refused(ConversionError, mat([*rows[:2], *rows[3:]]))
+    ours = "but invjax's caffenet"
+    assert f"norm1: a local response normalisation, {ours} has a pool there" in message
+    assert "mpool1" in message
+    message = caffe_makers.refused(
+        ConversionError, mat([*rows[:-1], {"type": "relu", "name": "relu7"}])
+    )
+    assert f"layer relu7: a ReLU layer, {ours} ends with fc7" in message
+
+
+@pytest.mark.parametrize(("kept", "last"), [(9, "fc6"), (5, "conv2"), (1, "conv1")])
+def test_a_file_that_ends_early_gives_the_layers_that_it_has(
+    mat: MatWriter, kept: int, last: str
+) -> None:
+    rows = caffe_makers.matconvnet_layers(WEIGHTS)[:kept]
+    params = formats.read(mat(rows), CHAIN).params
+    expected = formats.read(mat(), CHAIN).params
+    assert list(params)[-1] == last
+    for name, leaves in params.items():
+        np.testing.assert_array_equal(leaves["kernel"], expected[name]["kernel"])
 
 
 def test_matconvnet_of_another_shape_size_or_mean(mat: MatWriter) -> None:
@@ -88,7 +107,7 @@ def test_matconvnet_of_another_shape_size_or_mean(mat: MatWriter) -> None:
     wrong["conv1"] = (np.zeros((8, 3, 7, 7), np.float32), WEIGHTS["conv1"][1])
     rows = caffe_makers.matconvnet_layers(wrong)
     message = caffe_makers.refused(ConversionError, mat(rows))
-    assert "conv1/kernel is (7, 7, 3, 8), not (5, 5, 3, 8)" in message
+    assert "layer conv1: kernel 7, but invjax's caffenet has 5" in message
     message = caffe_makers.refused(ConversionError, mat(size=40))
     assert "input is (40, 40), not (33, 33)" in message
     message = caffe_makers.refused(ConversionError, mat(mean=np.ones((9, 9, 3))))
