@@ -1,7 +1,8 @@
-"""Atomic writes: a reader finds the old contents or the complete new ones.
+"""Atomic writes, and names of files.
 
-Everything is written to a temporary path in the same folder, which takes the name of
-its destination only once it is complete.
+A reader finds the old contents or the complete new ones: everything is written to a
+temporary path in the same folder, which takes the name of its destination only once it
+is complete.
 """
 
 import contextlib
@@ -9,8 +10,49 @@ import os
 import pathlib
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from typing import BinaryIO
+
+_REFUSED = '<>:"/\\|?*'
+_REFUSED_KINDS = ("Cc", "Cs", "Zl", "Zp")
+_DEVICES = ("con", "prn", "aux", "nul") + tuple(
+    f"{word}{number}" for word in ("com", "lpt") for number in range(1, 10)
+)
+# mkstemp adds ten characters or so to a name that may be as long as names can be.
+_PREFIX = 40
+
+
+def expand_home(path: str) -> str:
+    """Replaces a leading ~ or ~user by that home folder, where there is one.
+
+    Examples:
+      >>> expand_home("a/~b"), expand_home("~") == os.path.expanduser("~")
+      ('a/~b', True)
+    """
+    return os.path.expanduser(path)
+
+
+def portable_name(name: str) -> str:
+    """A name for a file or a folder that every file system takes.
+
+    Characters that one of them refuses are replaced by "_": separators, control
+    characters, < > : " | ? *, and a dot or a space at the end. Names of Windows'
+    devices are given a "_" in front.
+
+    Examples:
+      >>> [portable_name(name) for name in ("c [1]", "a/b: c?", "end.", "NUL.x", "..")]
+      ['c [1]', 'a_b_ c_', 'end_', '_NUL.x', '__']
+    """
+    letters = "".join(
+        "_"
+        if letter in _REFUSED or unicodedata.category(letter) in _REFUSED_KINDS
+        else letter
+        for letter in name
+    )
+    kept = letters.rstrip(". ")
+    letters = kept + "_" * (len(letters) - len(kept))
+    return f"_{letters}" if letters.partition(".")[0].lower() in _DEVICES else letters
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:
@@ -44,7 +86,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name[:_PREFIX]}."
+    )
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -72,7 +116,7 @@ def whole_directory(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
-        dir=path.parent, prefix=f".{path.name}."
+        dir=path.parent, prefix=f".{path.name[:_PREFIX]}."
     ) as scratch:
         fresh = pathlib.Path(scratch, "new")
         fresh.mkdir()

@@ -1,5 +1,6 @@
 """Atomic writes: a write that fails leaves what was there."""
 
+import os
 import pathlib
 
 import pytest
@@ -37,3 +38,50 @@ def test_remove_takes_files_and_folders(tmp_path: pathlib.Path) -> None:
     for name in ("folder", "file", "absent"):
         files.remove(tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "ä" * 120, "猫" * 80])
+def test_names_may_be_as_long_as_names_can_be(
+    tmp_path: pathlib.Path, name: str
+) -> None:
+    files.write_whole(tmp_path / name, "text")
+    with files.whole_directory(tmp_path / "folders" / name) as fresh:
+        (fresh / "one").touch()
+    assert (tmp_path / name).read_text() == "text"
+    assert (tmp_path / "folders" / name / "one").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "expanded"),
+    [
+        ("~", "/home/me"),
+        ("~/a/b", "/home/me/a/b"),
+        ("a/~/b", "a/~/b"),
+        ("~root/a", os.path.expanduser("~root/a")),
+        ("~nobody-here/a", "~nobody-here/a"),
+    ],
+)
+def test_the_home_folder_is_expanded_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, path: str, expanded: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert files.expand_home(path) == expanded
+
+
+@pytest.mark.parametrize(
+    ("name", "portable"),
+    [
+        ("Photo 1 (copy), [2]", "Photo 1 (copy), [2]"),
+        ("été 猫", "été 猫"),
+        ('a<b>c:d"e/f\\g|h?i*j', "a_b_c_d_e_f_g_h_i_j"),
+        ("tab\there\x7f\u2028", "tab_here__"),
+        ("com1", "_com1"),
+        ("Lpt9.old", "_Lpt9.old"),
+        ("console", "console"),
+        (" . ", "___"),
+        ("\ud800", "_"),
+    ],
+)
+def test_names_for_every_file_system(name: str, portable: str) -> None:
+    assert files.portable_name(name) == portable
+    assert files.portable_name(portable) == portable

@@ -10,10 +10,9 @@ from invjax.images.pixels import (
     to_grey,
     to_pillow,
 )
-from invjax.images.reading import read, write_png
+from invjax.images.reading import endings, read, write_png
 from invjax.images.sources import (
     ABSTRACT,
-    ENDINGS,
     SAMPLES,
     ImageSource,
     find,
@@ -23,12 +22,12 @@ from invjax.images.sources import (
 
 __all__ = [
     "ABSTRACT",
-    "ENDINGS",
     "SAMPLES",
     "ImageError",
     "ImageSource",
     "centre_crop",
     "code_id",
+    "endings",
     "find",
     "fit_short_side",
     "image_id",

@@ -5,6 +5,9 @@ from the top. Values read are multiples of 1/255, except from 16-bit and transpa
 files. Colour profiles are ignored.
 """
 
+import contextlib
+import functools
+import importlib
 import io
 import os
 import pathlib
@@ -12,32 +15,39 @@ import warnings
 
 import numpy as np
 from jaxtyping import Float, Float32
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from invjax import files
 from invjax.images.pixels import ImageError, to_pillow
 
-# Pillow would try every decoder it has, rare ones and Ghostscript included.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-_ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF and GIF files"
+_ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF, GIF and what else Pillow reads"
+
+# Pillow would run Ghostscript on the first, and knows only the size of the second.
+_WITHOUT_PIXELS = ("EPS", "MPEG")
+# Formats that Pillow does not list by themselves: a JPEG of several pictures.
+_INSIDE_JPEG = ("MPO",)
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
 def read(path: str | os.PathLike[str]) -> Float32[np.ndarray, "h w 3"]:
     """Reads an image file as RGB.
 
-    Accepts JPEG, PNG, WebP, BMP, TIFF and GIF (the first frame of an animation). Grey
+    Accepts what Pillow reads: JPEG, PNG, WebP, BMP, TIFF, GIF, PPM, AVIF, JPEG 2000 and
+    others, of animations the first frame; and HEIC where pillow-heif is installed. Grey
     is repeated to three channels; palettes and CMYK are converted; 16-bit grey is
     divided by 65535 (Pillow gives only the upper eight bits of 16-bit colour);
     transparent pixels are composited over white; EXIF orientation is applied.
 
     Args:
-      path: The file, with any ending: the format is recognised by its contents.
+      path: The file, with any ending: the format is recognised by its contents, except
+        those few (such as TGA) whose files do not begin in a way of their own.
 
     Returns:
       float32 [h, w, 3] in [0, 1].
 
     Raises:
-      ImageError: The file does not exist, is not an image, is truncated, or holds
+      ImageError: The file does not exist, is not an image, is truncated, has more
+        pixels than Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, doubled), or holds
         pixels whose range is unknown.
     """
     path = pathlib.Path(path)
@@ -49,21 +59,77 @@ def read(path: str | os.PathLike[str]) -> Float32[np.ndarray, "h w 3"]:
         # Decoders warn of odd EXIF data or large pictures; the pixels are read anyway.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=_FORMATS) as picture:
+            with Image.open(path, formats=_formats(path.suffix.lower())) as picture:
                 picture.load()
                 return _pixels(ImageOps.exif_transpose(picture))
     except MemoryError:
         raise
     # Damaged bytes make decoders raise exceptions of any type, even SyntaxError.
     except Exception as error:
-        reason = (
-            "not an image, or its header is damaged"
-            if isinstance(error, Image.UnidentifiedImageError)
-            else " ".join(str(error).split()) or type(error).__name__
-        )
         raise ImageError(
-            f"{path}: cannot be read as an image ({reason}); accepted: {_ACCEPTED}"
+            f"{path}: cannot be read as an image ({_reason(error, path)}); accepted: "
+            f"{_ACCEPTED}"
         ) from error
+
+
+@functools.cache
+def endings() -> tuple[str, ...]:
+    """The endings of files that `read` reads, in lower case, from Pillow's registry.
+
+    Those of HEIC are among them where pillow-heif is installed.
+
+    Examples:
+      >>> {".jpg", ".jfif", ".png", ".ppm", ".webp"} <= set(endings())
+      True
+      >>> {".txt", ".pdf", ".eps", ".mpg", ".h5"} & set(endings())
+      set()
+    """
+    accepted = {*_readable(), *_INSIDE_JPEG}
+    registered = Image.registered_extensions()
+    return tuple(sorted(end for end, name in registered.items() if name in accepted))
+
+
+@functools.cache
+def _readable() -> tuple[str, ...]:
+    """Names of the formats that have pixels; common ones first, as Pillow has them."""
+    Image.preinit()
+    common = list(Image.ID)
+    Image.init()
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+
+    def is_stub(name: str) -> bool:
+        opener = Image.OPEN[name][0]
+        return isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
+
+    return tuple(
+        name
+        for name in dict.fromkeys([*common, *Image.ID])
+        if name in Image.OPEN and name not in _WITHOUT_PIXELS and not is_stub(name)
+    )
+
+
+def _formats(ending: str) -> list[str]:
+    """The formats to try: those known by their first bytes, or by the file's ending."""
+    own = Image.registered_extensions().get(ending)
+    return [name for name in _readable() if Image.OPEN[name][1] or name == own]
+
+
+def _reason(error: Exception, path: pathlib.Path) -> str:
+    """Why a file could not be read, on one line."""
+    if isinstance(error, Image.DecompressionBombError):
+        assert Image.MAX_IMAGE_PIXELS is not None
+        most = 2 * Image.MAX_IMAGE_PIXELS
+        return f"it says that it has more than {most:,} pixels, the most that are read"
+    if not isinstance(error, Image.UnidentifiedImageError):
+        return " ".join(str(error).split()) or type(error).__name__
+    with open(path, "rb") as file:
+        start = file.read(12)
+    if not start:
+        return "not an image: the file is empty"
+    if start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS and "HEIF" not in Image.OPEN:
+        return "HEIC, which needs a plugin: pip install pillow-heif"
+    return "not an image, or its header is damaged"
 
 
 def write_png(path: str | os.PathLike[str], image: Float[np.ndarray, "h w c"]) -> None:

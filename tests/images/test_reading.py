@@ -1,9 +1,14 @@
 """Every kind of image file is read, and PNG files are written atomically."""
 
+import io
 import os
+import struct
+import zlib
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies
 from PIL import Image
 
 from invjax.images import reading
@@ -194,6 +199,156 @@ def test_read_refuses_truncated_files(tmp_path, ending, fraction):
 def test_read_refuses_what_is_no_image(tmp_path, data):
     (tmp_path / "a.png").write_bytes(data)
     assert_refuses(tmp_path / "a.png", "not an image", "accepted: JPEG")
+
+
+def test_read_refuses_what_needs_another_program(tmp_path):
+    """Ghostscript, or libraries of other fields, which Pillow only knows by name."""
+    Image.fromarray(blocks()).save(tmp_path / "a.eps")
+    assert_refuses(tmp_path / "a.eps", "not an image")
+    for data, name in [(b"\x89HDF\r\n\x1a\n", "b.h5"), (b"GRIB" + bytes(20), "c.grib")]:
+        (tmp_path / name).write_bytes(data)
+        assert_refuses(tmp_path / name, "not an image")
+        assert os.path.splitext(name)[1] not in reading.endings()
+
+
+def test_heic_without_its_plugin_says_what_to_install(tmp_path, monkeypatch):
+    reading.endings()
+    for name in ("HEIF", "AVIF"):
+        monkeypatch.delitem(Image.OPEN, name, raising=False)
+    formats = [name for name in Image.OPEN if name in ("JPEG", "PNG", "GIF")]
+    monkeypatch.setattr(reading, "_readable", lambda: tuple(formats))
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(30))
+    assert_refuses(tmp_path / "a.jpg", "HEIC", "pip install pillow-heif")
+
+
+def test_formats_without_a_signature_go_by_their_ending(tmp_path):
+    Image.fromarray(blocks()).save(tmp_path / "a.tga")
+    assert_reads(tmp_path / "a.tga", blocks() / 255, atol=1e-7)
+    (tmp_path / "a.tga").rename(tmp_path / "a.png")
+    assert_refuses(tmp_path / "a.png", "not an image")
+
+
+@pytest.mark.parametrize("levels", [255, 65535])
+def test_read_portable_grey_maps(tmp_path, levels):
+    pixels = np.array([[0, levels // 5, levels]], f">u{1 if levels == 255 else 2}")
+    data = f"P5 3 1 {levels}\n".encode() + pixels.tobytes()
+    (tmp_path / "a.pgm").write_bytes(data)
+    assert_reads(tmp_path / "a.pgm", np.array([[[0] * 3, [0.2] * 3, [1] * 3]]), 1e-6)
+
+
+def bomb(kind):
+    """A small file that claims, or has, 40,000 x 40,000 pixels."""
+    side = 40_000
+    if kind == "ppm":
+        return f"P6 {side} {side} 255\n".encode()
+    if kind == "bmp":
+        head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, 0, 0, 0, 0, 0, 0)
+        return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + head
+    if kind == "gif":
+        screen = b"GIF89a" + struct.pack("<HHBBB", side, side, 0, 0, 0)
+        return screen + b"," + struct.pack("<HHHHB", 0, 0, side, side, 0) + b"\2\0;"
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(side * (side // 8 + 1)), 9)
+    chunks = [(b"IHDR", head), (b"IDAT", rows), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data))
+        + name
+        + data
+        + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+@pytest.mark.parametrize("kind", ["ppm", "bmp", "gif", "png"])
+def test_read_refuses_decompression_bombs(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(bomb(kind))
+    assert path.stat().st_size < 300_000
+    assert_refuses(path, "more than", "pixels")
+
+
+WRITTEN = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "ICO", "AVIF")
+
+
+def valid_files():
+    """Small files of every kind that this Pillow writes."""
+    files = []
+    for kind in (
+        *WRITTEN,
+        "JPEG2000",
+        "PCX",
+        "SGI",
+        "DDS",
+        "QOI",
+        "XBM",
+        "MSP",
+        "HEIF",
+    ):
+        for mode in ("RGB", "P", "1"):
+            stream = io.BytesIO()
+            try:
+                Image.fromarray(blocks(side=5)).convert(mode).save(stream, kind)
+            except (KeyError, OSError, ValueError, AttributeError):
+                continue
+            files.append(stream.getvalue())
+    return files
+
+
+VALID = valid_files()
+ENDINGS = strategies.sampled_from(
+    ["", ".png", ".jpg", ".tga", ".pcd", ".iim", ".im", ".ico", ".tif", ".txt"]
+)
+FUZZ = hypothesis.settings(max_examples=250, derandomize=True, deadline=None)
+
+
+@strategies.composite
+def damaged(draw):
+    """A valid file with some bytes changed, or cut off, or something put in."""
+    data = bytearray(draw(strategies.sampled_from(VALID)))
+    for _ in range(draw(strategies.integers(1, 4))):
+        # Headers come first, and are where damage is worst.
+        at = draw(strategies.integers(0, min(len(data) - 1, 200)))
+        match draw(strategies.integers(0, 2)):
+            case 0:
+                data[at] = draw(strategies.integers(0, 255))
+            case 1:
+                data[at:at] = draw(strategies.binary(max_size=9))
+            case _:
+                del data[at : at + draw(strategies.integers(1, 40))]
+        data = data or bytearray(b"\0")
+    return bytes(data)
+
+
+def assert_image_or_one_line(path):
+    try:
+        image = reading.read(path)
+    except ImageError as error:
+        assert "\n" not in str(error) and str(path) in str(error)
+    else:
+        assert image.dtype == np.float32 and image.shape[2] == 3
+        assert np.all((image >= 0) & (image <= 1))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+@FUZZ
+@hypothesis.given(strategies.binary(max_size=300), ENDINGS)
+def test_any_bytes_are_an_image_or_refused_in_one_line(folder, data, ending):
+    path = folder / f"any{ending}"
+    path.write_bytes(data)
+    assert_image_or_one_line(path)
+
+
+@FUZZ
+@hypothesis.given(damaged(), ENDINGS)
+def test_damaged_files_are_an_image_or_refused_in_one_line(folder, data, ending):
+    assert len(VALID) > 15
+    path = folder / f"damaged{ending}"
+    path.write_bytes(data)
+    assert_image_or_one_line(path)
 
 
 def test_read_refuses_absent_files_and_folders(tmp_path):
