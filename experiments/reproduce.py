@@ -101,7 +101,7 @@ def claim(workdir: str) -> pathlib.Path:
     Raises:
       Refusal: it is none of these.
     """
-    path = pathlib.Path(workdir).expanduser()
+    path = pathlib.Path(workdir)
     if path.exists() and not path.is_dir():
         raise Refusal(f"--workdir={workdir}: not a folder; name a new or empty one")
     there = sorted(item.name for item in path.iterdir()) if path.is_dir() else []

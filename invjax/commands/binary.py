@@ -11,11 +11,46 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
+from invjax import files
 from invjax.runs import errors
 
-WEIGHTS_DIR = flags.DEFINE_string(
+
+class _PathParser(flags.ArgumentParser):
+    """Expands ~ and ~user, which shells leave to us in --flag=~/path.
+
+    Args:
+      is_list: whether the value is a comma-separated list of paths.
+    """
+
+    def __init__(self, *, is_list: bool):
+        super().__init__()
+        self._is_list = is_list
+
+    def parse(self, argument: str) -> str:
+        paths = argument.split(",") if self._is_list else [argument]
+        return ",".join(files.expand_home(path.strip()) for path in paths)
+
+    def flag_type(self) -> str:
+        return "comma-separated paths" if self._is_list else "path"
+
+
+def define_path(
+    name: str, help: str, *, is_list: bool = False
+) -> flags.FlagHolder[str | None]:
+    """Defines a flag whose value is a path, or a list of paths in one string.
+
+    A leading ~ or ~user is the home folder. The flag is None where it is not given.
+
+    Args:
+      name: name of the flag.
+      help: its description.
+      is_list: whether the value is a comma-separated list of paths.
+    """
+    return flags.DEFINE(_PathParser(is_list=is_list), name, None, help)
+
+
+WEIGHTS_DIR = define_path(
     "weights_dir",
-    None,
     "Folder of converted weights (default: INVJAX_WEIGHTS, weights/ of the checkout, "
     "or the user's cache).",
 )
@@ -36,7 +71,7 @@ def run(main: Callable[[], None]) -> None:
         try:
             main()
         except errors.EXPECTED as error:
-            _leave(1, str(error))
+            _leave(1, " ".join(str(error).splitlines()))
         except BrokenPipeError:
             # `--list | head`: nobody reads on, and the exit must not write either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,28 +9,26 @@ import math
 import jax.numpy as jnp
 from absl import flags
 
-from invjax.commands.binary import WEIGHTS_DIR
+from invjax.commands import binary
 from invjax.inversion import presets, request
 from invjax.runs.errors import Refusal
 from invjax.runs.settings import Request, Settings
 
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder for the results; made if missing."
-)
+_WORKDIR = binary.define_path("workdir", "Folder for the results; made if missing.")
 _SEED = flags.DEFINE_integer(
     "seed", 0, "Seed of the run.", lower_bound=0, upper_bound=2**32 - 1
 )
-_IMAGES = flags.DEFINE_string(
+_IMAGES = binary.define_path(
     "images",
-    None,
     "Comma-separated files, globs, folders and sample:NAME (default: sample "
     "photographs).",
+    is_list=True,
 )
-_CODE = flags.DEFINE_string(
+_CODE = binary.define_path(
     "code",
-    None,
-    "Invert recorded codes instead of images: a .npy file for one representation, or "
-    "an .npz with an array for each (named as the representation, / or _).",
+    "Invert recorded codes, one or [n, ...], instead of images: a .npy, what "
+    "--save_arrays wrote, or an .npz with an array for each representation (named as "
+    "it, / or _).",
 )
 _REPRESENTATIONS = flags.DEFINE_list(
     "representations",
@@ -180,7 +178,7 @@ def from_flags(
         resize=_RESIZE.value,
         batch_size=_BATCH_SIZE.value,
         compute_dtype=jnp.dtype(_COMPUTE_DTYPE.value).name,
-        weights_dir=WEIGHTS_DIR.value,
+        weights_dir=binary.WEIGHTS_DIR.value,
         save_arrays=_SAVE_ARRAYS.value,
         seed=_SEED.value,
         smoke=_SMOKE.value,

@@ -56,7 +56,7 @@ class RunFolder:
           Refusal: it is not a folder, holds a run and `overwrite` is not given, or
             holds other things.
         """
-        path = pathlib.Path(workdir).expanduser()
+        path = pathlib.Path(workdir)
         if path.exists() and not path.is_dir():
             raise Refusal(f"--workdir={workdir}: not a folder; name a new or empty one")
         there = sorted(item.name for item in path.iterdir()) if path.is_dir() else []

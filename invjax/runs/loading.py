@@ -41,7 +41,7 @@ def load_groups(settings: Settings, *, refuse_zero: bool = True) -> list[Group]:
                 "accepted"
             )
         if settings.code is not None:
-            found = [targets.from_code(settings.code, name, phi, settings)]
+            found = targets.from_codes(settings.code, name, phi, settings)
         else:
             found = targets.from_images(prepared, lanes.in_float32(phi), settings)
         is_zero = [target.is_zero() for target in found]

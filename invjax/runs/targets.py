@@ -1,15 +1,15 @@
 """What a run inverts: images prepared for a representation, or recorded codes."""
 
 import pathlib
-import zipfile
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from invjax import callables, identity
+from invjax import callables, files, identity
 from invjax.images import pixels, sources
 from invjax.representations.paper import Dsift, Hog
+from invjax.runs import recorded
 from invjax.runs.errors import Refusal
 from invjax.runs.settings import Settings
 from invjax.types import Representation
@@ -48,15 +48,15 @@ def load_images(phis: Sequence[Representation], settings: Settings) -> Prepared:
 
     Each file is read once and dropped: a hundred photographs at full size would fill
     the memory, a hundred squares do not. Representations that want the same size share
-    an image.
+    an image. A line is printed for each folder that holds other files than images.
 
     Raises:
-      ImageError: an image cannot be read.
+      ImageError: an image cannot be read; then nothing has been computed.
     """
     assert settings.images is not None
     wanted = {preparation(phi, settings): phi for phi in phis}
     found: Prepared = {kind: {} for kind in wanted}
-    for source in sources.find(settings.images):
+    for source in sources.find(settings.images, tell=print):
         photograph = sources.load(source)
         for kind, phi in wanted.items():
             found[kind][source.name] = prepare(photograph, phi, settings)
@@ -78,29 +78,51 @@ def from_images(
     return targets
 
 
-def from_code(path: str, name: str, phi: Representation, settings: Settings) -> Target:
-    """The code recorded in a .npy or .npz file for representation `name`.
+def from_codes(
+    path: str, name: str, phi: Representation, settings: Settings
+) -> list[Target]:
+    """The codes recorded in a .npy or .npz file for representation `name`.
+
+    An array with one more axis in front holds several codes. Targets are named by the
+    stem of the file, several of them <stem>_000, <stem>_001, ... in the array's order.
+
+    Args:
+      path: the file; which array is taken of it, `recorded.read` says.
+      name: name of the representation.
+      phi: the representation.
+      settings: settings of the run.
 
     Raises:
-      Refusal: the file cannot be read, or holds no numeric array for it.
+      Refusal: the file cannot be read, or holds no numeric array that fits.
     """
-    stem = pathlib.Path(path).stem
-    array = _read_array(path, name, len(settings.representations))
-    shape = _code_image_shape(phi, array.shape, settings)
+    array = recorded.read(path, name, alone=len(settings.representations) == 1)
+    num_axes = _num_axes(phi)
+    is_batch = array.ndim == num_axes + 1
+    codes = array if is_batch else array[None]
+    shape = _code_image_shape(path, phi, codes.shape[1:], settings)
     try:
         expected = callables.code_shape(phi, shape)
     except ValueError as error:
         raise Refusal(f"--code={path}: at {shape}: {error}") from None
-    if array.shape != expected:
+    if codes.shape[1:] != expected:
         raise Refusal(
             f"--code={path}: shape {array.shape}, but {name} of an image of {shape} "
-            f"has {expected}"
+            f"has {expected}, several codes (n, {', '.join(map(str, expected))})"
+            f"{_hint(array.shape, expected)}"
         )
+    if not len(codes):
+        raise Refusal(f"--code={path}: shape {array.shape} holds no code")
     with np.errstate(over="ignore"):
-        code = np.asarray(array, np.float32)
-    if not np.all(np.isfinite(code)):
+        # A copy, in C order, since the file may change.
+        codes = np.array(codes, np.float32, order="C")
+    if not np.all(np.isfinite(codes)):
         raise Refusal(f"--code={path}: holds values that are not finite as float32")
-    return Target(stem, identity.code_id(code), None, code, shape)
+    stem = files.portable_name(pathlib.Path(path).stem)
+    names = [f"{stem}_{number:03d}" for number in range(len(codes))]
+    return [
+        Target(own, identity.code_id(code), None, code, shape)
+        for own, code in zip(names if len(codes) > 1 else [stem], codes, strict=True)
+    ]
 
 
 def prepare(
@@ -134,15 +156,22 @@ def _own_shape(phi: Representation) -> tuple[int, int, int]:
     return getattr(phi, "image_shape")  # noqa: B009 (not in the protocol)
 
 
+def _num_axes(phi: Representation) -> int:
+    """Number of axes of a code."""
+    if isinstance(phi, Hog | Dsift):
+        return 3
+    return len(callables.code_shape(phi, _own_shape(phi)))
+
+
 def _code_image_shape(
-    phi: Representation, code_shape: tuple[int, ...], settings: Settings
+    path: str, phi: Representation, code_shape: tuple[int, ...], settings: Settings
 ) -> tuple[int, int, int]:
     """(h, w, c) of the image to be found for a recorded code."""
     if isinstance(phi, Hog | Dsift):
         if len(code_shape) != 3:
             raise Refusal(
-                f"--code: shape {code_shape}, but {phi.name} codes are [rows, columns, "
-                "values]"
+                f"--code={path}: {len(code_shape)} axes, but {phi.name} codes are "
+                "(rows, columns, values), several of them (n, rows, columns, values)"
             )
         if settings.image_size:
             return (settings.image_size, settings.image_size, 1)
@@ -153,30 +182,8 @@ def _code_image_shape(
     return (height, width, channels)
 
 
-def _read_array(path: str, name: str, num_representations: int) -> np.ndarray:
-    try:
-        loaded: Any = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            arrays = {name: loaded} if num_representations == 1 else {}
-        else:
-            with loaded:
-                arrays = {key: loaded[key] for key in loaded.files}
-    except FileNotFoundError:
-        raise Refusal(f"--code={path}: no such file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise Refusal(
-            f"--code={path}: not a .npy or .npz of plain arrays: {error}"
-        ) from None
-    if num_representations == 1 and len(arrays) == 1:
-        (array,) = arrays.values()
-    else:
-        found = [arrays[key] for key in (name, name.replace("/", "_")) if key in arrays]
-        if not found:
-            raise Refusal(
-                f"--code={path}: no array for {name}; it has "
-                f"{', '.join(arrays) or 'one array without a name'}"
-            )
-        array = found[0]
-    if array.dtype.kind not in "fiu":
-        raise Refusal(f"--code={path}: {array.dtype} is not numeric")
-    return array
+def _hint(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """What to do about a shape that PyTorch's order of axes explains."""
+    if len(expected) == 3 and shape[-3:] == (expected[2], *expected[:2]):
+        return "; channels are the last axis here: np.moveaxis(code, -3, -1)"
+    return ""

@@ -1,5 +1,7 @@
 """The flags that binaries share, as settings."""
 
+import re
+
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -61,3 +63,42 @@ def test_flags_that_are_not_used_are_refused():
 def test_layers_are_one_flag():
     assert shared_flags.define_layers() is shared_flags.define_layers()
     assert "layers" in flags.FLAGS
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("workdir", "~/run", "{home}/run"),
+        ("workdir", "~", "{home}"),
+        ("code", "~/codes/a.npz", "{home}/codes/a.npz"),
+        ("weights_dir", "~/weights", "{home}/weights"),
+        (
+            "images",
+            "a.png, ~/b/*.png,sample:chelsea",
+            "a.png,{home}/b/*.png,sample:che",
+        ),
+        ("workdir", "runs/~a", "runs/~a"),
+        ("workdir", "~nobody-here/a", "~nobody-here/a"),
+    ],
+)
+def test_every_path_may_begin_with_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch, name: str, given: str, expected: str
+):
+    monkeypatch.setenv("HOME", "/home/me")
+    with flagsaver.as_parsed(**{"dry_run": "true", name: given}):
+        request = shared_flags.from_flags(images="a.png", representations=("hog",))
+    found = {**request.settings.as_json(), "workdir": request.workdir}[name]
+    assert found.startswith(expected.format(home="/home/me"))
+
+
+def test_every_flag_that_is_a_path_is_defined_as_one():
+    """By its help: a flag that names a folder or a file is no plain string."""
+    by_module = flags.FLAGS.flags_by_module_dict()
+    found = {"path": set(), "string": set()}
+    for name in ("invjax.commands.shared_flags", "invjax.commands.binary"):
+        for flag in by_module[name]:
+            if re.search(r"\b(folders?|files?|\.npy)\b", flag.help, re.IGNORECASE):
+                kind = "path" if "path" in flag.flag_type() else flag.flag_type()
+                found.setdefault(kind, set()).add(flag.name)
+    assert found["path"] == {"workdir", "images", "code", "weights_dir"}
+    assert not found["string"]
