@@ -118,10 +118,12 @@ def read_caffemodel(path: str | os.PathLike[str]) -> tuple[CaffeLayer, ...]:
     if what := _other_kind(data):
         raise UnreadableWeights(f"{path}: not a caffemodel: it is {what}")
     try:
+        fields = list(_fields(memoryview(data)))
+        kinds = {number: type(value) for number, value in fields}
+        if kinds.get(1) is int:  # a network's name is a string
+            raise ValueError(_without_layers(kinds))
         found = []
-        kinds = {}
-        for number, value in _fields(memoryview(data)):
-            kinds[number] = type(value)
+        for number, value in fields:
             if number == 2 and isinstance(value, memoryview):
                 found.append(_layer(value, name=4, kind=5, blobs=6))
             elif number == 100 and isinstance(value, memoryview):

@@ -173,14 +173,103 @@ OLD_PROTOTXT = (
     .replace('"Input"', "DATA")
 )
 
+TRAINING_PROTOTXT = """
+name: "CaffeNet"
+layer {
+  name: "data" type: "Data" top: "data" top: "label"
+  include { phase: TRAIN }
+  transform_param { mirror: true crop_size: 33 mean_file: "mean.binaryproto" }
+  data_param { source: "train_lmdb" batch_size: 256 backend: LMDB }
+}
+layer {
+  name: "data" type: "Data" top: "data" top: "label"
+  include { phase: TEST }
+  transform_param { mirror: false crop_size: 33 mean_file: "mean.binaryproto" }
+  data_param { source: "val_lmdb" batch_size: 50 backend: LMDB }
+}
+layer {
+  name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  param { lr_mult: 1 decay_mult: 1 }
+  param { lr_mult: 2 decay_mult: 0 }
+  convolution_param {
+    num_output: 8 kernel_size: 5 stride: 2
+    weight_filler { type: "gaussian" std: 0.01 }
+    bias_filler { type: "constant" value: 0 }
+  }
+}
+layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
+layer {
+  name: "pool1" type: "Pooling" bottom: "conv1" top: "pool1"
+  pooling_param { pool: MAX kernel_size: 3 stride: 2 }
+}
+layer {
+  name: "norm1" type: "LRN" bottom: "pool1" top: "norm1"
+  lrn_param { local_size: 5 alpha: 0.0001 beta: 0.75 }
+}
+layer {
+  name: "conv2" type: "Convolution" bottom: "norm1" top: "conv2"
+  param { lr_mult: 1 decay_mult: 1 }
+  convolution_param { num_output: 12 pad: 1 kernel_size: 3 group: 2 engine: CUDNN }
+}
+layer { name: "relu2" type: "ReLU" bottom: "conv2" top: "conv2" }
+layer {
+  name: "fc6" type: "InnerProduct" bottom: "conv2" top: "fc6"
+  inner_product_param { num_output: 10 weight_filler { type: "xavier" } }
+}
+layer { name: "relu6" type: "ReLU" bottom: "fc6" top: "fc6" }
+layer {
+  name: "drop6" type: "Dropout" bottom: "fc6" top: "fc6"
+  dropout_param { dropout_ratio: 0.5 }
+}
+layer {
+  name: "fc7" type: "InnerProduct" bottom: "fc6" top: "fc7"
+  inner_product_param { num_output: 4 }
+}
+layer {
+  name: "accuracy" type: "Accuracy" bottom: "fc7" bottom: "label" top: "accuracy"
+  include { phase: TEST }
+}
+layer {
+  name: "loss" type: "SoftmaxWithLoss" bottom: "fc7" bottom: "label" top: "loss"
+  loss_weight: 1
+}
+"""
+"""What Caffe trains with: two layers of data, fillers, a loss, names of activations."""
 
-def caffemodel(weights: Weights, *, old: bool = False) -> bytes:
-    """A NetParameter message; old ones have V1 layers and blobs of four sides."""
+OLD_TRAINING_PROTOTXT = (
+    TRAINING_PROTOTXT.replace("layer {", "layers {")
+    .replace("param { lr_mult: 1 decay_mult: 1 }", "blobs_lr: 1 weight_decay: 1")
+    .replace("param { lr_mult: 2 decay_mult: 0 }", "blobs_lr: 2 weight_decay: 0")
+    .replace('"Convolution"', "CONVOLUTION")
+    .replace('"InnerProduct"', "INNER_PRODUCT")
+    .replace('"Pooling"', "POOLING")
+    .replace('"ReLU"', "RELU")
+    .replace('"LRN"', "LRN")
+    .replace('"Dropout"', "DROPOUT")
+    .replace('"SoftmaxWithLoss"', "SOFTMAX_LOSS")
+    .replace('"Accuracy"', "ACCURACY")
+    .replace('"Data"', "DATA")
+)
+
+
+def caffemodel(
+    weights: Weights, *, old: bool = False, kind: bytes = b"", without_bias: str = ""
+) -> bytes:
+    """A NetParameter message; old ones have V1 layers and blobs of four sides.
+
+    Args:
+      weights: the layers.
+      old: whether layers are V1.
+      kind: type of all layers; found from their names if empty.
+      without_bias: name of a layer whose bias is left out.
+    """
     kinds = {"conv": (4, b"Convolution"), "fc": (14, b"InnerProduct")}
     message = _bytes(1, b"CaffeNet")
     for name, (kernel, bias) in weights.items():
-        number, word = kinds[name.rstrip("0123456789")]
+        number, word = (4, kind) if kind else kinds[name.rstrip("0123456789")]
         blobs = [_blob(kernel, old), _blob(bias, old)]
+        if name == without_bias:
+            del blobs[1]
         if old:
             layer = _bytes(2, b"below") + _bytes(3, b"above") + _bytes(4, name.encode())
             layer += _number(5, number) + b"".join(_bytes(6, blob) for blob in blobs)
