@@ -2,10 +2,17 @@
 
 Letters in shapes: h, w, c are height, width and channels of one image; l counts lanes
 (one lane is one batch element: a code, a start and a set of weights); t counts steps.
+
+Nothing here takes JAX's default types: draws, constants and sums say theirs, so that
+results are float32 to the same bit whether JAX is in its 64-bit mode or not, and no
+type is promoted implicitly. Libraries that do otherwise run in `ordinary_types`.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 from jax import Array
 from jaxtyping import Float, Key, UInt32
 
@@ -53,3 +60,19 @@ class DataTerm(Protocol):
     """How far a code is from its target: (code, target, mask) -> scalar."""
 
     def __call__(self, code: Code, target: Code, mask: Any, /) -> Scalar: ...
+
+
+@contextlib.contextmanager
+def ordinary_types() -> Iterator[None]:
+    """A context in which JAX's default types are 32 bits wide and promote each other.
+
+    It is for calls of libraries that draw, count or add in default types. It may be
+    entered while a function is traced.
+
+    Examples:
+      >>> with ordinary_types():
+      ...     jax.numpy.zeros(2).dtype
+      dtype('float32')
+    """
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        yield

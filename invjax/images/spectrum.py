@@ -46,11 +46,11 @@ def colour(white: Image) -> Image:
       white: [h, w, c].
     """
     coefficients = jnp.fft.rfft2(white, axes=(0, 1))
-    scaled = coefficients * jnp.asarray(weight(*white.shape[:2]), white.dtype)
+    scaled = coefficients * jnp.asarray(weight(*white.shape[:2]), coefficients.dtype)
     return jnp.fft.irfft2(scaled, s=white.shape[:2], axes=(0, 1))
 
 
 def natural_direction(key: PRNGKey, image_shape: tuple[int, int, int]) -> Image:
     """Draws a direction [h, w, c] of unit norm with the spectrum of natural images."""
-    noise = colour(jax.random.normal(key, image_shape))
+    noise = colour(jax.random.normal(key, image_shape, jnp.float32))
     return noise / jnp.linalg.norm(noise)

@@ -31,14 +31,16 @@ def canvas_shape(
 
 def random_offset(key: PRNGKey, *, jitter: int) -> Int[Array, "2"]:
     """Top left corner (row, column) of a crop; all jitter^2 places equally likely."""
-    return jax.random.randint(key, (2,), 0, jitter)
+    return jax.random.randint(key, (2,), 0, jitter, jnp.int32)
 
 
 def crop_at(
     canvas: Canvas, offset: Int[Array, "2"], image_shape: tuple[int, int, int]
 ) -> Image:
     """The image of that shape whose top left corner lies at `offset`."""
-    return jax.lax.dynamic_slice(canvas, (offset[0], offset[1], 0), image_shape)
+    return jax.lax.dynamic_slice(
+        canvas, (offset[0], offset[1], jnp.int32(0)), image_shape
+    )
 
 
 def central_crop(canvas: Canvas, image_shape: tuple[int, int, int]) -> Image:

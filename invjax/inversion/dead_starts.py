@@ -88,7 +88,7 @@ def _redraw(
             break
         again = start(keys, plan, attempt=jnp.asarray(attempt, jnp.int32))
         states = batch.replace_lanes(are_dead, again, states)
-        num_restarts = num_restarts + are_dead
+        num_restarts = num_restarts + are_dead.astype(jnp.int32)
         are_dead = _are_dead(plan, states.last)
     return states._replace(dead_start=are_dead, num_revivals=num_restarts)
 
@@ -109,7 +109,7 @@ def _revive(
             program, plan.phi, plan.shared, plan.settings, copied, pace
         )
         moved = batch.replace_lanes(are_dead, stepped, moved)
-        num_steps = num_steps + are_dead
+        num_steps = num_steps + are_dead.astype(jnp.int32)
         are_dead = are_dead & _are_dead(plan, batch.images(program, moved))
     if np.any(num_steps):
         anew = start(keys, plan, initial=batch.images(program, moved))

@@ -201,11 +201,11 @@ def start(
     if initial is not None:
         z = canvas.on_canvas(initial, jitter=program.jitter)
     elif program.start == "gaussian":
-        noise = jax.random.normal(key, program.canvas_shape)
+        noise = jax.random.normal(key, program.canvas_shape, jnp.float32)
         z = noise * (scale / jnp.linalg.norm(noise))
     else:
-        noise = jax.random.uniform(key, program.canvas_shape, minval=-1, maxval=1)
-        z = noise * (scale / jnp.quantile(noise, 0.95))
+        noise = jax.random.uniform(key, program.canvas_shape, jnp.float32, -1, 1)
+        z = noise * (scale / jnp.quantile(noise, jnp.float32(0.95)))
     image = canvas.central_crop(z, program.image_shape)
     return LaneState(
         solver=program.solver.init(z),
@@ -286,7 +286,7 @@ def step(
         best=jnp.where(is_best, image, state.best),
         best_objective=jnp.where(is_best, value, state.best_objective),
         is_alive=is_alive,
-        num_steps=state.num_steps + is_taken,
+        num_steps=state.num_steps + is_taken.astype(jnp.int32),
         progress=_advanced(state.progress, settings.tolerance, value, is_taken),
     )
     return state, jnp.where(is_taken, value, jnp.nan)
@@ -402,5 +402,7 @@ def _advanced(
         first=progress.first,
         lowest=lowest,
         reference=jnp.where(has_decreased, lowest, progress.reference),
-        num_stalled=jnp.where(has_decreased, 0, progress.num_stalled + is_taken),
+        num_stalled=jnp.where(
+            has_decreased, 0, progress.num_stalled + is_taken.astype(jnp.int32)
+        ),
     )

@@ -140,7 +140,7 @@ class Adam:
     eps: float = 1e-8
 
     def init(self, z: Image) -> AdamState:
-        return AdamState(z, self._adam().init(z))
+        return AdamState(z, _adam_at_zero(self._adam(), z))
 
     def variable(self, state: AdamState) -> Image:
         return state.z
@@ -183,7 +183,7 @@ class PyramidAdam:
 
     def init(self, z: Image) -> PyramidAdamState:
         levels = pyramid.analyse(z)
-        return PyramidAdamState(levels, self._adam().init(levels))
+        return PyramidAdamState(levels, _adam_at_zero(self._adam(), levels))
 
     def variable(self, state: PyramidAdamState) -> Image:
         return pyramid.synthesise(state.levels)
@@ -204,3 +204,14 @@ class PyramidAdam:
 
     def _adam(self) -> optax.GradientTransformation:
         return optax.scale_by_adam(self.b1, self.b2, self.eps)
+
+
+def _adam_at_zero(
+    adam: optax.GradientTransformation, params: Image | Levels
+) -> optax.ScaleByAdamState:
+    """Adam's state before its first step.
+
+    The step counter is float32: optax computes b^count, whose type for an integer
+    count would be JAX's default for floats.
+    """
+    return adam.init(params)._replace(count=jnp.zeros((), jnp.float32))

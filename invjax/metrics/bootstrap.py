@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from invjax.types import PRNGKey, PRNGKeys, Scalar
 
@@ -94,8 +94,12 @@ def _statistics(
 
 def _resampled(key: PRNGKey, values: Float[Array, "..."]) -> Float[Array, "..."]:
     outer, inner = jax.random.split(key)
-    rows = values[jax.random.randint(outer, (len(values),), 0, len(values))]
+    rows = values[_places(outer, (len(values),), len(values))]
     if values.ndim == 1:
         return rows
-    places = jax.random.randint(inner, values.shape, 0, values.shape[1])
+    places = _places(inner, values.shape, values.shape[1])
     return jnp.take_along_axis(rows, places, axis=1)
+
+
+def _places(key: PRNGKey, shape: tuple[int, ...], num: int) -> Int[Array, "..."]:
+    return jax.random.randint(key, shape, 0, num, jnp.int32)

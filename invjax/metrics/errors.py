@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from invjax.metrics import lpips
-from invjax.types import Scalar
+from invjax.types import Scalar, ordinary_types
 
 _SSIM_WINDOW = 11
 _SUM_LENGTH = 1024
@@ -50,7 +50,7 @@ def relative_error(code: ArrayLike, target: ArrayLike) -> Scalar:
       >>> float(relative_error(np.float32([3, 0]), np.float32([0, 4])))
       1.25
     """
-    return normalised_error(code, target, _norm(jnp.asarray(target)))
+    return normalised_error(code, target, _norm(_float32(target)))
 
 
 def normalised_error(code: ArrayLike, target: ArrayLike, scale: ArrayLike) -> Scalar:
@@ -66,7 +66,7 @@ def normalised_error(code: ArrayLike, target: ArrayLike, scale: ArrayLike) -> Sc
       0.5
     """
     scale = jnp.asarray(scale, jnp.float32)
-    distance = _norm(jnp.asarray(code) - jnp.asarray(target))
+    distance = _norm(_float32(code) - _float32(target))
     return jnp.where(scale == 0, jnp.inf, distance / scale)
 
 
@@ -89,7 +89,7 @@ def code_scale(codes: Sequence[ArrayLike]) -> Scalar:
     num = len(codes)
     if num < 2:
         return jnp.asarray(jnp.nan, jnp.float32)
-    flat = [jnp.ravel(jnp.asarray(code)) for code in codes]
+    flat = [jnp.ravel(_float32(code)) for code in codes]
     size = max(code.size for code in flat)
     rows = jnp.stack([jnp.pad(code, (0, size - code.size)) for code in flat])
     first, second = jnp.triu_indices(num, k=1)
@@ -107,7 +107,7 @@ def psnr(image: ArrayLike, original: ArrayLike) -> Scalar:
       >>> round(psnr(np.full((4, 4, 3), 0.6), np.full((4, 4, 3), 0.5)).item(), 3)
       20.0
     """
-    return dm_pix.psnr(_clipped(image), jnp.asarray(original))
+    return dm_pix.psnr(_clipped(image), _float32(original))
 
 
 def ssim(image: ArrayLike, original: ArrayLike) -> Scalar:
@@ -124,7 +124,8 @@ def ssim(image: ArrayLike, original: ArrayLike) -> Scalar:
     """
     if min(np.shape(original)[:2]) < _SSIM_WINDOW:
         return jnp.asarray(jnp.nan, jnp.float32)
-    return dm_pix.ssim(_clipped(image), jnp.asarray(original))
+    with ordinary_types():
+        return dm_pix.ssim(_clipped(image), _float32(original))
 
 
 def likeness(
@@ -145,7 +146,7 @@ def likeness(
         psnr=psnr(image, original),
         ssim=ssim(image, original),
         lpips=nan if parameters is None else lpips_of(parameters, image, original),
-        rms=jnp.sqrt(jnp.mean(jnp.square(_clipped(image) - jnp.asarray(original)))),
+        rms=jnp.sqrt(jnp.mean(jnp.square(_clipped(image) - _float32(original)))),
     )
 
 
@@ -182,14 +183,18 @@ def _mean_distance(
 
 def _norm(x: Array) -> Scalar:
     # In two stages: adding a million squares one after another in float32 loses digits.
-    flat = jnp.ravel(x.astype(jnp.float32))
+    flat = jnp.ravel(x)
     rows = jnp.pad(flat, (0, -flat.size % _SUM_LENGTH)).reshape(-1, _SUM_LENGTH)
     return jnp.sqrt(jnp.sum(jnp.sum(jnp.square(rows), axis=1)))
 
 
 def _rgb(image: ArrayLike) -> Float[Array, "h w 3"]:
-    return jnp.broadcast_to(jnp.asarray(image), (*np.shape(image)[:2], 3))
+    return jnp.broadcast_to(_float32(image), (*np.shape(image)[:2], 3))
 
 
 def _clipped(image: ArrayLike) -> Float[Array, "h w c"]:
-    return jnp.clip(jnp.asarray(image), 0.0, 1.0)
+    return jnp.clip(_float32(image), 0.0, 1.0)
+
+
+def _float32(values: ArrayLike) -> Array:
+    return jnp.asarray(values, jnp.float32)

@@ -196,7 +196,7 @@ def guesses(logits: ArrayLike, *, count: int = 5) -> list[Guess]:
       >>> guesses(np.eye(1000)[285] * 20, count=1)[0].name
       'Egyptian cat'
     """
-    row = jnp.asarray(logits)
+    row = jnp.asarray(logits, jnp.float32)
     names = class_names.class_names()
     if row.shape != (len(names),):
         raise ValueError(

@@ -150,7 +150,8 @@ def extent(
         raise ValueError(f"centre {centre} is not inside a map of {grid.shape}")
     rows, columns = np.ogrid[: grid.shape[0], : grid.shape[1]]
     is_centre = (abs(rows - centre[0]) <= 0.5) & (abs(columns - centre[1]) <= 0.5)
-    area = jnp.sum(_connected(grid < threshold, jnp.asarray(is_centre)))
+    connected = _connected(grid < threshold, jnp.asarray(is_centre))
+    area = jnp.sum(connected, dtype=jnp.int32)
     rings = _rings(grid.shape, centre)
     radius = _first_crossing(_ring_means(grid, rings), threshold, rings.num_rings - 1)
     return Extent(area, jnp.sqrt(area.astype(jnp.float32)), radius)
@@ -184,7 +185,7 @@ def _pictures(samples: ArrayLike, original: Image) -> Float[Array, "s h w c"]:
     Raises:
       ValueError: their shape is not the original's.
     """
-    pictures = jnp.clip(jnp.asarray(samples), 0, 1)
+    pictures = jnp.clip(jnp.asarray(samples, jnp.float32), 0, 1)
     if pictures.ndim != 4 or pictures.shape[1:] != original.shape:
         raise ValueError(
             f"samples of shape {pictures.shape} for an original of {original.shape}; "

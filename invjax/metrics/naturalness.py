@@ -83,7 +83,11 @@ def orientation_histogram(
     down = smooth_columns[2:] - smooth_columns[:-2]
     turns = jnp.arctan2(-down, right) / (2 * jnp.pi) + 0.5
     bins = jnp.clip(jnp.ceil(num_bins * turns) - 1, 0, num_bins - 1)
-    sums = jnp.zeros(num_bins).at[bins.astype(jnp.int32)].add(jnp.hypot(right, down))
+    sums = (
+        jnp.zeros(num_bins, grey.dtype)
+        .at[bins.astype(jnp.int32)]
+        .add(jnp.hypot(right, down))
+    )
     total = sums.sum()
     return sums / jnp.where(total == 0, 1, total)
 
@@ -142,7 +146,8 @@ def radial_spectrum(image: ArrayLike, *, num_rings: int = 32) -> RadialSpectrum:
     # Frequencies above 0.5 and frequency 0 go to one more ring, which is left out.
     ring = np.where((ring >= num_rings) | (frequency == 0), num_rings, ring)
     counts = np.bincount(ring.ravel(), minlength=num_rings + 1)
-    sums = jnp.zeros(num_rings + 1).at[ring].add(_power(luminance))
+    power = _power(luminance)
+    sums = jnp.zeros(num_rings + 1, power.dtype).at[ring].add(power)
     middles = (np.arange(num_rings) + 0.5) / (2 * num_rings)
     return RadialSpectrum(
         jnp.asarray(middles, jnp.float32),

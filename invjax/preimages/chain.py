@@ -20,7 +20,7 @@ from invjax.inversion import loop, objective
 from invjax.inversion.lane import Program
 from invjax.inversion.objective import PerLane, Shared
 from invjax.preimages.kernels import Kernel
-from invjax.types import Image, PRNGKey, PRNGKeys, Scalar
+from invjax.types import Image, PRNGKey, PRNGKeys, Scalar, ordinary_types
 
 NUM_PROJECTIONS = 8
 """Fixed directions whose coordinates are followed."""
@@ -211,9 +211,10 @@ def start(
                 key, state, density, temperature, rate
             )
 
-        rate = adaptation.find_reasonable_step_size(
-            search_key, at_rate, state, rate, kernel.target_acceptance
-        )
+        with ordinary_types():
+            rate = adaptation.find_reasonable_step_size(
+                search_key, at_rate, state, rate, kernel.target_acceptance
+            )
         return chain._replace(
             kernel=state, rate=rate, averaging=_averaging(kernel, rate)
         )
@@ -242,7 +243,8 @@ def _step_lanes(
         )
         # A proposal of no finite energy is refused, with probability one.
         acceptance = jnp.nan_to_num(info.acceptance_rate)
-        averaging = update(chain.averaging, acceptance)
+        with ordinary_types():
+            averaging = update(chain.averaging, acceptance)
         rate = jnp.where(adapt, jnp.exp(averaging.log_step_size), chain.rate)
         moved = chain._replace(
             num_steps=chain.num_steps + 1, kernel=state, rate=rate, averaging=averaging
@@ -324,7 +326,8 @@ def _calibrate(
 def _averaging(kernel: Kernel, rate: Scalar) -> adaptation.DualAveragingAdaptationState:
     """A new dual averaging of log rate (Hoffman and Gelman 2014)."""
     begin, _, _ = adaptation.dual_averaging_adaptation(kernel.target_acceptance)
-    state = begin(rate)
+    with ordinary_types():
+        state = begin(rate)
     # Types as after an update, or the second step would be compiled anew.
     return jax.tree.map(
         lambda leaf: jnp.asarray(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from blackjax.mcmc import hmc, mala
 
-from invjax.types import Image, PRNGKey, Scalar
+from invjax.types import Image, PRNGKey, Scalar, ordinary_types
 
 
 @runtime_checkable
@@ -61,7 +61,8 @@ class Mala:
         temperature: Scalar,
         rate: Scalar,
     ) -> tuple[mala.MALAState, mala.MALAInfo]:
-        return mala.build_kernel()(key, state, log_density, rate * temperature)
+        with ordinary_types():
+            return mala.build_kernel()(key, state, log_density, rate * temperature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,9 +96,10 @@ class Hmc:
         rate: Scalar,
     ) -> tuple[hmc.HMCState, hmc.HMCInfo]:
         length_key, key = jax.random.split(key)
-        factor = jax.random.uniform(length_key, (), minval=0.8, maxval=1.2)
+        factor = jax.random.uniform(length_key, (), rate.dtype, 0.8, 1.2)
         leap = factor * jnp.sqrt(2 * rate * temperature)
-        inverse_mass = jnp.ones(state.position.size)
-        return hmc.build_kernel()(
-            key, state, log_density, leap, inverse_mass, self.num_leaps
-        )
+        inverse_mass = jnp.ones(state.position.size, state.position.dtype)
+        with ordinary_types():
+            return hmc.build_kernel()(
+                key, state, log_density, leap, inverse_mass, self.num_leaps
+            )

@@ -28,7 +28,7 @@ from invjax.inversion.objective import Terms
 from invjax.preimages import chain
 from invjax.preimages.chain import Density, Run
 from invjax.preimages.kernels import Kernel, Mala
-from invjax.types import PRNGKey, PRNGKeys, Representation
+from invjax.types import PRNGKey, PRNGKeys, Representation, ordinary_types
 
 
 class Diagnostics(NamedTuple):
@@ -189,8 +189,9 @@ def diagnose(
     if num_draws >= 4:
         # Relative to their own spread: the energy's is far below its value.
         centred = traces - traces.mean((0, 1))
-        scaled = jnp.asarray(centred / np.maximum(centred.std((0, 1)), 1e-30))
-        with jax.numpy_rank_promotion("allow"):
+        scaled = centred / np.maximum(centred.std((0, 1)), 1e-30)
+        with ordinary_types(), jax.numpy_rank_promotion("allow"):
+            scaled = jnp.asarray(scaled, jnp.float32)
             sizes = np.asarray(_effective_sample_size(scaled))
             if num_chains >= 2:
                 ratios = np.asarray(_rhat(scaled))

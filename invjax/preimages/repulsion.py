@@ -33,7 +33,13 @@ from invjax.inversion.execution import Execution, default_execution
 from invjax.inversion.lane import LaneSettings, Pace, Phase, Program
 from invjax.inversion.objective import Shared, Terms
 from invjax.inversion.request import Keywords, Plan
-from invjax.types import PRNGKey, PRNGKeys, Representation, Scalar
+from invjax.types import (
+    PRNGKey,
+    PRNGKeys,
+    Representation,
+    Scalar,
+    ordinary_types,
+)
 
 _LOG_EVERY = 10
 
@@ -178,7 +184,8 @@ def _squared_distances(
 ) -> Float[Array, "s s"]:
     num, height, width, channels = images.shape
     shape = (num, min(grid, height), min(grid, width), channels)
-    coarse = jax.image.resize(images, shape, "linear", antialias=True)
+    with ordinary_types():
+        coarse = jax.image.resize(images, shape, "linear", antialias=True)
     differences = coarse[:, None] - coarse[None, :]
     return jnp.mean(differences**2, axis=(2, 3, 4))
 
@@ -244,7 +251,9 @@ def _finish(program: Program, grid: int, setting: _Setting, state: _State) -> Re
         terms=terms,
         relative_errors=jnp.sqrt(terms.data),
         distances=coarse_distances(images, grid=grid),
-        status=jnp.where(state.is_alive, result.BUDGET, result.FAILED),
+        status=jnp.where(state.is_alive, result.BUDGET, result.FAILED).astype(
+            jnp.int32
+        ),
         history=np.zeros(0, np.float32),
     )
 

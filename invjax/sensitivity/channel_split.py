@@ -57,7 +57,7 @@ def chroma_sensitivity(
       [0.0, 1.0, 0.5]
     """
     energies = [
-        jnp.var(jnp.asarray(codes), axis=(1, 2)).sum(0)
+        jnp.var(jnp.asarray(codes, jnp.float32), axis=(1, 2)).sum(0)
         for codes in (luminance_codes, chroma_codes)
     ]
     total = energies[0] + energies[1]

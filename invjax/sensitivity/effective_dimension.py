@@ -92,7 +92,9 @@ def _dimension(
     norm = values[0]
 
     def moments(key: PRNGKey) -> tuple[Scalar, Scalar]:
-        code = push(jax.random.rademacher(key, image.shape, image.dtype))
+        # As `rademacher`, whose draw is of JAX's default type.
+        is_up = jax.random.bernoulli(key, jnp.float32(0.5), image.shape)
+        code = push(jnp.where(is_up, 1, -1).astype(image.dtype))
         return jnp.sum(code**2), jnp.sum(pull(code) ** 2)
 
     keys = jax.random.split(probe_key, num_probes)

@@ -23,7 +23,14 @@ from matfree import decomp, lstsq
 
 from invjax import callables
 from invjax.callables import TracedCallable
-from invjax.types import Code, Image, PRNGKey, Representation, Scalar
+from invjax.types import (
+    Code,
+    Image,
+    PRNGKey,
+    Representation,
+    Scalar,
+    ordinary_types,
+)
 
 _STEPS_AT_ONCE = 4
 
@@ -229,7 +236,8 @@ def _leading(
     # A start in the row space: a component in the null space would waste a product.
     code = jax.eval_shape(push, image)
     start = pull(jax.random.normal(key, code.shape, code.dtype))
-    factors = decomp.bidiag(num_products)(push, start)
+    with ordinary_types():
+        factors = decomp.bidiag(num_products)(push, start)
     left, values, right = jnp.linalg.svd(factors.J_small, full_matrices=False)
     _, krylov = factors.Q_tall
     # J v = s u holds except for rounding, and |J^T u - s v| is the norm of the last
@@ -255,7 +263,8 @@ def _null(
         atol=tolerance, btol=tolerance, ctol=0.0, maxiter=max_steps, custom_vjp=False
     )
     response = push(direction)
-    explained, stats = solve(pull, response, damp=cutoff)
+    with ordinary_types():
+        explained, stats = solve(pull, response, damp=cutoff)
     left = direction - explained
     kept = jnp.linalg.norm(left)
     return NullDirection(

@@ -79,8 +79,8 @@ def blur(image: Image, amount: Scalar) -> Image:
     """
     height, width, _ = image.shape
     # Frequencies of the cosines in radians per pixel.
-    vertical = jnp.pi * jnp.arange(height)[:, None, None] / height
-    horizontal = jnp.pi * jnp.arange(width)[None, :, None] / width
+    vertical = jnp.pi * jnp.arange(height, dtype=image.dtype)[:, None, None] / height
+    horizontal = jnp.pi * jnp.arange(width, dtype=image.dtype)[None, :, None] / width
     gain = jnp.exp(-0.5 * amount**2 * (vertical**2 + horizontal**2))
     cosines = jax.scipy.fft.dctn(image, axes=(0, 1), norm="ortho")
     return jax.scipy.fft.idctn(gain * cosines, axes=(0, 1), norm="ortho")
