@@ -20,11 +20,24 @@ fastest round, divided by the median. Ratios are to the baselines of the same ru
 is not installed (PyTorch, scikit-image, weights) is left out, with a line that says so.
 Weights are random, except in time_to_energy. All cases take a few minutes on two cores.
 Writes benchmark.jsonl, a line per measurement, and table.md, both anew after each one.
+
+    python -m experiments.benchmark --suite=accelerator --workdir=runs/accelerator
+
+measures all that has to be known of a GPU or TPU, in at most nine minutes on one H100:
+parity with a CPU, the README's first command, throughput, energies, peers,
+reproducibility, samples, memory, a trace, and the tests. --parts=parity,bits chooses
+among them; parts that were measured before in the same folder are kept. --dry_run
+prints the plan, and --smoke tries everything in small on CPU, in four minutes. The
+table at the end has at most forty lines and is also written to summary.md and, but for
+trials, into experiments/README.md. With --readme_only it is written there from a
+--workdir that was measured elsewhere.
 """
 
 import itertools
+import json
 import os
 import pathlib
+import sys
 from typing import NamedTuple
 
 import jax
@@ -32,6 +45,7 @@ from absl import flags
 
 import invjax
 from experiments.benchmarks import (
+    accelerator,
     networks,
     op_forms,
     shallow,
@@ -40,6 +54,8 @@ from experiments.benchmarks import (
     timing,
     whole_runs,
 )
+from experiments.benchmarks.accelerator import Part
+from experiments.benchmarks.conditions import Conditions
 from experiments.benchmarks.precisions import (
     BASELINES,
     PRECISIONS,
@@ -76,6 +92,31 @@ _BASELINES = flags.DEFINE_list(
     "PyTorch without and with torch.compile, and with its kernels tuned.",
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Turns of every side.", lower_bound=1)
+_SUITE = flags.DEFINE_enum(
+    "suite",
+    None,
+    ["accelerator"],
+    "Measure a whole suite in place of --cases: all that has to be known of a GPU or "
+    "TPU.",
+)
+_PARTS = flags.DEFINE_list(
+    "parts",
+    None,
+    "Parts of the suite, of "
+    f"{', '.join(part.name for part in accelerator.PARTS)} (default: all).",
+)
+_README_ONLY = flags.DEFINE_bool(
+    "readme_only",
+    False,
+    "Measure nothing; write the suite's section of experiments/README.md from the "
+    "benchmark.jsonl in --workdir.",
+)
+_IN_PROCESS = flags.DEFINE_float(
+    "in_process",
+    None,
+    "Measure the one part of --parts in this process; it may take this many seconds. "
+    "The suite starts its parts so.",
+)
 _STEPS_PER_TURN = flags.DEFINE_integer(
     "steps_per_turn", None, "Steps a turn of throughput takes.", lower_bound=1
 )
@@ -112,6 +153,12 @@ class _Plan(NamedTuple):
 
 
 def main() -> None:
+    if _SUITE.value is not None:
+        run_suite()
+        return
+    for flag in (_PARTS, _README_ONLY, _IN_PROCESS):
+        if flag.present:
+            raise Refusal(f"--{flag.name} belongs to --suite=accelerator")
     # Or JAX takes most of a GPU's memory for itself and PyTorch finds none.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     shared_flags.refuse_others("workdir", "seed", "smoke", "overwrite", "num_steps")
@@ -135,6 +182,89 @@ def main() -> None:
     for case in plan.cases:
         _RUN[case](report, plan)
     print((folder / "table.md").read_text() if report.records else "nothing measured")
+
+
+def run_suite() -> None:
+    """Runs the accelerator suite, one part of it, or what the flags ask for of it.
+
+    Raises:
+      Refusal: naming the flag.
+    """
+    shared_flags.refuse_others(
+        "workdir", "seed", "smoke", "overwrite", "dry_run", "weights_dir"
+    )
+    for flag in (_CASES, _LAYERS, _BATCHES, _PRECISIONS, _BASELINES, _ROUNDS):
+        if flag.present:
+            raise Refusal(f"--{flag.name} means nothing with --suite; --parts chooses")
+    names = tuple(part.name for part in accelerator.PARTS)
+    chosen = _words(_PARTS, names, names)
+    parts = [part for part in accelerator.PARTS if part.name in chosen]
+    request = shared_flags.from_flags(images="", representations=("hog",))
+    smoke = request.settings.smoke
+    if request.dry_run:
+        print(accelerator.plan(parts, is_small=smoke))
+        return
+    folder = pathlib.Path(request.workdir or "").expanduser().absolute()
+    if _IN_PROCESS.value is not None:
+        weights_dir = request.settings.weights_dir
+        for part in parts:
+            accelerator.run_part(
+                part.name,
+                Conditions(smoke, weights_dir, _IN_PROCESS.value, folder),
+            )
+        return
+    if _README_ONLY.value:
+        found = _records(folder)
+        accelerator.fill(accelerator.README, found)
+        print(accelerator.section(found))
+        return
+    measured = [
+        part.name
+        for part in parts
+        if (folder / "parts" / part.name / "benchmark.jsonl").exists()
+    ]
+    if measured and not request.overwrite:
+        raise Refusal(
+            f"--workdir={request.workdir}: holds a measurement of "
+            f"{', '.join(measured)}; pass --overwrite, or --parts for others"
+        )
+
+    def command(part: Part, own: pathlib.Path, seconds: float) -> list[str]:
+        given = request.settings.weights_dir
+        return [
+            sys.executable,
+            "-m",
+            "experiments.benchmark",
+            "--suite=accelerator",
+            f"--parts={part.name}",
+            f"--in_process={seconds:.0f}",
+            f"--workdir={own}",
+            *(["--smoke"] if smoke else []),
+            *([f"--weights_dir={given}"] if given else []),
+        ]
+
+    found = accelerator.run(folder, parts, command, is_small=smoke)
+    if not found:
+        print("nothing measured")
+        return
+    print(f"\n{accelerator.section(found)}")
+    if not smoke and found[-1]["backend"] != "cpu":
+        accelerator.fill(accelerator.README, found)
+
+
+def _records(folder: pathlib.Path) -> list[dict]:
+    """The records of a suite that was measured before.
+
+    Raises:
+      Refusal: there are none.
+    """
+    try:
+        lines = (folder / "benchmark.jsonl").read_text().splitlines()
+    except OSError:
+        lines = []
+    if not lines:
+        raise Refusal(f"--workdir={folder}: has no benchmark.jsonl with records")
+    return [json.loads(line) for line in lines]
 
 
 def _plan(given: Settings) -> _Plan:

@@ -9,6 +9,7 @@ from invjax.networks.layers import Network
 from invjax.networks.weights import conversion
 from invjax.representations import cnn
 from invjax.representations.cnn import CnnRepresentation
+from invjax.types import Representation
 
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -47,9 +48,17 @@ def random(
     )
 
 
-def random_codes(phi: CnnRepresentation, number: int) -> np.ndarray:
-    """[number, ...]: the code of one seeded image, repeated."""
-    generator = np.random.default_rng(1)
-    image = generator.random(phi.image_shape, np.float32)
+def random_codes(
+    phi: Representation, number: int, *, image_shape: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """[number, ...]: the code of one seeded image, repeated without copies.
+
+    Args:
+      phi: the representation.
+      number: number of codes.
+      image_shape: (h, w, c); by default the representation's own.
+    """
+    shape = image_shape or phi.image_shape  # type: ignore[attr-defined]
+    image = np.random.default_rng(1).random(shape, np.float32)
     code = np.asarray(callables.encode(phi, image))
-    return np.repeat(code[None], number, axis=0)
+    return np.broadcast_to(code, (number, *code.shape))

@@ -68,18 +68,43 @@ def run(
         )
 
 
+def differences(precision: str, *, only_first: bool) -> dict[str, tuple[float, float]]:
+    """How far the fast forms are from the stock ones, for two images.
+
+    Args:
+      precision: a word of `precisions.PRECISIONS`.
+      only_first: leave out all operations but the first.
+
+    Returns:
+      Operation -> largest relative differences of the value and of the gradient:
+      norms of the differences, divided by the norms for the stock form.
+    """
+    found = {}
+    for op in _ops()[: 1 if only_first else None]:
+        x, kernel, pulled = _inputs(op, 2, precision)
+        stock_values, *others = (
+            jax.device_get(_compiled(form, x, kernel, pulled, precision)())
+            for form in op.forms.values()
+        )
+        found[op.name] = (
+            max(_distance(other[0], stock_values[0]) for other in others),
+            max(_distance(other[1], stock_values[1]) for other in others),
+        )
+    return found
+
+
+def _distance(found: np.ndarray, expected: np.ndarray) -> float:
+    wide = np.asarray(expected, np.float64)
+    return float(np.linalg.norm(found - wide) / np.linalg.norm(wide))
+
+
 def _contestants(op: _Op, batch: int, precision: str) -> list[Contestant]:
-    random = np.random.default_rng(0)
-    dtype = precisions.compute_dtype(precision)
-    x = jnp.asarray(random.normal(size=(batch, *op.shape)), dtype)
-    kernel = jnp.asarray(random.normal(size=op.kernel_shape), dtype)
-    y_shape = jax.eval_shape(jax.vmap(op.chosen, (0, None)), x, kernel).shape
-    pulled = jnp.asarray(random.normal(size=y_shape), dtype)
+    x, kernel, pulled = _inputs(op, batch, precision)
     chosen = _program(op.chosen, x[0], kernel)
     return [
         Contestant(
             name,
-            _value_and_gradient(form, x, kernel, pulled, precision),
+            _waiting(_compiled(form, x, kernel, pulled, precision)),
             batch,
             notes={"used": form is op.chosen or _program(form, x[0], kernel) == chosen},
         )
@@ -87,23 +112,39 @@ def _contestants(op: _Op, batch: int, precision: str) -> list[Contestant]:
     ]
 
 
-def _value_and_gradient(
+def _inputs(op: _Op, batch: int, precision: str) -> tuple[Array, Array, Array]:
+    """Random images, kernel, and cotangents of the results."""
+    random = np.random.default_rng(0)
+    dtype = precisions.compute_dtype(precision)
+    x = jnp.asarray(random.normal(size=(batch, *op.shape)), dtype)
+    kernel = jnp.asarray(random.normal(size=op.kernel_shape), dtype)
+    y_shape = jax.eval_shape(jax.vmap(op.chosen, (0, None)), x, kernel).shape
+    return x, kernel, jnp.asarray(random.normal(size=y_shape), dtype)
+
+
+def _compiled(
     form: Callable, x: Array, kernel: Array, pulled: Array, precision: str
-) -> Callable[[], None]:
+) -> Callable[[], tuple[Array, Array]]:
+    """A call that gives the values and the gradients; compiled at its first use."""
+
     @jax.jit
     def run(x: Array, kernel: Array, pulled: Array) -> tuple[Array, Array]:
         y, pull = jax.vjp(lambda x: jax.vmap(form, (0, None))(x, kernel), x)
         return y, pull(pulled)[0]
 
     @functools.cache
-    def compiled() -> Callable:
+    def program() -> Callable:
         with precisions.in_jax(precision):
             return run.lower(x, kernel, pulled).compile()
 
-    def call() -> None:
-        jax.block_until_ready(compiled()(x, kernel, pulled))
+    return lambda: program()(x, kernel, pulled)
 
-    return call
+
+def _waiting(call: Callable[[], Any]) -> Callable[[], None]:
+    def wait() -> None:
+        jax.block_until_ready(call())
+
+    return wait
 
 
 def _program(form: Callable, x: Array, kernel: Array) -> str:

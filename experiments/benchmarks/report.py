@@ -3,6 +3,7 @@
 import importlib.metadata
 import pathlib
 import platform
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,9 +16,10 @@ from invjax.inversion import execution
 from invjax.report import tables
 from invjax.runs import records
 
-_PACKAGES = ("invjax", "jax", "jaxlib", "torch", "scikit-image")
+_PACKAGES = ("invjax", "jax", "jaxlib", "numpy", "torch", "plenoptic", "scikit-image")
 _HEADER = ("what", "batch", "precision", "side", "value", "spread")
 _NOTES: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "note": ("note", str),
     "used": ("used here", lambda value: "yes" if value else "no"),
     "steps": ("steps", str),
     "seconds_compiling": ("compiling, s", lambda value: f"{value:.1f}"),
@@ -148,47 +150,63 @@ class Report:
             **self._environment,
         }
         self.records.append(records.strict(record))
-        text = records.lines(self.records)
-        files.write_whole(self._folder / "benchmark.jsonl", text)
-        files.write_whole(self._folder / "table.md", self._tables())
+        self.write()
         print(_line(self.records[-1]), flush=True)
 
-    def _tables(self) -> str:
-        cases = dict.fromkeys(record["case"] for record in self.records)
-        return "\n".join(self._table(case) for case in cases)
+    def write(self) -> None:
+        """Writes both files anew."""
+        write(self._folder, self.records)
 
-    def _table(self, case: str) -> str:
-        chosen = [record for record in self.records if record["case"] == case]
-        others = dict.fromkeys(
-            other for record in chosen for other in record["speed_ratios"]
-        )
-        noted = [
-            name
-            for name in _NOTES
-            if any(record.get(name) is not None for record in chosen)
+
+def write(folder: pathlib.Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Writes benchmark.jsonl and table.md.
+
+    Args:
+      folder: where they go.
+      lines: the records.
+    """
+    files.write_whole(folder / "benchmark.jsonl", records.lines(lines))
+    cases = dict.fromkeys(record["case"] for record in lines)
+    tables_of_cases = [
+        _table(case, [record for record in lines if record["case"] == case])
+        for case in cases
+    ]
+    files.write_whole(folder / "table.md", "\n".join(tables_of_cases))
+
+
+def _table(case: str, chosen: Sequence[Mapping[str, Any]]) -> str:
+    others = dict.fromkeys(
+        other for record in chosen for other in record["speed_ratios"]
+    )
+    noted = [
+        name
+        for name in _NOTES
+        if any(record.get(name) is not None for record in chosen)
+    ]
+    header = [
+        *_HEADER,
+        *(f"times {other}" for other in others),
+        *(_NOTES[name][0] for name in noted),
+    ]
+    rows = [
+        [
+            record["what"],
+            str(record["batch"]),
+            record["precision"],
+            record["side"],
+            value_of(record),
+            _cell(record["spread"], "{:.0%}".format),
+            *(_cell(record["speed_ratios"].get(o), "{:.2f}".format) for o in others),
+            *(_cell(record.get(name), _NOTES[name][1]) for name in noted),
         ]
-        header = [
-            *_HEADER,
-            *(f"times {other}" for other in others),
-            *(_NOTES[name][0] for name in noted),
-        ]
-        rows = [
-            [
-                record["what"],
-                str(record["batch"]),
-                record["precision"],
-                record["side"],
-                f"{record['value']:.4g} {record['unit']}",
-                _cell(record["spread"], "{:.0%}".format),
-                *(
-                    _cell(record["speed_ratios"].get(o), "{:.2f}".format)
-                    for o in others
-                ),
-                *(_cell(record.get(name), _NOTES[name][1]) for name in noted),
-            ]
-            for record in chosen
-        ]
-        return f"## {case}\n\n{tables.markdown(header, rows)}"
+        for record in chosen
+    ]
+    return f"## {case}\n\n{tables.markdown(header, rows)}"
+
+
+def value_of(record: Mapping[str, Any]) -> str:
+    """A record's value with its unit; a dash where it is not a finite number."""
+    return f"{_cell(record['value'], '{:.4g}'.format)} {record['unit']}".rstrip()
 
 
 def _cell(value: Any, write: Callable[[Any], str]) -> str:
@@ -203,8 +221,7 @@ def _line(record: Mapping[str, Any]) -> str:
     )
     return (
         f"{record['case']}: {record['what']} batch {record['batch']} "
-        f"{record['precision']}: {record['side']} {record['value']:.4g} "
-        f"{record['unit']}{ratios}"
+        f"{record['precision']}: {record['side']} {value_of(record)}{ratios}"
     )
 
 
@@ -213,11 +230,23 @@ def _environment() -> dict[str, Any]:
     return {
         "backend": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
+        "driver": _driver(),
         "machine": platform.machine(),
         "cores": execution.num_cores(),
         "load_at_start": timing.load(),
         "versions": {name: _version(name) for name in _PACKAGES},
     }
+
+
+def _driver() -> str | None:
+    """Version of NVIDIA's driver; None where there is none."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = done.stdout.split()
+    return lines[0] if done.returncode == 0 and lines else None
 
 
 def _version(package: str) -> str | None:

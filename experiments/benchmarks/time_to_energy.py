@@ -7,7 +7,6 @@ a quarter of our steps until it gets there; each budget is a run of its own, wit
 cosine of that length. Then both whole runs are timed in turns.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
@@ -15,11 +14,12 @@ import jax
 import numpy as np
 
 from experiments.benchmarks import precisions
+from experiments.benchmarks.conditions import one_chunk
 from experiments.benchmarks.report import SECONDS, Report, Subject
 from experiments.benchmarks.timing import Contestant, print_left_out
 from invjax import callables, identity
 from invjax.images import pixels, sources
-from invjax.inversion import batch, execution, loop, presets, request
+from invjax.inversion import batch, loop, presets, request
 from invjax.inversion.request import Plan
 from invjax.representations.cnn import CnnRepresentation
 
@@ -54,12 +54,11 @@ def run(
     plan = request.prepare(code[None], phi, 1, num_steps=num_steps)
     key = identity.lane_key(0, identity.image_id(photograph), 0)
     keys = jax.numpy.stack([key])
-    one_lane = dataclasses.replace(execution.default_execution(), width=1)
 
     def ours() -> float:
         with precisions.in_jax(precision):
             ((_, result),) = loop.stream(
-                keys, plan, execution=one_lane, history_every=10
+                keys, plan, execution=one_chunk(1), history_every=10
             )
         return float(result.energy[0])
 

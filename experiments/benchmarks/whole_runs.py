@@ -1,15 +1,14 @@
 """Whole inversions: how many per second, and what the first one has to compile."""
 
-import dataclasses
 from collections.abc import Callable
 
 import jax
 
 from experiments.benchmarks import networks, precisions
+from experiments.benchmarks.conditions import one_chunk
 from experiments.benchmarks.report import SECONDS, Report, Subject, Unit
 from experiments.benchmarks.timing import Contestant, take_turns
 from invjax.inversion import api, execution, loop, request
-from invjax.inversion.execution import Execution
 from invjax.inversion.request import Plan
 from invjax.representations.cnn import CnnRepresentation
 
@@ -63,7 +62,7 @@ def compiling(report: Report, *, name: str, width: int, precision: str) -> None:
     (code,) = networks.random_codes(phi, 1)
     with precisions.in_jax(precision):
         num_bytes = api.chunk_bytes(
-            code, phi, num_steps=num_steps, execution=_execution(width)
+            code, phi, num_steps=num_steps, execution=one_chunk(width)
         )
     subject = Subject("compile", name, width, precision)
     report.add(
@@ -91,15 +90,9 @@ def _run(plan: Plan, width: int, precision: str) -> Callable[[], None]:
     def call() -> None:
         with precisions.in_jax(precision):
             results = loop.stream(
-                keys, plan, execution=_execution(width), history_every=10
+                keys, plan, execution=one_chunk(width), history_every=10
             )
             for _ in results:
                 pass
 
     return call
-
-
-def _execution(width: int) -> Execution:
-    """One compiled loop of all lanes; on CPU lane by lane, in host threads."""
-    default = execution.default_execution()
-    return dataclasses.replace(default, width=width) if default.scan else default

@@ -1,0 +1,137 @@
+"""How many steps and seconds preset `fast` takes to the energy of plain Adam.
+
+adam_energies.json has what plain Adam (rate 8, cosine, 4,000 steps, in full float32)
+reached at each layer for four photographs, as means over two starts.
+"""
+
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import invjax
+from experiments.benchmarks import precisions
+from experiments.benchmarks.conditions import (
+    Conditions,
+    default_precision,
+    one_chunk,
+)
+from experiments.benchmarks.report import Report, Subject
+from experiments.benchmarks.timing import print_left_out
+from invjax import callables, identity
+from invjax.images import pixels, sources
+from invjax.images.pixels import ImageError
+from invjax.representations.cnn import CnnRepresentation
+
+REFERENCE = pathlib.Path(__file__).parent / "adam_energies.json"
+_STARTS = 2
+_BUDGETS = (200, 400)
+
+
+def run(report: Report, conditions: Conditions) -> None:
+    """Inverts every layer of the reference with each budget.
+
+    Args:
+      report: where the records go.
+      conditions: as a trial, one photograph at one layer with five steps.
+    """
+    reference = json.loads(REFERENCE.read_text())["energies"]
+    budgets: tuple[int, ...] = _BUDGETS
+    if conditions.is_small:
+        reference = {"alexnet/relu1": reference["alexnet/relu1"]}
+        reference = {
+            layer: {"chelsea": by_photograph["chelsea"]}
+            for layer, by_photograph in reference.items()
+        }
+        budgets = (5,)
+    by_network: dict[str, list[str]] = {}
+    for name in reference:
+        by_network.setdefault(name.partition("/")[0], []).append(name)
+    for network, names in by_network.items():
+        found = []
+        for name in names:
+            try:
+                record = _invert(name, reference[name], budgets, conditions)
+            except (LookupError, ImageError) as error:
+                print_left_out(f"energy {name}", error)
+                continue
+            num_lanes = _STARTS * len(reference[name])
+            precision = default_precision()
+            report.add(
+                Subject("energy", name, num_lanes, precision),
+                f"fast, {budgets[-1]} steps",
+                value=record[f"ratio_{budgets[-1]}"],
+                unit="of Adam's",
+                **record,
+            )
+            found.append(record)
+        if found:
+            _add_summary(report, network, found, budgets, num_lanes)
+
+
+def _add_summary(
+    report: Report,
+    network: str,
+    found: list[dict[str, Any]],
+    budgets: tuple[int, ...],
+    num_lanes: int,
+) -> None:
+    """A record of the layers of a network together, one for each budget."""
+    for num_steps in budgets:
+        ratios = [record[f"ratio_{num_steps}"] for record in found]
+        seconds = [record[f"seconds_{num_steps}"] for record in found]
+        num_there = sum(ratio <= 1 for ratio in ratios)
+        report.add(
+            Subject(
+                "energy", f"{network}, mean of layers", num_lanes, default_precision()
+            ),
+            f"fast, {num_steps} steps",
+            value=float(np.mean(ratios)),
+            unit="of Adam's",
+            seconds=float(np.mean(seconds)),
+            note=f"{num_there} of {len(ratios)} layers at Adam's energy or below; "
+            f"largest {max(ratios):.2f}; {np.mean(seconds):.2f} s a layer",
+            headline=True,
+        )
+
+
+def _invert(
+    name: str,
+    by_photograph: dict[str, float],
+    budgets: tuple[int, ...],
+    conditions: Conditions,
+) -> dict[str, Any]:
+    phi = invjax.representation(name, weights_dir=conditions.weights_dir)
+    assert isinstance(phi, CnnRepresentation)
+    keys, codes = [], []
+    for photograph in by_photograph:
+        image = pixels.centre_crop(sources.sample(photograph), phi.image_shape[0])
+        with precisions.in_jax("float32"):
+            code = np.asarray(callables.encode(phi, image))
+        for start in range(_STARTS):
+            keys.append(identity.lane_key(0, identity.image_id(image), start))
+            codes.append(code)
+    adam = float(np.mean(list(by_photograph.values())))
+    found: dict[str, Any] = {"adam_energy": adam, "seconds_to_adam": None}
+    for num_steps in budgets:
+        # Twice, since the first run compiles.
+        for _ in range(2):
+            began = time.perf_counter()
+            result = invjax.invert_batch(
+                keys,
+                np.stack(codes),
+                phi,
+                num_steps=num_steps,
+                execution=one_chunk(len(keys)),
+            )
+            energy = float(jnp.mean(jax.block_until_ready(result.energy)))
+            seconds = time.perf_counter() - began
+        found[f"ratio_{num_steps}"] = energy / adam
+        found[f"seconds_{num_steps}"] = seconds
+        if energy <= adam and found["seconds_to_adam"] is None:
+            found["seconds_to_adam"] = seconds
+    return found
