@@ -114,7 +114,7 @@ def _check_head(head: bytes) -> None:
         raise ValueError("it is a web page; download the file itself")
     if beginning.startswith(b"version https://git-lfs"):
         raise ValueError("it is a pointer of Git LFS; run: git lfs pull")
-    if not any(byte < 9 or 13 < byte < 32 for byte in head):
+    if not any(byte < 9 or 13 < byte < 32 or byte > 126 for byte in head[:100]):
         raise ValueError("it is text; save it in MATLAB with -v7")
     # MATLAB 4 writes a type code below 10000 in the first four bytes, 5 writes text.
     code = min(int.from_bytes(head[:4], order) for order in ("little", "big"))

@@ -70,9 +70,7 @@ def matconvnet_layers(weights: Weights, *, old: bool = False) -> list[dict[str, 
         bias = weights[name][1].reshape(1, -1)
         stored: dict[str, Any] = {"filters": kernel, "biases": bias}
         if not old:
-            cell = np.empty((1, 2), object)
-            cell[0, 0], cell[0, 1] = kernel, bias
-            stored = {"weights": cell}
+            stored = {"weights": [kernel, bias]}
         row: dict[str, Any] = {
             "type": "conv",
             "name": name,
@@ -113,23 +111,106 @@ def write_matconvnet(
     size: int = 33,
     meta: bool = True,
 ) -> pathlib.Path:
-    import scipy.io  # type: ignore[import-untyped]
+    """Writes a SimpleNN model as a file of MATLAB 5."""
+    write_mat5(path, simple_model(rows, mean=mean, size=size, meta=meta))
+    return path
 
-    cell = np.empty((1, len(rows)), object)
-    for place, row in enumerate(rows):
-        cell[0, place] = row
+
+def simple_model(
+    rows: list[dict[str, Any]], *, mean: object, size: int = 33, meta: bool = True
+) -> dict[str, Any]:
+    """The variables of a SimpleNN model; lists are cells, and dicts are structs."""
     normalization = {
         "averageImage": np.asarray(mean, np.float32),
         "imageSize": np.array([[size, size, 3]], np.float64),
         "interpolation": "bicubic",
     }
-    net: dict[str, Any] = {"layers": cell}
     if meta:
-        net["meta"] = {"normalization": normalization, "classes": {"name": "none"}}
+        normalization = {
+            "meta": {"normalization": normalization, "classes": {"name": "none"}}
+        }
     else:
-        net["normalization"] = normalization
-    scipy.io.savemat(path, net)
-    return path
+        normalization = {"normalization": normalization}
+    return {"layers": rows, **normalization}
+
+
+def dagnn_model(rows: list[dict[str, Any]], *, mean: object) -> dict[str, Any]:
+    """The same as a DagNN, as its method saveobj gives it; tuples are struct arrays."""
+    kinds = {
+        "conv": "Conv",
+        "relu": "ReLU",
+        "pool": "Pooling",
+        "normalize": "LRN",
+        "dropout": "DropOut",
+        "softmax": "SoftMax",
+    }
+    layers, params, before = [], [], "input"
+    for place, row in enumerate(rows):
+        block = {
+            {"pool": "poolSize"}.get(key, key): value
+            for key, value in row.items()
+            if key not in ("type", "name", "weights")
+        }
+        names = []
+        if row["type"] == "conv":
+            block |= {"hasBias": True, "opts": ["cuDNN"], "dilate": np.ones((1, 2))}
+            names = [f"{row['name']}f", f"{row['name']}b"]
+            params += [
+                {
+                    "name": name,
+                    "value": value,
+                    "learningRate": 1.0,
+                    "weightDecay": 1.0,
+                }
+                for name, value in zip(names, row["weights"], strict=True)
+            ]
+        if row["type"] == "relu":
+            block |= {"useShortCircuit": True, "opts": []}
+        layers.append(
+            {
+                "name": row["name"],
+                "type": f"dagnn.{kinds[row['type']]}",
+                "inputs": [before],
+                "outputs": [before := f"x{place}"],
+                "params": names,
+                "block": block,
+            }
+        )
+    names = ["input", *(f"x{place}" for place in range(len(rows)))]
+    return {
+        "vars": tuple({"name": name, "precious": False} for name in names),
+        "params": tuple(params),
+        "layers": tuple(layers),
+        "meta": {"normalization": {"averageImage": np.asarray(mean, np.float32)}},
+    }
+
+
+def write_mat5(
+    path: pathlib.Path, variables: dict[str, Any], *, compress: bool = False
+) -> None:
+    """Writes variables with SciPy as a file of MATLAB 5."""
+    import scipy.io  # type: ignore[import-untyped]
+
+    values = {name: _for_scipy(value) for name, value in variables.items()}
+    scipy.io.savemat(path, values, do_compression=compress)
+
+
+def _for_scipy(value: Any) -> Any:
+    """Lists as cells, tuples as arrays of structs."""
+    if isinstance(value, dict):
+        return {name: _for_scipy(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        cell = np.empty((1, len(value)), object)
+        for place, inner in enumerate(value):
+            cell[0, place] = _for_scipy(inner)
+        return cell
+    if isinstance(value, tuple):
+        structs = np.empty((1, len(value)), [(name, object) for name in value[0]])
+        for place, struct_ in enumerate(value):
+            for name, inner in struct_.items():
+                structs[name][0, place] = _for_scipy(inner)
+        return structs
+    return value
 
 
 PROTOTXT = """

@@ -1,9 +1,12 @@
 """Files of MATLAB 7.3, written with h5py as MATLAB arranges them."""
 
+import itertools
 import pathlib
 from typing import Any
 
 import numpy as np
+
+_NUMBERS = itertools.count()
 
 
 def write(path: pathlib.Path, variables: dict[str, Any]) -> pathlib.Path:
@@ -60,7 +63,7 @@ def _put(group: Any, name: str, value: Any, references: Any) -> Any:
 
 
 def _refer(value: Any, references: Any) -> Any:
-    return _put(references, f"r{len(references)}", value, references).ref
+    return _put(references, f"r{next(_NUMBERS)}", value, references).ref
 
 
 def _column(references: list[Any]) -> np.ndarray:
