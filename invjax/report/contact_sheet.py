@@ -6,6 +6,7 @@ marks.
 """
 
 import functools
+import os
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
+from invjax import files
 from invjax.images.pixels import to_pillow
 
 _PAPER = "#ffffff"
@@ -117,6 +119,20 @@ def contact_sheet(rows: Sequence[Row], *, cell_size: int = 224) -> Image.Image:
             )
         top += row_height + layout.caption_height + layout.margin
     return sheet
+
+
+def write(
+    path: str | os.PathLike[str], rows: Sequence[Row], *, cell_size: int = 224
+) -> None:
+    """Writes a contact sheet as a PNG file, atomically.
+
+    Args:
+      path: the file; missing folders are made.
+      rows, cell_size: as in `contact_sheet`, and so are the errors.
+    """
+    sheet = contact_sheet(rows, cell_size=cell_size)
+    with files.whole_file(path) as stream:
+        sheet.save(stream, "PNG")
 
 
 def _layout(cell_size: int) -> _Layout:

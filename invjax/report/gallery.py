@@ -54,6 +54,7 @@ _COLUMNS = (
     _Column("Representation", "representation", "text", is_number=False),
     _Column("Start", "start", "whole"),
     _Column("Status", "status", "text", is_number=False),
+    _Column("Dead start", "dead_start", "text", is_number=False),
     _Column("Relative error", "relative_error", "percent"),
     _Column("Normalised error", "normalised_error", "percent"),
     _Column("PSNR (dB)", "psnr", "decibel"),
@@ -104,7 +105,8 @@ def write_gallery(
 
     Each image has a section with its original and its reconstructions, grouped by
     representation in the order of the lanes. The page ends with a table of all lanes.
-    Failed lanes are marked in both. Pictures are linked, not embedded.
+    Failed lanes are marked in both, and dead starts are counted. Pictures are linked,
+    not embedded.
 
     Args:
       workdir: The run's folder, to which the paths of pictures are relative.
@@ -137,6 +139,7 @@ def write_gallery(
         columns=_COLUMNS,
         rows=[_table_row(lane) for lane in lanes],
         num_failed=sum(_is_failed(lane) for lane in lanes),
+        num_dead=sum(bool(lane.record.get("dead_start")) for lane in lanes),
     )
     files.write_whole(pathlib.Path(workdir, "index.html"), page)
 
@@ -209,6 +212,8 @@ def _is_failed(lane: GalleryLane) -> bool:
 def _text(value: Any, style: str) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return _DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return _FORMATS[style].format(value)
 
 

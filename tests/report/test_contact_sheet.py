@@ -163,3 +163,18 @@ def test_refusals():
         contact_sheet.contact_sheet([Row("", [])], cell_size=3)
     with pytest.raises(ImageError, match="not a number"):
         contact_sheet.contact_sheet([Row("", [Cell(flat(RED) * np.nan, "")])])
+
+
+def test_a_sheet_is_written_whole(tmp_path):
+    grey = np.full((8, 8, 1), 0.5, np.float32)
+    rows = [Row("grey", [Cell(grey, "a")])]
+    contact_sheet.write(tmp_path / "new" / "grid.png", rows, cell_size=32)
+    with Image.open(tmp_path / "new" / "grid.png") as written:
+        drawn = contact_sheet.contact_sheet(rows, cell_size=32)
+        assert written.format == "PNG"
+        np.testing.assert_array_equal(np.asarray(written), np.asarray(drawn))
+    before = (tmp_path / "new" / "grid.png").read_bytes()
+    with pytest.raises(ValueError):
+        contact_sheet.write(tmp_path / "new" / "grid.png", [])
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["grid.png"]
+    assert (tmp_path / "new" / "grid.png").read_bytes() == before

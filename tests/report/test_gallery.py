@@ -76,6 +76,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "alpha_weight": 2.16e-8,
         "status": "budget",
         "num_steps": 400,
+        "dead_start": False,
         "energy": 0.0743123,
         "objective": 0.081,
         "data_term": 0.004,
@@ -178,6 +179,7 @@ def test_the_table_has_every_lane_and_number(tmp_path):
         "Representation": "alexnet/relu1",
         "Start": "0",
         "Status": "budget",
+        "Dead start": "no",
         "Relative error": "7.1%",
         "Normalised error": "9.3%",
         "PSNR (dB)": "23.1",
@@ -197,6 +199,23 @@ def test_the_table_has_every_lane_and_number(tmp_path):
     }
     dashes = [cell.text for cell in rows[1].find("td")].count("–")
     assert dashes == 5
+
+
+def test_dead_starts_are_counted(tmp_path):
+    lanes = [
+        GalleryLane(record(start=start, dead_start=dead), "a.png")
+        for start, dead in enumerate((True, False, None, True))
+    ]
+    page = write(tmp_path, [GalleryImage("cat", None)], lanes)
+    assert "2 from a dead start" in page.find("header")[0].text
+    (table,) = page.find("table")
+    headings = [heading.text for heading in table.find("th", scope="col")]
+    place = headings.index("Dead start") - 1
+    rows = table.find("tbody")[0].find("tr")
+    cells = [row.find("td")[place].text for row in rows]
+    assert cells == ["yes", "no", "–", "yes"]
+    page = write(tmp_path, [GalleryImage("cat", None)], lanes[1:2])
+    assert "dead" not in page.find("header")[0].text
 
 
 def test_failed_lanes_are_marked_and_shown(tmp_path):
