@@ -58,7 +58,7 @@ _COLUMNS = (
     "distance",
     "SSIM",
     "label kept",
-    "failed",
+    *studies.COUNTS,
 )
 
 
@@ -171,7 +171,7 @@ def table(findings: Findings) -> list[list[str]]:
                 tables.mean_and_deviation(studies.finite(mine, "distance")),
                 tables.mean_and_deviation(studies.finite(mine, "ssim"), digits=2),
                 f"{sum(kept):.0f} of {len(kept)}" if kept else tables.NOTHING,
-                studies.failures(mine),
+                *studies.counts(mine),
             ]
         )
     return rows
@@ -214,11 +214,10 @@ STUDY = Study(
     table=table,
     figure=figure,
     measure=measure,
-    used_flags=(
-        *("workdir", "overwrite", "dry_run", "smoke", "seed", "images"),
-        *("representations", "preset", "num_steps", "image_size", "resize"),
-        *("batch_size", "compute_dtype", "save_arrays"),
-    ),
+    used_flags=studies.LINEAR_FLAGS,
+    refused_flags={
+        "dead_relu": "a caricature begins at its photograph; there is no noise to leave"
+    },
     configure=studies.without_cvpr_presets,
     load=load,
     load_tools=load_tools,

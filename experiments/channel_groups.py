@@ -74,7 +74,7 @@ _COLUMNS = (
     "high-frequency %",
     "more chroma",
     "more high-frequency",
-    "failed",
+    *studies.COUNTS,
     "left out",
 )
 
@@ -231,7 +231,7 @@ def table(findings: Findings) -> list[list[str]]:
         columns = [[row[name] for row in originals] for name in _STATISTICS]
         nothing = tables.NOTHING
         cells = ["original", nothing, nothing, nothing, *_measured(columns)]
-        rows.append([group.name, *cells, *[nothing] * 4])
+        rows.append([group.name, *cells, *[nothing] * 5])
         mine = [r for r in findings.records if r.representation == group.name]
         found = studies.by(mine, "tv_weight", "variant")
         kinds = {
@@ -262,7 +262,7 @@ def table(findings: Findings) -> list[list[str]]:
                     tables.mean_and_deviation(errors, scale=100),
                     *_measured([studies.finite(some, field) for field in _STATISTICS]),
                     *more,
-                    studies.failures(some),
+                    *studies.counts(some),
                     str(left_out),
                 ]
             )

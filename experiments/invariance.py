@@ -61,7 +61,7 @@ _COLUMNS = (
     "RMS to the original",
     "top 1 as the original %",
     "own top 1 as the original %",
-    "failed",
+    *studies.COUNTS,
     "code zero",
 )
 
@@ -199,7 +199,7 @@ def _cells(sets: Sequence[Starts], reference: Distances | None) -> list[str]:
         *_distances([s.distances for s in sets], reference),
         tables.mean(to_original, digits=3),
         *(tables.mean(values, scale=100, digits=0) for values in labels),
-        studies.failures(records),
+        *studies.counts(records),
         str(len(sets[0].lane.group.skipped)),
     ]
 

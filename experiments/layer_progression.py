@@ -56,7 +56,7 @@ _COLUMNS = (
     "paper's normalised error %",
     "relative error %",
     "SSIM",
-    "failed",
+    *studies.COUNTS,
     "code zero",
 )
 
@@ -125,7 +125,7 @@ def table(findings: Findings) -> list[list[str]]:
                 printed.text(name, tv_weight) or tables.NOTHING,
                 tables.mean_and_deviation(errors, scale=100),
                 tables.mean_and_deviation(studies.finite(some, "ssim"), digits=2),
-                studies.failures(some),
+                *studies.counts(some),
                 str(len(group.skipped)),
             ]
         )

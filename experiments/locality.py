@@ -73,7 +73,7 @@ _COLUMNS = (
     "effective / in the image",
     "recovered side",
     "relative error %",
-    "failed",
+    *studies.COUNTS,
     "left out",
 )
 
@@ -250,7 +250,7 @@ def table(findings: Findings) -> list[list[str]]:
                 tables.mean_and_deviation(ratios, digits=2),
                 tables.mean_and_deviation([side.recovered for side in sides]),
                 tables.mean_and_deviation(errors, scale=100),
-                studies.failures(records),
+                *studies.counts(records),
                 str(left_out),
             ]
         )

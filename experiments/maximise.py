@@ -31,9 +31,17 @@ another channel than the one it maximises; here it is the same channel.
 `--preset=fast` minimises the paper's objective by our solver, except that R_alpha there
 takes every channel by itself. The other presets are refused.
 
-Writes config.json, metrics.jsonl (a line per picture: its activation, the largest on
-the photographs, their ratio, and for classes the label that EfficientNet-Lite0 gives
-it), reconstructions/, table.csv, table.md and figure.png, whose contrast is stretched.
+Noise may switch a neuron behind ReLUs off, so that nothing leads from it to a picture
+that excites it (`dead_start`). Such a picture, and any whose activation is not above 0
+and above that of the noise, is no result: it is "not excited" in table and figure and
+has `is_excited` false. `--dead_relu=leaky` leaves such noise with a leaky derivative;
+`--dead_relu=restart` draws it anew, which seldom helps at deep layers. A layer before
+its ReLU, such as conv5 in place of relu5, hardly has such starts.
+
+Writes config.json, metrics.jsonl (a line per picture: its activation, that of the noise
+it began at, the largest on the photographs, their ratio, and for classes the label that
+EfficientNet-Lite0 gives it), reconstructions/, table.csv, table.md and figure.png,
+whose contrast is stretched.
 """
 
 import dataclasses
@@ -78,7 +86,8 @@ _COLUMNS = (
     "times the photographs'",
     "activation as 8 bit",
     "called by its name",
-    "failed",
+    "not excited",
+    *studies.COUNTS,
 )
 
 
@@ -205,8 +214,14 @@ def measure(bench: Bench, outcome: Outcome) -> dict[str, Any]:
         guess = labels.guesses(row, count=1)[0]
         columns |= {"label": guess.name, "label_probability": float(guess.probability)}
     activation = float(outcome.code[place])
+    start = runner.start_image(
+        lane, bench.settings, num_restarts=_num_restarts(bench, outcome)
+    )
+    start_activation = float(runner.encode(lane, start)[place])
     return columns | {
         "activation": activation,
+        "start_activation": start_activation,
+        "is_excited": activation > max(start_activation, 0.0),
         "relative_activation": activation / largest if largest > 0 else None,
         "activation_written": float(runner.encode(lane, written)[place]),
     }
@@ -216,9 +231,28 @@ _MEASURED = (
     "activation",
     "relative_activation",
     "activation_written",
+    "start_activation",
+    "is_excited",
     "label",
     "label_probability",
 )
+
+
+def remarks(findings: Findings) -> list[str]:
+    """A line for each layer of whose pictures some do not excite their neuron."""
+    lines = []
+    for (name,), mine in studies.by(findings.records, "representation").items():
+        without = [record for record in mine if record.value("is_excited") is False]
+        if not without:
+            continue
+        line = (
+            f"{name}: {len(without)} of {len(mine)} pictures do not excite their "
+            "neuron: its activation is 0, or no more than that of the noise"
+        )
+        if any(record.dead_start for record in without):
+            line += "; --dead_relu=leaky leads out of most dead starts"
+        lines.append(line)
+    return lines
 
 
 def table(findings: Findings) -> list[list[str]]:
@@ -239,7 +273,8 @@ def table(findings: Findings) -> list[list[str]]:
                     for field in _MEASURED[:3]
                 ),
                 f"{called.count(unit)} of {len(called)}" if called else tables.NOTHING,
-                studies.failures(mine),
+                f"{sum(r.value('is_excited') is False for r in mine)} of {len(mine)}",
+                *studies.counts(mine),
             ]
         )
     return rows
@@ -262,6 +297,12 @@ def figure(findings: Findings) -> list[Row]:
             cells = [_cell(o) for o in mine if o.lane.start == start]
             rows.append(Row(f"{name}: start {start}, {layer.side} px", cells))
     return rows
+
+
+def _num_restarts(bench: Bench, outcome: Outcome) -> int:
+    """How often the noise was drawn anew. A leaky start is compared with its noise."""
+    is_restart = bench.settings.dead_relu == "restart"
+    return (outcome.record.num_revivals or 0) if is_restart else 0
 
 
 def _neurons(words: tuple[str, ...] | None, phi: CnnRepresentation) -> list[Neuron]:
@@ -293,6 +334,8 @@ def _cell(outcome: Outcome) -> Cell:
     if outcome.picture is None:
         return Cell(None, unit)
     caption = f"{unit}: {outcome.record.value('activation'):.1f}"
+    if not outcome.record.value("is_excited"):
+        caption = f"{unit}: not excited"
     return Cell(contrast.stretched(outcome.picture), caption)
 
 
@@ -311,12 +354,9 @@ STUDY = Study(
     columns=_COLUMNS,
     table=table,
     figure=figure,
+    remarks=remarks,
     measure=measure,
-    used_flags=(
-        *("workdir", "overwrite", "dry_run", "smoke", "seed", "images"),
-        *("representations", "preset", "num_steps", "num_starts", "image_size"),
-        *("resize", "batch_size", "compute_dtype", "save_arrays"),
-    ),
+    used_flags=(*studies.LINEAR_FLAGS, "num_starts", "dead_relu"),
     configure=studies.without_cvpr_presets,
     options=lambda: {"units": _UNITS.value and tuple(_UNITS.value)},
     load=load,

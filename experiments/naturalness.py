@@ -59,7 +59,7 @@ _COLUMNS = (
     "top 5 %",
     "own top 1 %",
     "own top 5 %",
-    "failed",
+    *studies.COUNTS,
     "code zero",
 )
 
@@ -239,7 +239,7 @@ def _row(
             tables.mean(studies.finite(records, field), scale=100, digits=0)
             for field in fields
         ),
-        studies.failures(records),
+        *studies.counts(records),
         str(len(group.skipped)),
     ]
 

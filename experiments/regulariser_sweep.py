@@ -62,7 +62,7 @@ _COLUMNS = (
     "spikes",
     "high-frequency %",
     "TV",
-    "failed",
+    *studies.COUNTS,
     "code zero",
 )
 
@@ -167,7 +167,7 @@ def table(findings: Findings) -> list[list[str]]:
         nothing = tables.NOTHING
         columns = [[row[name] for row in originals] for name in _STATISTICS]
         cells = ["original", nothing, nothing, nothing, *_measured(columns)]
-        rows.append([group.name, *cells, nothing, str(len(group.skipped))])
+        rows.append([group.name, *cells, nothing, nothing, str(len(group.skipped))])
         mine = [r for r in findings.records if r.representation == group.name]
         for place, some in studies.by(mine, "beta", "jitter", "lambda_V").items():
             beta, jitter, tv_weight = place
@@ -180,7 +180,7 @@ def table(findings: Findings) -> list[list[str]]:
                     f"{tv_weight:g}",
                     tables.mean_and_deviation(errors, scale=100),
                     *_measured([studies.finite(some, name) for name in _STATISTICS]),
-                    studies.failures(some),
+                    *studies.counts(some),
                     str(len(group.skipped)),
                 ]
             )

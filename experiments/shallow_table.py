@@ -45,7 +45,7 @@ _COLUMNS = (
     "normalised error %",
     "paper's normalised error %",
     "SSIM",
-    "failed",
+    *studies.COUNTS,
 )
 
 
@@ -100,7 +100,7 @@ def table(findings: Findings) -> list[list[str]]:
                 tables.mean_and_deviation(normalised, scale=100),
                 printed.text(name, _PAPERS_TV_WEIGHT) or tables.NOTHING,
                 tables.mean_and_deviation(studies.finite(some, "ssim"), digits=2),
-                studies.failures(some),
+                *studies.counts(some),
             ]
         )
     return rows

@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from invjax import files
 from invjax.commands import shared_flags
 from invjax.metrics import lpips
 from invjax.report import contact_sheet, tables
@@ -33,7 +32,7 @@ from invjax.runs import lanes, loading, runner, variants
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
 from invjax.runs.lanes import Group, Lane, Variant
-from invjax.runs.records import Record
+from invjax.runs.records import Record, remarks
 from invjax.runs.runner import Outcome
 from invjax.runs.settings import Request, Settings
 from invjax.runs.targets import Target
@@ -43,6 +42,17 @@ PAPER_TV_WEIGHTS = (0.5, 5.0, 50.0)
 
 LINEAR_PRESETS = ("ijcv2016", "fast")
 """Presets for maximisation and caricature: the paper's, and ours with its weights."""
+
+
+COUNTS = ("failed", "dead starts")
+"""Columns of every table: lanes that diverged, and that began where ReLUs were off."""
+
+LINEAR_FLAGS = (
+    *("workdir", "overwrite", "dry_run", "smoke", "seed", "images"),
+    *("representations", "preset", "num_steps", "image_size", "resize"),
+    *("batch_size", "compute_dtype", "save_arrays"),
+)
+"""Shared flags that have a meaning for maximisation and for caricature."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +82,7 @@ class Bench(NamedTuple):
       left_out: lanes that are not run, since their target is zero under the mask.
       lpips_parameters: weights of LPIPS; None where they are not at hand.
       tools: what `Study.load_tools` returned, such as classifiers.
+      images: names of all images, in order.
     """
 
     settings: Settings
@@ -82,11 +93,11 @@ class Bench(NamedTuple):
     left_out: Sequence[Lane] = ()
     lpips_parameters: lpips.Parameters | None = None
     tools: Any = None
+    images: Sequence[str] = ()
 
-    def first_images(self, count: int) -> list[str]:
+    def first_images(self, count: int) -> Sequence[str]:
         """Names of the first images, for a figure."""
-        names = [target.name for group in self.groups for target in group.targets]
-        return list(dict.fromkeys(names))[:count]
+        return self.images[:count]
 
     def group(self, name: str) -> Group:
         """The group of a representation."""
@@ -146,6 +157,8 @@ class Study:
       summarise: returns what is kept of the outcomes of one code, all its starts.
       is_shown: whether an outcome's image is kept for the figure.
       publish: writes further files into the folder.
+      remarks: returns lines that are printed below the table, besides those of failed
+        lanes and dead starts.
       bold: returns the numbers of the rows that table.md sets in bold.
       cell_size: side of a cell of figure.png in pixels.
       used_flags: names of the shared flags that have a meaning; None for all.
@@ -168,6 +181,7 @@ class Study:
     summarise: Callable[[Bench, Sequence[Outcome]], Any] | None = None
     is_shown: Callable[[Bench, Lane], bool] = _show_all
     publish: Callable[[Findings, pathlib.Path], None] | None = None
+    remarks: Callable[[Findings], list[str]] | None = None
     bold: Callable[[Sequence[Sequence[str]]], Sequence[int]] | None = None
     cell_size: int = 224
     used_flags: tuple[str, ...] | None = None
@@ -211,6 +225,8 @@ def run(
     """
     settings = request.settings
     bench = study.load(Bench(settings, options or {}, groups=[]))
+    names = (target.name for group in bench.groups for target in group.targets)
+    bench = bench._replace(images=list(dict.fromkeys(names)))
     asked = _planned(study, bench)
     planned, left_out = variants.without_zero_targets(asked)
     bench = bench._replace(asked=asked, planned=planned, left_out=left_out)
@@ -290,10 +306,14 @@ def _publish(study: Study, findings: Findings, folder: pathlib.Path) -> None:
     tables.write(folder, study.columns, rows, bold=bold)
     figure = study.figure(findings) if study.figure and findings.shown else []
     if figure:
-        write_figure(folder / "figure.png", figure, cell_size=study.cell_size)
+        contact_sheet.write(folder / "figure.png", figure, cell_size=study.cell_size)
     if study.publish is not None:
         study.publish(findings, folder)
     print(tables.markdown(study.columns, rows, bold=bold))
+    for line in remarks(findings.records):
+        print(line)
+    for line in study.remarks(findings) if study.remarks else []:
+        print(line)
 
 
 def without_cvpr_presets(settings: Settings) -> Settings:
@@ -309,15 +329,6 @@ def without_cvpr_presets(settings: Settings) -> Settings:
             f"{' and '.join(LINEAR_PRESETS)} are accepted"
         )
     return settings
-
-
-def write_figure(
-    path: pathlib.Path, rows: Sequence[Row], *, cell_size: int = 224
-) -> None:
-    """Writes a contact sheet, atomically."""
-    sheet = contact_sheet.contact_sheet(rows, cell_size=cell_size)
-    with files.whole_file(path) as stream:
-        sheet.save(stream, "PNG")
 
 
 def by(records: Iterable[Record], *fields: str) -> dict[tuple[Any, ...], list[Record]]:
@@ -345,10 +356,13 @@ def means(
     )
 
 
-def failures(records: Sequence[Record]) -> str:
-    """How many lanes failed, such as "0 of 4"."""
-    failed = sum(record.has_failed for record in records)
-    return f"{failed} of {len(records)}"
+def counts(records: Sequence[Record]) -> list[str]:
+    """Cells of the columns `COUNTS`: how many lanes, such as "0 of 4"."""
+    numbers = (
+        sum(record.has_failed for record in records),
+        sum(bool(record.dead_start) for record in records),
+    )
+    return [f"{number} of {len(records)}" for number in numbers]
 
 
 def preset_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:

@@ -34,23 +34,29 @@ class _PathParser(flags.ArgumentParser):
         return "comma-separated paths" if self._is_list else "path"
 
 
-def define_path(
-    name: str, help: str, *, is_list: bool = False
-) -> flags.FlagHolder[str | None]:
-    """Defines a flag whose value is a path, or a list of paths in one string.
+PATH = _PathParser(is_list=False)
+"""Parser of a flag that is a path: `flags.DEFINE(PATH, name, None, help)`."""
 
-    A leading ~ or ~user is the home folder. The flag is None where it is not given.
+PATHS = _PathParser(is_list=True)
+"""Parser of a flag that is a comma-separated list of paths, kept as one string."""
+
+
+def define_path(name: str, help: str) -> flags.FlagHolder[str | None]:
+    """Defines a flag that is a path, for a binary without shared flags.
+
+    absl takes it to be of this module, which `shared_flags.refuse_others` leaves alone.
 
     Args:
-      name: name of the flag.
+      name: name of the flag, None where it is not given.
       help: its description.
-      is_list: whether the value is a comma-separated list of paths.
     """
-    return flags.DEFINE(_PathParser(is_list=is_list), name, None, help)
+    return flags.DEFINE(PATH, name, None, help)
 
 
-WEIGHTS_DIR = define_path(
+WEIGHTS_DIR: flags.FlagHolder[str | None] = flags.DEFINE(
+    PATH,
     "weights_dir",
+    None,
     "Folder of converted weights (default: INVJAX_WEIGHTS, weights/ of the checkout, "
     "or the user's cache).",
 )

@@ -19,13 +19,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from invjax import files, representations
+from invjax import representations
 from invjax.commands import binary, shared_flags
 from invjax.report import contact_sheet, gallery
 from invjax.report.contact_sheet import Cell, Row
 from invjax.report.gallery import GalleryImage, GalleryLane
 from invjax.runs import lanes, loading, runner
 from invjax.runs.folder import RunFolder, command
+from invjax.runs.records import remarks
 from invjax.runs.runner import Outcome
 from invjax.runs.settings import Request
 
@@ -62,7 +63,8 @@ def run(request: Request) -> None:
     folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
     folder.write_config(settings.as_json(), loading.weights_digests(groups))
     originals = runner.write_originals(folder, groups)
-    names = [target.name for target in groups[0].targets]
+    # Each representation may have recorded codes of its own.
+    names = dict.fromkeys(target.name for g in groups for target in g.targets)
     images = [GalleryImage(name, originals.get(name)) for name in names]
     planned = lanes.plan(groups, settings)
     print(f"lanes: {len(planned)}", flush=True)
@@ -86,9 +88,7 @@ def write_pictures(
 ) -> None:
     """Writes grid.png and index.html of the lanes that have ended."""
     if finished:
-        sheet = contact_sheet.contact_sheet(sheet_rows(finished))
-        with files.whole_file(workdir / "grid.png") as stream:
-            sheet.save(stream, "PNG")
+        contact_sheet.write(workdir / "grid.png", sheet_rows(finished))
     gallery.write_gallery(
         workdir,
         title="Images with the code of an image",
@@ -126,7 +126,7 @@ def sheet_rows(finished: Sequence[Outcome]) -> list[Row]:
 
 
 def summary(finished: Sequence[Outcome]) -> str:
-    """A line per representation: mean relative error, and what failed."""
+    """A line per representation: mean relative error, failed lanes, dead starts."""
     lines = []
     for name in dict.fromkeys(outcome.lane.group.name for outcome in finished):
         records = [o.record for o in finished if o.lane.group.name == name]
@@ -136,9 +136,8 @@ def summary(finished: Sequence[Outcome]) -> str:
             if record.relative_error is not None
         ]
         mean = f"{np.mean(errors):.1%}" if errors else "none"
-        failed = len(records) - len(errors)
-        note = f", {failed} of {len(records)} lanes failed" if failed else ""
-        lines.append(f"{name}: mean relative error {mean}{note}")
+        line = f"{name}: mean relative error {mean}"
+        lines.append(", ".join([line, *remarks(records)]))
     return "\n".join(lines)
 
 

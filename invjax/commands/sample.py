@@ -49,6 +49,7 @@ from invjax.runs import classifiers, lanes, loading, runner
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
 from invjax.runs.lanes import Group
+from invjax.runs.records import remarks
 from invjax.runs.sets import methods
 from invjax.runs.sets.options import CHAINS, METHODS, Options
 from invjax.runs.sets.set_report import SetReport
@@ -158,9 +159,8 @@ def options_from_flags(settings: Settings) -> Options:
             raise Refusal(
                 "--method=repulsion: presets other than ijcv2016 are accepted"
             )
-        for name in ("tolerance", "dead_relu"):
-            if getattr(settings, name) is not None:
-                raise Refusal(f"--{name} means nothing with --method=repulsion")
+        if settings.tolerance is not None:
+            raise Refusal("--tolerance means nothing with --method=repulsion")
     options = Options(
         method=method,
         num_samples=_NUM_SAMPLES.value,
@@ -223,6 +223,8 @@ def run(request: Request, options: Options) -> None:
         # Also after Ctrl-C: what was finished is shown and kept.
         report.finish()
     print((folder.path / "table.md").read_text())
+    for line in remarks(folder.records):
+        print(line)
     print(f"look at {folder.path}/figure.png")
 
 

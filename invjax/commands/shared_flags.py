@@ -14,19 +14,24 @@ from invjax.inversion import presets, request
 from invjax.runs.errors import Refusal
 from invjax.runs.settings import Request, Settings
 
-_WORKDIR = binary.define_path("workdir", "Folder for the results; made if missing.")
+_WORKDIR: flags.FlagHolder[str | None] = flags.DEFINE(
+    binary.PATH, "workdir", None, "Folder for the results; made if missing."
+)
 _SEED = flags.DEFINE_integer(
     "seed", 0, "Seed of the run.", lower_bound=0, upper_bound=2**32 - 1
 )
-_IMAGES = binary.define_path(
+_IMAGES: flags.FlagHolder[str | None] = flags.DEFINE(
+    binary.PATHS,
     "images",
+    None,
     "Comma-separated files, globs, folders and sample:NAME (default: sample "
     "photographs).",
-    is_list=True,
 )
-_CODE = binary.define_path(
+_CODE: flags.FlagHolder[str | None] = flags.DEFINE(
+    binary.PATH,
     "code",
-    "Invert recorded codes, one or [n, ...], instead of images: a .npy, what "
+    None,
+    "File of recorded codes, one or [n, ...], inverted instead of images: a .npy, what "
     "--save_arrays wrote, or an .npz with an array for each representation (named as "
     "it, / or _).",
 )

@@ -107,6 +107,11 @@ class RunFolder:
         text = json.dumps(config, indent=1, allow_nan=False)
         files.write_whole(self.path / "config.json", text + "\n")
 
+    @property
+    def records(self) -> Sequence[Record]:
+        """The lines of metrics.jsonl that were added, in order."""
+        return tuple(self._records)
+
     def add_records(self, records: Sequence[Record]) -> None:
         """Adds lines to metrics.jsonl, which is replaced whole."""
         self._records += records

@@ -196,6 +196,26 @@ def lines(records: Sequence[Mapping[str, Any]]) -> str:
     return "".join(f"{row}\n" for row in rows)
 
 
+def remarks(records: Sequence[Record]) -> list[str]:
+    """What a summary says of lanes besides their errors; nothing where all is well.
+
+    Each is such as "1 of 4 lanes failed"; the others are of dead starts: lanes that
+    began at one (`Record.dead_start`), and those that --dead_relu led out of one.
+    """
+    counts = {
+        "failed": sum(record.has_failed for record in records),
+        "began at a dead start": sum(bool(record.dead_start) for record in records),
+        "left a dead start": sum(
+            bool(record.num_revivals) and not record.dead_start for record in records
+        ),
+    }
+    return [
+        f"{count} of {len(records)} lanes {words}"
+        for words, count in counts.items()
+        if count
+    ]
+
+
 def _code_errors(lane: Lane, code: np.ndarray) -> dict[str, Any]:
     if lane.data_term in objective.LINEAR_TERMS:
         return {}

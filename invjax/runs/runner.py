@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from invjax import callables, files, identity
 from invjax.images import reading
-from invjax.inversion import api
+from invjax.inversion import api, dead_starts, objective, request
 from invjax.inversion.result import Result
 from invjax.metrics import lpips
 from invjax.runs import lanes, records
@@ -214,6 +214,30 @@ def encode(lane: Lane, image: np.ndarray) -> np.ndarray:
     return np.asarray(callables.encode(lanes.in_float32(lane.group.phi), image))
 
 
+def start_image(lane: Lane, settings: Settings, *, num_restarts: int = 0) -> np.ndarray:
+    """The image [h, w, c] that a lane's descent begins at, not clipped.
+
+    Args:
+      lane: the lane.
+      settings: settings of the run.
+      num_restarts: how often --dead_relu=restart has drawn the noise anew.
+    """
+    if lane.initial is not None:
+        return lane.initial
+    keywords = lane.keywords(settings)
+    del keywords["execution"]
+    plan = request.prepare(
+        lane.target.code[None],
+        lane.group.phi,
+        1,
+        tv_weight=np.array([lane.tv_weight]),
+        **keywords,
+    ).on_device()
+    attempt = jnp.asarray(num_restarts, jnp.int32) if num_restarts else None
+    started = dead_starts.start(lane_key(lane, settings)[None], plan, attempt=attempt)
+    return np.asarray(objective.to_image(started.last[0], plan.shared.centre))
+
+
 def _stream(
     planned: Sequence[Lane], settings: Settings
 ) -> Generator[tuple[np.ndarray, Result], None, None]:
@@ -279,6 +303,8 @@ def _line(number: int, total: int, outcome: Outcome, elapsed: float) -> str:
         tqdm.format_interval(seconds)
         for seconds in (elapsed, elapsed / number * (total - number))
     )
+    if record.dead_start:
+        result += " from a dead start"
     variant = f"{lane.variant_name} " if lane.variant else ""
     return (
         f"[{number}/{total}, {passed} passed, {left} left] {lane.target.name} "

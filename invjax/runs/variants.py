@@ -55,7 +55,10 @@ def without_zero_targets(planned: Sequence[Lane]) -> tuple[list[Lane], list[Lane
     if not kept:
         raise Refusal("every target is zero under its mask: there is nothing to invert")
     if left_out:
-        names = [f"{ln.target.name} {ln.path.split('/', 1)[1]}" for ln in left_out]
+        names = [
+            f"{ln.target.name} {ln.path.removeprefix(f'{ln.target.name}/')}"
+            for ln in left_out
+        ]
         rest = ", ..." if len(names) > _MOST_NAMES else ""
         print(
             f"left out {len(left_out)} of {len(planned)} lanes, whose target is zero "

@@ -218,8 +218,7 @@ def test_images_that_keep_apart_come_in_sets(
         assert record["relative_error"] ** 2 == pytest.approx(
             record["data_term"], rel=1e-3
         )
-        # Nobody looks whether these starts are dead.
-        assert record["dead_start"] is record["num_revivals"] is None
+        assert (record["dead_start"], record["num_revivals"]) == (False, 0)
     (found,) = _lines(workdir / "sets.jsonl")
     assert found["num_samples"] == 6 and found["rms_ratio"] is None
     (row,) = _rows(workdir / "table.csv")
@@ -250,7 +249,8 @@ def test_chains_say_how_they_mix(tmp_path: pathlib.Path, photographs: pathlib.Pa
         assert code.shape and record["tv_term"] > 0
         terms = record["data_term"] + record["alpha_term"] + record["tv_term"]
         assert record["energy"] == pytest.approx(terms, rel=1e-4)
-        assert record["dead_start"] is record["num_revivals"] is None
+        # Those of the inversion that the chain starts from.
+        assert (record["dead_start"], record["num_revivals"]) == (False, 0)
     everything, matched = _lines(workdir / "sets.jsonl")
     assert everything["num_samples"] == 6
     assert 0 < everything["acceptance"] <= 1
@@ -342,7 +342,7 @@ def _made_up(
     ]
     lane = Lane(group, target, 0, 1.0, "made_up/plain/start_000")
     paths = [f"{number}.png" for number in range(len(errors))]
-    return SampleSet(lane, pixels, records, paths, 0, {"acceptance": 0.5}, logits)
+    return SampleSet(lane, pixels, records, paths, 0, 0, {"acceptance": 0.5}, logits)
 
 
 def test_a_band_is_a_fraction_of_the_target():
@@ -409,6 +409,7 @@ def test_independent_samples_are_drawn_again_as_well_as_images(key):
             "selection": "all",
             "num_samples": 20,
             "num_failed": 0,
+            "num_dead_starts": 0,
             "to_original_rms": float(np.mean(values)),
         }
         return Measured(record, {"to_original_rms": values})

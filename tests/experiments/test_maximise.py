@@ -8,12 +8,12 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import maximise, studies
-from invjax import callables, identity
+from invjax import identity
 from invjax.images import reading
 from invjax.inversion import api, objective, presets
 from invjax.runs.errors import Refusal
 from invjax.sensitivity import neurons
-from invjax.sensitivity.neurons import Neuron, Peak
+from invjax.sensitivity.neurons import Neuron
 from tests.conftest import micro_representation
 from tests.experiments import outputs
 from tests.experiments.inputs import needs_weights
@@ -120,53 +120,6 @@ def test_flags_of_inversion_are_refused(tmp_path: pathlib.Path):
         with flagsaver.as_parsed(tv_weight="5"):
             with pytest.raises(Refusal, match="--tv_weight"):
                 maximise.main()
-
-
-def test_a_picture_is_as_large_as_a_cell_of_the_mosaic():
-    # conv2 of the micro network: field 17 and stride 4; 1.1 field / stride is 5 places
-    # when rounded, and 17 px, 9 after conv1, have 5 after the pool.
-    phi = micro_representation("conv2")
-    assert (phi.geometry.receptive_field, phi.geometry.stride) == (17, 4)
-    side = neurons.image_side(phi)
-    assert callables.code_shape(phi, (side, side, 3)) == (5, 5, 12)
-    assert callables.code_shape(phi, (side + 1, side + 1, 3))[0] > 5
-    assert neurons.image_side(micro_representation("fc3")) == 32
-    assert neurons.place((5, 5, 12), 7) == (2, 2, 7)
-    assert neurons.place((10,), 7) == (7,)
-
-
-def test_the_direction_is_the_published_one():
-    phi = micro_representation("conv2")
-    side = neurons.image_side(phi)
-    weights = neurons.direction(phi, Neuron("7", 7), side, 4.0)
-    assert np.count_nonzero(weights) == 1
-    assert weights[2, 2, 7] == pytest.approx(1e4 / 17**2 / 4.0)
-
-
-def test_peaks_are_where_photographs_excite_a_unit():
-    phi = micro_representation("conv2")
-    generator = np.random.default_rng(1)
-    photographs = {
-        name: generator.uniform(size=(32, 32, 3)).astype(np.float32)
-        for name in ("one", "two")
-    }
-    found = neurons.peaks(phi, photographs)
-    codes = {name: np.asarray(phi(image)) for name, image in photographs.items()}
-    for channel, peak in enumerate(found):
-        largest = {name: code[..., channel].max() for name, code in codes.items()}
-        assert peak.image == max(largest, key=lambda name: largest[name])
-        assert peak.activation == pytest.approx(max(largest.values()), rel=1e-6)
-        assert max(peak.patch.shape[:2]) <= 17
-
-
-def test_the_scale_of_a_unit_that_photographs_hardly_excite():
-    patch = np.zeros((1, 1, 3), np.float32)
-    found = [Peak(value, "one", patch) for value in (0.1, 4.0, -1.0)]
-    assert neurons.scale(found, 0, has_places=True) == 0.1
-    assert neurons.scale(found, 0, has_places=False) == 4.0
-    assert neurons.scale(found, 2, has_places=True) == 4.0
-    with pytest.raises(ValueError, match="photographs"):
-        neurons.scale(found[2:], 0, has_places=True)
 
 
 def test_presets_are_given_the_papers_weights():

@@ -324,11 +324,11 @@ def test_statistics_leave_out_what_is_undefined():
         made_up.record(start=0, ssim=0.5),
         made_up.record(start=1, ssim=0.25, status="failed"),
         made_up.record(start=1, ssim=None),
-        made_up.record(start=0, ssim=math.nan),
-        made_up.record(start=0, ssim=1.0),
+        made_up.record(start=0, ssim=math.nan, dead_start=True),
+        made_up.record(start=0, ssim=1.0, dead_start=True),
     ]
     assert studies.finite(records, "ssim") == [0.5, 1.0]
-    assert studies.failures(records) == "1 of 5"
+    assert studies.counts(records) == ["1 of 5", "2 of 5"]
     groups = studies.by(records, "start", "status")
     assert [(key, len(some)) for key, some in groups.items()] == [
         *(((0, "budget"), 3), ((1, "failed"), 1), ((1, "budget"), 1))

@@ -234,7 +234,7 @@ def test_files_that_are_left_out_of_a_folder_are_told(tmp_path, others, line):
     for name in others:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("no image")
-    told = []
+    told: list[str] = []
     assert [source.name for source in find(str(tmp_path), tell=told.append)] == ["one"]
     assert len(told) == (line is not None)
     if line:
@@ -247,7 +247,7 @@ def test_kinds_that_are_left_out_come_by_number(tmp_path):
     for name in ("a.mov", "b.txt", "c.txt"):
         (tmp_path / name).touch()
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
-    told = []
+    told: list[str] = []
     find(str(tmp_path), tell=told.append)
     assert told == [
         f"{tmp_path}: 4 files are not images and were left out (.txt 2, .mov 1, broken "

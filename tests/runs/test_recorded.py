@@ -8,6 +8,7 @@ import zipfile
 from typing import Any
 
 import hypothesis
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import strategies
@@ -125,11 +126,12 @@ def test_an_axis_in_front_holds_several_codes(
 @pytest.mark.parametrize("name", ["hogb", "dsift"])
 def test_shallow_codes_say_how_large_the_image_is(tmp_path: pathlib.Path, name: str):
     phi = representation(name)
-    code = np.asarray(phi(np.float32(np.random.default_rng(0).random((40, 56, 1)))))
+    image = jnp.asarray(np.random.default_rng(0).random((40, 56, 1)), jnp.float32)
+    code = np.asarray(phi(image))
     settings = made_up.settings(representations=(name,))
     np.save(tmp_path / "one.npy", code)
     (target,) = targets.from_codes(str(tmp_path / "one.npy"), name, phi, settings)
-    assert phi(np.zeros(target.image_shape, np.float32)).shape == code.shape
+    assert phi(jnp.zeros(target.image_shape, jnp.float32)).shape == code.shape
     np.save(tmp_path / "two.npy", np.stack([code, code + 1]))
     found = targets.from_codes(str(tmp_path / "two.npy"), name, phi, settings)
     assert [t.image_shape for t in found] == [target.image_shape] * 2
@@ -168,7 +170,7 @@ def test_what_is_no_code_is_refused(
         assert words in _refused(path)
 
 
-def _bytes(**arrays: np.ndarray) -> bytes:
+def _bytes(**arrays: Any) -> bytes:
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     return stream.getvalue()

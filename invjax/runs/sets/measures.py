@@ -95,6 +95,7 @@ def measure(
         "selection": selection,
         "num_samples": len(found.images),
         "num_failed": found.num_failed,
+        "num_dead_starts": found.num_dead_starts,
         **dict.fromkeys(_UNDEFINED),
         **found.diagnostics,
     }

@@ -3,11 +3,13 @@
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from invjax.inversion import batch, dead_starts, objective, request
 from invjax.inversion.objective import Terms
 from invjax.inversion.result import BUDGET
 from invjax.metrics.lpips import Parameters
@@ -16,11 +18,12 @@ from invjax.preimages.kernels import Hmc, Mala
 from invjax.preimages.mcmc import Samples
 from invjax.runs import lanes, records, runner
 from invjax.runs.folder import RunFolder
-from invjax.runs.lanes import Lane
+from invjax.runs.lanes import Group, Lane
 from invjax.runs.records import Record
 from invjax.runs.runner import Outcome
 from invjax.runs.sets.options import Options
 from invjax.runs.settings import Settings
+from invjax.runs.targets import Target
 
 FOLDER = "samples"
 """Subfolder that the pictures are written to."""
@@ -38,6 +41,8 @@ class SampleSet(NamedTuple):
       records: [s], records of the samples.
       paths: [s], paths of their pictures below the run's folder.
       num_failed: number of samples that failed.
+      num_dead_starts: number of samples whose descent began at a dead start, failed
+        ones included; of a chain, the descent to the image that it starts from.
       diagnostics: diagnostics of Markov chains by name; empty for other methods.
       logits: [s, n], logits of the samples by a classifier; None where none was asked.
     """
@@ -47,6 +52,7 @@ class SampleSet(NamedTuple):
     records: list[Record]
     paths: list[str]
     num_failed: int
+    num_dead_starts: int
     diagnostics: dict[str, float]
     logits: np.ndarray | None = None
 
@@ -138,9 +144,10 @@ def _written(
 def _gather(outcomes: Iterable[Outcome]) -> SampleSet:
     """Keeps images and records; all codes of a set would fill the memory."""
     images, kept, paths = [], [], []
-    num_failed = 0
+    num_failed = num_dead_starts = 0
     for outcome in outcomes:
         lane = outcome.lane
+        num_dead_starts += bool(outcome.record.dead_start)
         if outcome.picture is None:
             num_failed += 1
             continue
@@ -148,7 +155,7 @@ def _gather(outcomes: Iterable[Outcome]) -> SampleSet:
         kept.append(outcome.record)
         paths.append(f"{FOLDER}/{lane.path}.png")
     stacked = np.stack(images) if images else np.zeros((0, *lane.target.image_shape))
-    return SampleSet(lane, stacked, kept, paths, num_failed, {})
+    return SampleSet(lane, stacked, kept, paths, num_failed, num_dead_starts, {})
 
 
 def _repelled(
@@ -180,18 +187,17 @@ def _repelled_set(
 ) -> Iterator[Outcome]:
     began = time.perf_counter()
     group, target = members[0].group, members[0].target
-    num_steps = settings.steps(group.phi)
+    keywords = members[0].keywords(settings) | {"tv_weight": members[0].tv_weight}
+    num_steps = keywords["num_steps"]
+    keys = [runner.lane_key(lane, settings) for lane in members]
+    begun = _begun(keys, target, group, keywords)
     found = repulsion.repel(
-        [runner.lane_key(lane, settings) for lane in members],
+        keys,
         target.code,
         group.phi,
         weight=options.repulsion,
-        image_shape=target.image_shape,
-        preset=settings.preset,
-        num_steps=num_steps,
-        tv_weight=members[0].tv_weight,
-        alpha_weight=settings.alpha_weight,
-        execution=lanes.execution(settings),
+        initial_image=begun.images,
+        **keywords | {"dead_relu": None},
     )
     found = jax.tree.map(np.asarray, found)
     seconds = (time.perf_counter() - began) / len(members)
@@ -207,10 +213,42 @@ def _repelled_set(
             num_steps=num_steps,
             energy=float(found.energies[place]),
             terms=jax.tree.map(lambda leaf, row=place: leaf[row], found.terms),
+            dead_start=bool(begun.are_dead[place]),
+            num_revivals=int(begun.num_revivals[place]),
             seconds=seconds,
             lpips_parameters=lpips_parameters,
         )
         yield Outcome(lane, record.with_measured({"set": number}), image, code)
+
+
+class _Begun(NamedTuple):
+    """Where the images of a set begin.
+
+    Attributes:
+      images: [s, h, w, c]; None for the noise of their keys.
+      are_dead, num_revivals: [s], as `dead_start` and `num_revivals` in `Result`.
+    """
+
+    images: np.ndarray | None
+    are_dead: np.ndarray
+    num_revivals: np.ndarray
+
+
+def _begun(
+    keys: list[jax.Array], target: Target, group: Group, keywords: dict[str, Any]
+) -> _Begun:
+    """Looks for dead starts as inversions do, and leads out of them if asked for."""
+    codes = np.stack([target.code] * len(keys))
+    given = {name: keywords[name] for name in keywords if name != "execution"}
+    plan = request.prepare(codes, group.phi, len(keys), **given).on_device()
+    states = dead_starts.begin(jnp.stack(keys), plan)
+    images = None
+    if np.any(states.num_revivals):
+        z = batch.images(plan.phases[0].program, states)
+        images = np.stack([objective.to_image(one, plan.shared.centre) for one in z])
+    return _Begun(
+        images, np.asarray(states.dead_start), np.asarray(states.num_revivals)
+    )
 
 
 def _chained(
@@ -276,6 +314,8 @@ def _draws(
                 num_steps=options.num_warmup + (number + 1) * options.thin,
                 energy=float(found.energies[chain, number]),
                 terms=Terms(*(term[chain, number] for term in found.terms)),
+                dead_start=start.record.dead_start,
+                num_revivals=start.record.num_revivals,
                 seconds=seconds,
                 lpips_parameters=lpips_parameters,
             )

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from invjax import files
 from invjax.images import reading
 from invjax.metrics import diversity
 from invjax.report import contact_sheet, contrast
@@ -82,11 +81,11 @@ def write_maps(
         maps.append(("ignored", contrast.around_grey(first.ignored), "ignored"))
     # Lane paths are <image>/<representation>/<sample>, with lambda where several.
     lane = found.lane
-    parent = pathlib.PurePath(lane.path).parent
-    suffix = lane.path.partition("_tv_")[1:]
+    path = pathlib.PurePath(lane.path)
+    suffix = path.name.partition("_tv_")[1:]
     for name, picture, caption in maps:
-        path = folder / "maps" / parent / f"{name}{''.join(suffix)}.png"
-        reading.write_png(path, picture)
+        file = folder / "maps" / path.parent / f"{name}{''.join(suffix)}.png"
+        reading.write_png(file, picture)
         cells.append(Cell(np.clip(picture, 0, 1), caption))
     label = (
         f"{target.name}, {lane.group.name}, tv {lane.tv_weight:g}, "
@@ -104,6 +103,4 @@ def write_figure(folder: pathlib.Path, portraits: Sequence[Portrait]) -> None:
         for portrait in portraits
         if portrait.image == name
     ]
-    sheet = contact_sheet.contact_sheet(rows, cell_size=_CELL)
-    with files.whole_file(folder / "figure.png") as stream:
-        sheet.save(stream, "PNG")
+    contact_sheet.write(folder / "figure.png", rows, cell_size=_CELL)

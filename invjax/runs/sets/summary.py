@@ -51,7 +51,7 @@ _CHAIN_COLUMNS = (
 def header(method: str) -> list[str]:
     """Header of the table of `rows`."""
     titles = [column.title for column in _columns(method)]
-    counts = ["images", "samples", "failed"]
+    counts = ["images", "samples", "failed", "dead starts"]
     return ["representation", "lambda_V", "selection", *counts, *titles]
 
 
@@ -82,7 +82,10 @@ def rows(key: jax.Array, measured: Sequence[Measured], method: str) -> list[list
     for (name, tv_weight, selection), items in groups.items():
         records = [item.record for item in items]
         total = sum(record["num_samples"] for record in records)
-        failed = sum(record["num_failed"] for record in records)
+        failed, dead = (
+            sum(record[field] for record in records)
+            for field in ("num_failed", "num_dead_starts")
+        )
         table.append(
             [
                 name,
@@ -91,6 +94,7 @@ def rows(key: jax.Array, measured: Sequence[Measured], method: str) -> list[list
                 str(sum(record["num_samples"] > 1 for record in records)),
                 str(total),
                 str(failed),
+                str(dead),
                 *(_cell(key, items, column, method) for column in _columns(method)),
             ]
         )
