@@ -35,7 +35,7 @@ _COLOURS = {
 # Options that change nothing when a network is evaluated.
 _CAFFE_IDLE = frozenset(
     "name type bottom top param blobs blobs_lr weight_decay blob_share_mode "
-    "loss_weight propagate_down include exclude phase".split()
+    "loss_weight propagate_down include exclude phase engine".split()
 )
 _CAFFE_FILLERS = frozenset("weight_filler bias_filler engine force_nd_im2col".split())
 _MATCONVNET_IDLE = frozenset(

@@ -2,7 +2,9 @@
 
 Their files say the kind, stride, padding and normalisation constants of every layer.
 These are compared with the layer table as strictly as the tensors are, since CaffeNet
-and Caffe's AlexNet have tensors of the same shapes.
+and Caffe's AlexNet have tensors of the same shapes. A pool's padding at the bottom and
+right and its rounding are compared by their effect, the size of its output: Caffe
+rounds sizes up, and MatConvNet's files have padding for that.
 """
 
 import math
@@ -101,7 +103,13 @@ class Link(NamedTuple):
 
 
 def follow(links: Sequence[Link]) -> list[Link]:
-    """The layers that compute an activation, each from the one before it.
+    """The layers that compute the code, each from the one before it.
+
+    Inputs, losses, dropout and other layers that have no part in the function are left
+    out.
+
+    Args:
+      links: the file's layers, in the order in which they are computed.
 
     Raises:
       conversion.ConversionError: a layer takes more than one activation or another one
@@ -145,6 +153,9 @@ def follow(links: Sequence[Link]) -> list[Link]:
 def in_order(links: Sequence[Link]) -> list[Link]:
     """Layers in an order in which each comes after those whose outputs it takes.
 
+    Args:
+      links: the layers; they have `inputs` and `outputs`.
+
     Raises:
       conversion.ConversionError: layers take each other's outputs in a circle.
     """
@@ -164,7 +175,21 @@ def in_order(links: Sequence[Link]) -> list[Link]:
 
 
 def fit(chain: Sequence[Link], network: Network) -> Params:
-    """The parameters in a chain, after comparing it with the table layer by layer."""
+    """The parameters in a chain, after comparing it with the table layer by layer.
+
+    Args:
+      chain: the file's layers, as `follow` returns them.
+      network: the network that they should be.
+
+    Returns:
+      Parameters of all layers, or of those that the chain has if it ends early, or of
+      all but the last if that one has another number of outputs.
+
+    Raises:
+      conversion.ConversionError: a layer is of another kind, or an option or tensor has
+        another value than the table's; the message has the layer's name in the file,
+        the option, and both values, of up to eight differences.
+    """
     rows = geometry(network.layers, network.image_shape)
     shapes = [network.image_shape, *(row.shape for row in rows)]
     problems: list[str] = []
@@ -336,7 +361,12 @@ def _differences(link: Link, ours: Mapping[str, Option]) -> Iterator[str]:
 
 
 def say(value: Any) -> str:
-    """A value in one short line: equal numbers as one, others joined, "3x2"."""
+    """A value in one short line; equal numbers of a tuple as one, others joined.
+
+    Examples:
+      >>> say((3, 3)), say((3, 2)), say(True), say("MAX")
+      ('3', '3x2', 'true', 'MAX')
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
@@ -349,14 +379,24 @@ def say(value: Any) -> str:
 
 
 def with_article(kind: str) -> str:
-    """A kind of layer with its article."""
+    """A kind of layer with its article.
+
+    Examples:
+      >>> with_article("pool"), with_article("ELU")
+      ('a pool', 'an ELU layer')
+    """
     own = kind in (CONVOLUTION, DENSE, POOL, NORM)
     noun = kind if own else f"{say(kind)} layer".strip()
     return f"{'an' if noun[0] in 'aeiouAEIOU' else 'a'} {noun}"
 
 
 def unknown(names: Sequence[str]) -> str:
-    """Unknown options, as the middle of a sentence that ends with "not known"."""
+    """Names of unknown options, as the middle of a sentence.
+
+    Examples:
+      >>> f"layer relu1: has {unknown(['leek'])} not known"
+      'layer relu1: has an option leek that is not known'
+    """
     some = ", ".join(map(say, names[:6]))
     return (
         f"an option {some} that is" if len(names) == 1 else f"options {some} that are"
@@ -365,6 +405,9 @@ def unknown(names: Sequence[str]) -> str:
 
 class Options:
     """The options of a layer's record, each of which must be read or be ignored.
+
+    The values are as the files have them: lists in a .prototxt, arrays in a .mat file.
+    Methods that read an option raise ConversionError if it has no sense.
 
     Attributes:
       layer: name of the layer, for messages.
@@ -488,7 +531,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def positive(layer: str, stride: tuple[int, ...]) -> tuple[int, ...]:
-    """A stride, if it is one."""
+    """A stride; raises ConversionError if a part of it is not positive."""
     if min(stride) < 1:
         raise ConversionError(f"layer {layer}: stride is {say(stride)}; 1 is the least")
     return stride

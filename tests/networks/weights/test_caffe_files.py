@@ -320,6 +320,7 @@ def test_options_of_the_network_that_are_not_known(caffe: CaffeWriter) -> None:
         ('"relu2" type: "ReLU"', '"relu2" type: "ReLU" relu_param { engine: CUDNN }'),
         ('"relu2" type: "ReLU"', '"relu2" type: "ReLU" relu_param {negative_slope: 0}'),
         ("dropout_ratio: 0.5", "dropout_ratio: 0.9 scale_train: true"),
+        ('"relu2" type: "ReLU"', '"relu2" type: "ReLU" engine: "MKL2017"'),
         ('"fc7" type', '"fc7" phase: TEST propagate_down: true loss_weight: 0 type'),
     ],
 )
