@@ -402,7 +402,9 @@ def _blob(data: memoryview) -> np.ndarray:
             doubles.append(_as_bytes(value, 8))
         elif number == 7 and isinstance(value, memoryview):
             shape = tuple(_shape(value))
-    values = np.frombuffer(b"".join(singles), "<f4")
+    # One packed field, as Caffe writes, is not copied.
+    packed = singles[0] if len(singles) == 1 else b"".join(singles)
+    values = np.frombuffer(packed, "<f4")
     if doubles:
         with np.errstate(over="ignore"):
             values = np.frombuffer(b"".join(doubles), "<f8").astype(np.float32)

@@ -316,7 +316,7 @@ def _caffe_link(
     link = Link(
         name, kind, inputs=_names(field, "bottom"), outputs=_names(field, "top")
     )
-    if kind in chains.INPUTS | chains.ENDS:
+    if chains.has_no_part(kind):
         return link
     key = {
         "convolution": "convolution_param",
@@ -492,7 +492,7 @@ def _matconvnet_link(layer: Mapping[str, Any], place: int) -> Link:
     name = chains.say(layer.get("name", "")) or f"number {place}"
     kind = chains.say(layer.get("type"))
     link = Link(name, kind.replace("_", "").lower())
-    if link.kind in chains.INPUTS | chains.ENDS:
+    if chains.has_no_part(link.kind):
         return link
     options = Options(name, layer, _MATCONVNET_IDLE)
     _read_arguments(options)

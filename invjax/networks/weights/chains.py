@@ -37,6 +37,8 @@ Option: TypeAlias = str | bool | float | tuple[int, ...]
 CONVOLUTION, DENSE, RELU = "convolution", "dense layer", "ReLU"
 POOL, NORM = "pool", "local response normalisation"
 
+_KNOWN = {CONVOLUTION, DENSE, RELU, POOL, NORM}
+
 # Names of two options.
 OUTPUTS, _SIZE = "outputs", "output size"
 
@@ -54,22 +56,25 @@ INPUTS = {
     "memorydata",
     "windowdata",
 }
-ENDS = {
-    "accuracy",
-    "argmax",
-    "contrastiveloss",
-    "error",
-    "euclideanloss",
-    "hdf5output",
-    "hingeloss",
-    "infogainloss",
-    "loss",
-    "multinomiallogisticloss",
-    "sigmoidcrossentropyloss",
-    "softmax",
-    "softmaxloss",
-    "softmaxwithloss",
-}
+_ENDS = {"accuracy", "argmax", "error", "hdf5output", "softmax"}
+
+
+def has_no_part(kind: str) -> bool:
+    """Whether a layer of a kind reads images, or computes a loss or something like it.
+
+    Args:
+      kind: the kind, in small letters without underlines.
+
+    Examples:
+      >>> has_no_part("hdf5data"), has_no_part("softmaxwithloss"), has_no_part("relu")
+      (True, True, False)
+    """
+    return kind in INPUTS or _is_end(kind)
+
+
+def _is_end(kind: str) -> bool:
+    """Whether a layer of a kind computes a loss, or what comes after the code."""
+    return kind in _ENDS or kind.endswith("loss")
 
 
 # More numbers than any option has.
@@ -106,7 +111,7 @@ def follow(links: Sequence[Link]) -> list[Link]:
     """The layers that compute the code, each from the one before it.
 
     Inputs, losses, dropout and other layers that have no part in the function are left
-    out.
+    out. A layer of an unknown kind that takes nothing and gives something is an input.
 
     Args:
       links: the file's layers, in the order in which they are computed.
@@ -119,9 +124,10 @@ def follow(links: Sequence[Link]) -> list[Link]:
     current: set[str] = set()  # names of the last activation; empty: not known
     ended: Link | None = None
     for link in links:
-        if link.kind in INPUTS:
+        is_source = bool(link.outputs) and not link.inputs
+        if link.kind in INPUTS or (is_source and link.kind not in _KNOWN):
             continue
-        if link.kind in ENDS:
+        if _is_end(link.kind):
             ended = ended or link
             if current & set(link.outputs):
                 current = set()  # it replaces the activation

@@ -120,6 +120,7 @@ DROPPED = [
     *("HDF5Data", "ImageData", "MemoryData", "DummyData", "Silence"),
     *("HDF5_DATA", "EUCLIDEAN_LOSS", "SigmoidCrossEntropyLoss", "HINGE_LOSS"),
     *("ContrastiveLoss", "ArgMax", "HDF5Output", "WINDOW_DATA", "InfogainLoss"),
+    *("SmoothL1Loss", "MULTINOMIAL_LOGISTIC_LOSS"),
 ]
 
 
@@ -162,6 +163,11 @@ def test_training_and_deploy_prototxts_of_both_generations(
     params = formats.read(path, CHAIN, prototxt=prototxt).params
     expected = caffe_makers.original(X[:, :, ::-1])
     caffe_makers.assert_computes(params, X, expected)
+
+
+def test_data_layers_of_unknown_kinds_are_dropped(caffe: CaffeWriter) -> None:
+    text = caffe_makers.TRAINING_PROTOTXT.replace('type: "Data"', 'type: "Python"')
+    _assert_same(caffe(prototxt=text.replace("data_param", "python_param")))
 
 
 OURS = "but invjax's caffenet has"
