@@ -208,7 +208,8 @@ def measure(bench: Bench, outcome: Outcome) -> dict[str, Any]:
     if outcome.picture is None:
         return columns
     place = neurons.place(outcome.code.shape, neuron.channel)
-    written = pixels.quantise(outcome.picture).astype(np.float32) / np.float32(255)
+    levels = pixels.quantise(np.clip(outcome.picture, 0, 1))
+    written = levels.astype(np.float32) / np.float32(255)
     if tools.classifier is not None and neurons.is_classifier(layer.phi):
         (row,) = labels.logits(tools.classifier, [outcome.picture])
         guess = labels.guesses(row, count=1)[0]

@@ -152,7 +152,7 @@ def _layout(cell_size: int) -> _Layout:
 def _fit(picture: np.ndarray | None, cell_size: int) -> Image.Image | None:
     if picture is None:
         return None
-    pixels = to_pillow(picture)
+    pixels = to_pillow(np.clip(picture, 0, 1))
     scale = cell_size / max(pixels.size)
     if scale != 1:
         width, height = (max(1, round(side * scale)) for side in pixels.size)

@@ -203,7 +203,9 @@ def write_outcome(
 ) -> None:
     """Writes the picture of a lane and, if asked for, its arrays."""
     path = outcome.lane.path
-    reading.write_png(folder.path / pictures / f"{path}.png", outcome.image)
+    # A lane that diverges may end anywhere.
+    picture = np.clip(outcome.image, 0, 1)
+    reading.write_png(folder.path / pictures / f"{path}.png", picture)
     if settings.save_arrays:
         with files.whole_file(folder.path / "arrays" / f"{path}.npz") as stream:
             np.savez_compressed(stream, image=outcome.image, code=outcome.code)

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from PIL import Image
 
 import invjax
 from invjax import callables
 from invjax.commands import invert
 from invjax.images import reading
+from invjax.images.pixels import ImageError
 from invjax.networks.weights.checkpoints import DamagedCheckpoint
+from invjax.runs import loading
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
 from tests.experiments import inputs
@@ -297,6 +300,107 @@ def test_the_sheet_has_a_row_per_representation_and_lambda(tmp_path, monkeypatch
         ),
     ]
     assert all(len(row.cells) == 2 for row in rows)
+
+
+@pytest.fixture
+def no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the weights of LPIPS are missing, which take long to compile."""
+    monkeypatch.setattr(loading, "load_lpips", lambda groups, settings: None)
+
+
+def test_recorded_codes_are_what_save_arrays_writes(
+    tmp_path: pathlib.Path, no_lpips: None, monkeypatch: pytest.MonkeyPatch
+):
+    few = {"representations": "hogb", "num_steps": "2", "image_size": "32"}
+    with flagsaver.as_parsed(
+        workdir=str(tmp_path / "a"),
+        images="sample:abstract",
+        save_arrays="true",
+        num_starts="2",
+        **few,
+    ):
+        invert.main()
+    folder = tmp_path / "a" / "arrays" / "abstract" / "hogb"
+    codes = [np.load(folder / f"start_00{start}.npz")["code"] for start in (0, 1)]
+    monkeypatch.setenv("HOME", str(folder))
+    given = {"one": "~/start_001.npz", "two": "~/both.npy"}
+    np.save(folder / "both.npy", np.stack(codes))
+    errors = {}
+    for name, code in given.items():
+        workdir = tmp_path / name
+        with flagsaver.as_parsed(workdir=str(workdir), code=code, **few):
+            invert.main()
+        errors[name] = {r["image"]: r["relative_error"] for r in _records(workdir)}
+        config = json.loads((workdir / "config.json").read_text())
+        assert config["settings"]["code"] == code.replace("~", str(folder))
+    assert list(errors["one"]) == ["start_001"]
+    assert list(errors["two"]) == ["both_000", "both_001"]
+    # The second code is the same one, and so are its noise and what becomes of it.
+    assert errors["two"]["both_001"] == errors["one"]["start_001"]
+    assert errors["two"]["both_000"] != errors["two"]["both_001"]
+    page = (tmp_path / "two" / "index.html").read_text()
+    assert "both_000" in page and "both_001" in page
+
+
+def test_images_of_equal_stems_and_files_that_are_none(
+    tmp_path: pathlib.Path, no_lpips: None, capsys: pytest.CaptureFixture[str]
+):
+    generator = np.random.default_rng(0)
+    names = ("cats/a_tv_1.png", "cats/a_tv_1.bmp", "dogs/a_tv_1.png", "dogs/b.png")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        levels = generator.integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(levels).save(tmp_path / name)
+    (tmp_path / "dogs" / "notes.txt").touch()
+    workdir = tmp_path / "run"
+    with flagsaver.as_parsed(
+        workdir=str(workdir),
+        images=f"{tmp_path}/cats,{tmp_path}/dogs",
+        representations="hogb",
+        num_steps="1",
+        tv_weight="1,2",
+    ):
+        invert.main()
+    said = capsys.readouterr().out
+    assert f"{tmp_path}/dogs: 1 file is not an image and was left out (.txt 1)" in said
+    found = {record["image"] for record in _records(workdir)}
+    assert found == {"cats/a_tv_1.bmp", "cats/a_tv_1.png", "dogs/a_tv_1", "b"}
+    page = (workdir / "index.html").read_text()
+    for name in found:
+        assert reading.read(workdir / "originals" / f"{name}.png").shape == (32, 32, 3)
+        for weight in (1, 2):
+            picture = f"reconstructions/{name}/hogb/start_000_tv_{weight}.png"
+            assert (workdir / picture).exists() and picture in page
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("broken.jpg", b"\xff\xd8\xff\xe0 and nothing", "broken.jpg: cannot be read"),
+        ("cut.png", None, "cut.png: cannot be read as an image"),
+        ("text.gif", b"no image", "text.gif: cannot be read as an image"),
+    ],
+)
+def test_damaged_images_are_named_before_anything_is_computed(
+    tmp_path: pathlib.Path,
+    no_lpips: None,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    data: bytes | None,
+    words: str,
+):
+    inputs.write_photographs(tmp_path / "photos")
+    if data is None:
+        data = (tmp_path / "photos" / "one.png").read_bytes()[:200]
+    (tmp_path / "photos" / name).write_bytes(data)
+    monkeypatch.setattr(callables, "encode", None)
+    with pytest.raises(ImageError, match=words):
+        _run(
+            workdir=str(tmp_path / "run"),
+            images=str(tmp_path / "photos"),
+            representations=["hogb"],
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_other_peoples_folders_are_left_alone(tmp_path: pathlib.Path):

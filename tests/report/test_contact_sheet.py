@@ -178,3 +178,12 @@ def test_a_sheet_is_written_whole(tmp_path):
         contact_sheet.write(tmp_path / "new" / "grid.png", [])
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["grid.png"]
     assert (tmp_path / "new" / "grid.png").read_bytes() == before
+
+
+def test_pictures_far_out_of_range_are_clipped():
+    bright = np.full((16, 16, 1), 300, np.float32)
+    sheet = contact_sheet.contact_sheet([Row("", [Cell(bright, "")])], cell_size=16)
+    white = contact_sheet.contact_sheet(
+        [Row("", [Cell(np.ones_like(bright), "")])], cell_size=16
+    )
+    np.testing.assert_array_equal(np.asarray(sheet), np.asarray(white))

@@ -257,3 +257,16 @@ def test_keys_are_of_seed_image_and_start(planned: list[Lane]):
     key = runner.lane_key(lane, made_up.settings(seed=3))
     expected = identity.lane_key(3, lane.target.image_id, 1)
     assert jax.random.key_data(key).tolist() == jax.random.key_data(expected).tolist()
+
+
+def test_pictures_of_images_far_out_of_range_are_clipped(
+    planned: list[Lane], tmp_path: pathlib.Path
+):
+    """A lane that diverges ends anywhere; its picture is written all the same."""
+    folder = RunFolder.claim(str(tmp_path / "run"), overwrite=False)
+    image = np.full((32, 32, 3), 1e30, np.float32)
+    image[:16] = 0.5
+    outcome = Outcome(planned[0], made_up.record(status="failed"), image, np.zeros(3))
+    runner.write_outcome(folder, outcome, made_up.settings(), pictures="samples")
+    path = folder.path / "samples" / f"{planned[0].path}.png"
+    np.testing.assert_allclose(reading.read(path), np.clip(image, 0, 1), atol=2e-3)

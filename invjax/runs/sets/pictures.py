@@ -85,8 +85,9 @@ def write_maps(
     suffix = path.name.partition("_tv_")[1:]
     for name, picture, caption in maps:
         file = folder / "maps" / path.parent / f"{name}{''.join(suffix)}.png"
-        reading.write_png(file, picture)
-        cells.append(Cell(np.clip(picture, 0, 1), caption))
+        shown = np.clip(picture, 0, 1)
+        reading.write_png(file, shown)
+        cells.append(Cell(shown, caption))
     label = (
         f"{target.name}, {lane.group.name}, tv {lane.tv_weight:g}, "
         f"{len(found.images)} samples"
@@ -95,7 +96,9 @@ def write_maps(
 
 
 def write_figure(folder: pathlib.Path, portraits: Sequence[Portrait]) -> None:
-    """Writes figure.png: a row per image, representation and lambda_V."""
+    """Writes figure.png: a row per image, representation and lambda_V, if any."""
+    if not portraits:
+        return
     names = list(dict.fromkeys(portrait.image for portrait in portraits))
     rows = [
         Row(portrait.label, portrait.cells)
