@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from invjax.networks.weights import sources
+from tests.networks.weights import torch_makers
 
 INSTALLED, CHECKOUT = "invjax.commands.convert", "weights.convert"
 
@@ -25,8 +26,10 @@ from invjax.runs import errors
 results = []
 for arguments in json.loads(sys.argv[1]):
     flags.FLAGS.unparse_flags()
-    for name in ("network", "file", "prototxt", "weights_dir", "list", "pin"):
-        flags.FLAGS[name].unparse()
+    for flag in flags.FLAGS.get_key_flags_for_module(convert):
+        flag.unparse()
+    flags.FLAGS["weights_dir"].unparse()
+    flags.FLAGS["list"].unparse()
     out = io.StringIO()
     try:
         with contextlib.redirect_stdout(out):
@@ -39,8 +42,11 @@ print(json.dumps(results))
 """
 
 
-def _run(folder: pathlib.Path, *command_lines: Sequence[str]) -> list[tuple[int, str]]:
-    lines = [[*line, f"--weights_dir={folder}"] for line in command_lines]
+def _run(
+    folder: pathlib.Path | None, *command_lines: Sequence[str]
+) -> list[tuple[int, str]]:
+    where = [] if folder is None else [f"--weights_dir={folder}"]
+    lines = [[*line, *where] for line in command_lines]
     done = subprocess.run(
         [sys.executable, "-c", _DRIVER, json.dumps(lines)],
         capture_output=True,
@@ -61,9 +67,15 @@ def test_refusals_are_one_line_and_write_nothing(tmp_path: pathlib.Path) -> None
     cases = {
         ("--network=alexnet", f"--file={evil}"): "asks for builtins.print",
         ("--network=alexnet", f"--file={odd}"): "missing conv1/bias",
-        ("--network=alexnet", f"--file={text}"): "unknown file ending",
+        ("--network=alexnet", f"--file={text}"): "a text; read are PyTorch's .pth",
+        ("--network=alexnet", "--file=~/no.pth"): f"{pathlib.Path.home()}/no.pth",
         ("--network=alexnet", f"--file={tmp_path}/no.pth"): "no such file",
         ("--network=alexnet", "--prototxt=p"): "--prototxt needs the --file",
+        ("--network=alexnet", "--mean=1"): "--mean needs the --file",
+        (
+            "--network=alexnet",
+            "--channel_order=BGR",
+        ): "--channel_order needs the --file",
         ("--network=vgg19",): "--file=vgg19-dcbb9e9d.pth",
         ("--network=lenet",): "unknown; known are alexnet, caffenet",
         (): "--network=: unknown",
@@ -76,6 +88,79 @@ def test_refusals_are_one_line_and_write_nothing(tmp_path: pathlib.Path) -> None
         assert wanted in message
         assert "\n" not in message
     assert not folder.exists()
+
+
+WRONG = {
+    ("--channel_order=GBR",): "--channel_order=GBR: unknown; RGB and BGR are accepted",
+    ("--pixel_range=100", "--mean=1"): "--pixel_range=100: unknown",
+    ("--std=1",): "--std needs --mean",
+    ("--pixel_range=1",): "--pixel_range needs --mean",
+    ("--mean=1,2",): "--mean=1,2: one number or three",
+    ("--mean=red",): "--mean=red: one number or three",
+    ("--mean=nan",): "--mean=nan: one number or three",
+    ("--mean=104", "--std=0"): "--std=0: must be above 0",
+    ("--mean=0", "--std=1"): "in which units? Add --pixel_range=1",
+    ("--mean=0.485,0.456,0.406", "--std=58,57,57"): "give both in one unit",
+}
+GREY = "mean 123.675, 116.28, 103.53 and standard deviation 58.395, 57.12, 57.375"
+RIGHT = {
+    ("--mean=0.485,0.456,0.406", "--std=0.229,0.224,0.225"): (
+        [123.675, 116.28, 103.53],
+        [58.395, 57.12, 57.375],
+        "RGB",
+    ),
+    ("--mean=103.939,116.779,123.68", "--std=1", "--channel_order=BGR"): (
+        [123.68, 116.779, 103.939],
+        [1, 1, 1],
+        "BGR",
+    ),
+    ("--mean=127.5", "--std=127.5"): ([127.5] * 3, [127.5] * 3, "RGB"),
+    ("--mean=0.5", "--std=0.5"): ([127.5] * 3, [127.5] * 3, "RGB"),
+    ("--mean=0", "--pixel_range=1"): ([0] * 3, [255] * 3, "RGB"),
+    ("--mean=0", "--pixel_range=255", "--channel_order=bgr"): (
+        [0] * 3,
+        [1] * 3,
+        "BGR",
+    ),
+}
+
+
+def test_flags_of_preprocessing(tmp_path: pathlib.Path) -> None:
+    random = np.random.RandomState(0)
+    shapes = {"features.0.weight": (64, 3, 11, 11), "features.0.bias": (64,)}
+    state = {name: random.randn(*shape) / 9 for name, shape in shapes.items()}
+    path = tmp_path / "net.pth"
+    path.write_bytes(torch_makers.torch_zip(torch_makers.state_dict(state)))
+    base = ("--network=alexnet", f"--file={path}")
+    folder = tmp_path / "weights"
+    for (code, message), wanted in zip(
+        _run(folder, *[(*base, *flags) for flags in WRONG]), WRONG.values(), strict=True
+    ):
+        assert code == 1 and wanted in message and "\n" not in message
+    assert not folder.exists()
+
+    folders = [tmp_path / f"weights_{place}" for place in range(len(RIGHT) + 1)]
+    lines = [
+        (*base, *flags, f"--weights_dir={where}")
+        for flags, where in zip([(), *RIGHT], folders, strict=True)
+    ]
+    (assumed, *given) = _run(None, *lines)
+    assert assumed[0] == 0
+    done, about = assumed[1].splitlines()
+    notes = "; the file has no conv2, conv3, conv4 and 4 more"
+    assert done == f"alexnet: converted up to pool1, in {folders[0]}/alexnet{notes}"
+    assert (
+        "alexnet: preprocessing assumed as for torchvision" in about and GREY in about
+    )
+    assert "convert again with --mean, --std and --channel_order" in about
+    for (code, text), where, (mean, std, order) in zip(
+        given, folders[1:], RIGHT.values(), strict=True
+    ):
+        assert code == 0 and len(text.splitlines()) == 1
+        manifest = json.loads((where / "alexnet" / "manifest.json").read_text())
+        np.testing.assert_allclose(manifest["preprocessing"]["mean"], mean)
+        np.testing.assert_allclose(manifest["preprocessing"]["std"], std)
+        assert manifest["source_channels"] == order
 
 
 @pytest.mark.skipif(

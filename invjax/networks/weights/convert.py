@@ -16,11 +16,16 @@ from invjax.networks.weights import (
     pretrained,
 )
 from invjax.networks.weights.conversion import ConversionError
+from invjax.networks.weights.preprocessing_choice import Given
 from invjax.networks.weights.sources import published_files, sources
 
 
 def convert(
-    name: str, file: str | None, prototxt: str | None, weights_dir: pathlib.Path
+    name: str,
+    file: str | None,
+    prototxt: str | None,
+    weights_dir: pathlib.Path,
+    given: Given | None = None,
 ) -> str:
     """Converts a network's weights into a checkpoint, `weights_dir`/NAME.
 
@@ -29,21 +34,34 @@ def convert(
       file: the weight file; None for the file of an installed package.
       prototxt: the text that belongs to a .caffemodel; None for other files.
       weights_dir: folder of converted checkpoints.
+      given: what the user says about preprocessing.
 
     Returns:
-      One line that says what was done.
+      One line that says what was done and left out; a second one says which
+      preprocessing was taken where neither the file nor the user says it.
 
     Raises: as `pretrained.convert_installed` and `pretrained.convert_file`.
     """
     network = NETWORKS[name]
     folder = weights_dir / name
+    notes: tuple[str, ...] = ("",)
+    lines = []
     if file is None:
         pretrained.convert_installed(network, folder)
     else:
-        pretrained.convert_file(network, file, folder, prototxt=prototxt)
+        choice, left_out = pretrained.convert_file(
+            network, file, folder, prototxt=prototxt, given=given
+        )
+        notes = ("", *left_out)
+        if not choice.is_certain:
+            lines.append(
+                f"{name}: preprocessing {choice.say()}; if it is another one, convert "
+                "again with --mean, --std and --channel_order"
+            )
     converted = pretrained.available(network, weights_dir=weights_dir)
     last = [layer for layer in network.layer_names if layer in converted][-1]
-    return f"{name}: converted up to {last}, in {folder}"
+    done = f"{name}: converted up to {last}, in {folder}{'; '.join(notes)}"
+    return "\n".join([done, *lines])
 
 
 def pins(name: str, file: str) -> str:
@@ -101,8 +119,6 @@ def listing(weights_dir: pathlib.Path) -> str:
         for source in sources():
             if source.network == name:
                 state = "not installed" if source.find() is None else "installed"
-                if source.find() and not source.is_readable():
-                    state = f"installed, but reading it needs {source.needs}"
                 lines.append(f"  package {source.package}: {state}")
                 lines.append(f"    {source.origin}; {source.licence}")
                 lines.append(f"    {source.install}")

@@ -30,7 +30,7 @@ from invjax.networks.weights.forward_check import (
     forward_values,
 )
 from invjax.networks.weights.preprocessing import Preprocessing
-from invjax.networks.weights.readers import MissingReader
+from invjax.networks.weights.preprocessing_choice import Choice, Given, choose
 from invjax.networks.weights.sources import WeightSource, published_files, sources
 
 __all__ = [
@@ -119,8 +119,7 @@ def load(
 
     Raises:
       ValueError: the network has no such layer.
-      MissingWeights: neither a checkpoint nor an installed package has the weights, or
-        the package that reads the file is not installed.
+      MissingWeights: neither a checkpoint nor an installed package has the weights.
       WrongWeights, checkpoints.DamagedCheckpoint, readers.UnreadableWeights,
       conversion.ConversionError: the file or the checkpoint was found, but it is
         damaged or holds other weights.
@@ -128,7 +127,7 @@ def load(
     table = network.until(layer)
     folder = weights_folder(weights_dir) / network.name
     if not checkpoints.exists(folder):
-        convert_installed(network, folder)
+        convert_installed(network, folder, replace=False)
     stamp = (folder / "manifest.json").stat().st_mtime_ns
     whole = _restore(network, folder.resolve(), stamp)
     needed = [part.name for part in table if layers.has_parameters(part)]
@@ -160,7 +159,7 @@ def available(
         except DamagedCheckpoint:
             return frozenset()
     else:
-        usable = [s for s in sources() if s.network == network.name and s.is_readable()]
+        usable = [s for s in sources() if s.network == network.name and s.find()]
         tensors = frozenset(name for source in usable[:1] for name in source.tensors)
     scopes = {name.split("/")[0] for name in tensors}
     names = []
@@ -171,12 +170,16 @@ def available(
     return frozenset(names) if tensors else frozenset()
 
 
-def convert_installed(network: Network, folder: pathlib.Path) -> None:
+def convert_installed(
+    network: Network, folder: pathlib.Path, *, replace: bool = True
+) -> None:
     """Converts the weights of an installed package into a checkpoint.
 
     Args:
       network: the layer table.
-      folder: the checkpoint, which is replaced if there is one.
+      folder: the checkpoint.
+      replace: whether a checkpoint that is there is replaced; otherwise one that
+        another process has written meanwhile is kept.
 
     Raises: as `load`. Then nothing is written.
     """
@@ -190,9 +193,28 @@ def convert_installed(network: Network, folder: pathlib.Path) -> None:
         folder,
         network,
         FileContents(params, source.preprocessing),
-        {"origin": source.origin, "licence": source.licence, "forward_check": check},
+        {
+            "origin": source.origin,
+            "licence": source.licence,
+            "forward_check": check,
+            "source_channels": "RGB",
+            "preprocessing_origin": "pinned in sources.toml",
+        },
         path,
+        replace=replace,
     )
+
+
+class Conversion(NamedTuple):
+    """What `convert_file` did.
+
+    Attributes:
+      choice: the preprocessing that was stored, and where it is from.
+      notes: what was left out of the file, in words; empty if nothing was.
+    """
+
+    choice: Choice
+    notes: tuple[str, ...]
 
 
 def convert_file(
@@ -201,43 +223,46 @@ def convert_file(
     folder: pathlib.Path,
     *,
     prototxt: str | os.PathLike[str] | None = None,
-) -> None:
+    given: Given | None = None,
+) -> Conversion:
     """Converts a weight file of the user's own into a checkpoint.
 
-    Where the file does not say how images are preprocessed, the preprocessing is the
-    one published with the usual file for this network (sources.toml).
+    A file whose last layers are missing, or have other sizes, is converted up to where
+    it fits. Where the file does not say how images are preprocessed, it is `given`,
+    else recognised by the first layer, else assumed to be the one published with the
+    usual file for this network (sources.toml); see `preprocessing_choice`.
 
     Args:
       network: the layer table.
       path: the weight file, in a format that `formats.read` knows.
       folder: the checkpoint, which is replaced if there is one.
       prototxt: the text that belongs to a .caffemodel; None for other files.
+      given: what the user says about preprocessing.
 
     Raises:
       WrongWeights: a forward pass through the weights is not finite, or no
-        preprocessing is known.
+        preprocessing is known, or it contradicts the weights.
 
       Otherwise as `formats.read`. In every case nothing is written.
     """
     path = pathlib.Path(path)
-    read = formats.read(path, network, prototxt=prototxt)
-    published = published_files()[network.name]
-    preprocessing = read.preprocessing or published.preprocessing
-    if preprocessing is None:
-        raise WrongWeights(
-            f"{path}: neither the file nor sources.toml says how images are "
-            "preprocessed"
-        )
-    check = forward_values(network, read.params, preprocessing)
+    reading = formats.examine(path, network, prototxt=prototxt)
+    choice = choose(network, reading, given or Given(), path)
+    check = forward_values(network, choice.params, choice.preprocessing)
     if not np.all(np.isfinite(check)):
         raise WrongWeights(f"{path}: a forward pass through its weights is not finite")
-    is_usual = path.name == published.name
+    published = published_files()[network.name]
+    is_usual = published.is_of(_file_digest(path))
     record = {
         "origin": published.origin if is_usual else f"a user's own file, {path.name}",
         "licence": published.licence if is_usual else "unknown",
         "forward_check": check,
+        "source_channels": choice.channel_order,
+        "preprocessing_origin": choice.origin,
     }
-    _save(folder, network, read._replace(preprocessing=preprocessing), record, path)
+    weights = FileContents(choice.params, choice.preprocessing)
+    _save(folder, network, weights, record, path)
+    return Conversion(choice, reading.notes)
 
 
 def pinned_tensors(
@@ -254,8 +279,7 @@ def pinned_tensors(
       The entry of sources.toml, the file, and its tensors by name.
 
     Raises:
-      MissingWeights: no package with these weights is installed, or the package that
-        reads the file is not.
+      MissingWeights: no package with these weights is installed.
       WrongWeights: the file or a tensor has another digest than the pinned one.
 
       Otherwise as `read` does.
@@ -272,10 +296,7 @@ def pinned_tensors(
             f"{path}: SHA-256 is {digest}, not {source.sha256}: the file is damaged "
             f"or another release; reinstall it with: {source.install}"
         )
-    try:
-        tensors = conversion.flatten(read(path))
-    except MissingReader as error:
-        raise MissingWeights(str(error)) from None
+    tensors = conversion.flatten(read(path))
     wrong = [
         name
         for name in sorted(tensors.keys() | source.tensors.keys())
@@ -296,6 +317,8 @@ def _save(
     weights: FileContents,
     facts: Mapping[str, Any],
     path: pathlib.Path,
+    *,
+    replace: bool = True,
 ) -> None:
     """Writes a checkpoint whose manifest says where the weights come from."""
     tensors = conversion.flatten(weights.params)
@@ -308,12 +331,11 @@ def _save(
         **facts,
         "source_file": path.name,
         "source_sha256": _file_digest(path),
-        "source_channels": formats.channels(path),
         "input_size": network.input_size,
         "image_range": [0, 1],
         "preprocessing": preprocessing.as_json(),
     }
-    checkpoints.save(folder, tensors, record)
+    checkpoints.save(folder, tensors, record, replace=replace)
 
 
 def _file_digest(path: pathlib.Path) -> str:

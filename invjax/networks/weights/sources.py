@@ -3,9 +3,12 @@
 import functools
 import importlib.util
 import pathlib
+import re
 import tomllib
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from invjax.networks.weights.preprocessing import Preprocessing
 
@@ -25,7 +28,6 @@ class WeightSource(NamedTuple):
       tensors: SHA-256 of every converted tensor, by name.
       forward_check: the values that `forward_check.forward_values` should return;
         empty for weights that are not a network, as the heads of LPIPS.
-      needs: name of a package that is needed to read the file; empty if there is none.
     """
 
     network: str
@@ -38,7 +40,6 @@ class WeightSource(NamedTuple):
     preprocessing: Preprocessing
     tensors: dict[str, str]
     forward_check: list[float]
-    needs: str = ""
 
     def find(self) -> pathlib.Path | None:
         """The file, found without importing its package; None if not installed."""
@@ -47,12 +48,6 @@ class WeightSource(NamedTuple):
             if (path := pathlib.Path(folder, self.path)).is_file():
                 return path
         return None
-
-    def is_readable(self) -> bool:
-        """Whether both the file and the package that reads it are installed."""
-        return self.find() is not None and (
-            not self.needs or importlib.util.find_spec(self.needs) is not None
-        )
 
 
 class PublishedFile(NamedTuple):
@@ -72,6 +67,35 @@ class PublishedFile(NamedTuple):
     licence: str
     origin: str
     preprocessing: Preprocessing | None
+
+    def is_of(self, digest: str) -> bool:
+        """Whether a file is this one: its name has the first digits of its SHA-256.
+
+        Args:
+          digest: SHA-256 of the file, as hexadecimal digits.
+        """
+        found = re.search(r"-([0-9a-f]{8})\.", self.name)
+        return found is not None and digest.startswith(found[1])
+
+
+class FirstLayer(NamedTuple):
+    """The first layer of a well-known network, by which its weights are recognised.
+
+    Attributes:
+      network: name of the network.
+      origin: who trained it.
+      bias: its first biases.
+      kernel: the first values of its first filter in its first input channel, by rows.
+      channels: channel order of the images that it expects, "RGB" or "BGR".
+      preprocessing: the preprocessing that belongs to it.
+    """
+
+    network: str
+    origin: str
+    bias: np.ndarray
+    kernel: np.ndarray
+    channels: Literal["RGB", "BGR"]
+    preprocessing: Preprocessing
 
 
 @functools.cache
@@ -108,6 +132,22 @@ def published_files() -> dict[str, PublishedFile]:
 
 
 @functools.cache
+def first_layers() -> tuple[FirstLayer, ...]:
+    """The first layers by which weights without a preprocessing are recognised."""
+    return tuple(
+        FirstLayer(
+            row["network"],
+            row["origin"],
+            np.array(row["bias"]),
+            np.array(row["kernel"]),
+            row["channels"],
+            Preprocessing.from_json(row["preprocessing"]),
+        )
+        for row in _rows("first_layer")
+    )
+
+
+@functools.cache
 def _tables() -> dict[str, Any]:
     """The contents of sources.toml."""
     return tomllib.loads(
@@ -116,5 +156,5 @@ def _tables() -> dict[str, Any]:
 
 
 def _rows(kind: str) -> list[dict[str, Any]]:
-    """The entries of one kind, "source" or "file"."""
+    """The entries of one kind: "source", "file" or "first_layer"."""
     return _tables()[kind]

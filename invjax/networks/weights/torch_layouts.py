@@ -1,8 +1,8 @@
 """PyTorch state dicts -> parameters of a layer table.
 
 The names of torchvision are known for AlexNet, the VGGs and ResNet-50, those of timm
-for the VGGs and ResNet-50, and those of efficientnet_lite_pytorch for
-EfficientNet-Lite0.
+for the VGGs and ResNet-50, those of efficientnet_lite_pytorch for EfficientNet-Lite0.
+The VGGs are also known by the names of their layers, as "conv1_1".
 
 PyTorch's kernels are [out, in, h, w], and [out, in] in dense layers, whose inputs are
 flattened as [c, h, w]. Kernels of invjax are [h, w, in, out], and [in, out] in dense
@@ -10,16 +10,18 @@ layers, whose inputs are flattened as [h, w, c]. Batch normalisation is folded i
 convolution before it, which changes nothing but rounding.
 """
 
+import itertools
 import math
 import re
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from invjax.networks import layers
 from invjax.networks.layers import Conv, Dense, DepthwiseConv, Network
-from invjax.networks.weights import conversion
+from invjax.networks.weights import conversion, pickles, state_dicts
 from invjax.networks.weights.conversion import ConversionError, Params
 
 
@@ -48,22 +50,105 @@ class Layout(NamedTuple):
     epsilon: float = 0.0
 
 
-def from_torch(state: Mapping[str, np.ndarray], network: Network) -> Params:
-    """Parameters from a state dict of the network's original implementation.
+class NoTensors(ConversionError):
+    """A file in which no tensor has a name of the network."""
 
-    `num_batches_tracked`, a counter of training steps, is dropped. Anything else that
-    the network does not have is refused.
+
+class Fit(NamedTuple):
+    """What a state dict has of a network.
+
+    Attributes:
+      params: parameters of the layers from the image up to where the file fits.
+      notes: what was left out, in words; empty if nothing was.
+    """
+
+    params: Params
+    notes: tuple[str, ...]
+
+
+def from_torch(tree: Any, network: Network) -> Params:
+    """Parameters from a file of the network's original implementation; see `fit`."""
+    return fit(tree, network).params
+
+
+def fit(tree: Any, network: Network) -> Fit:
+    """Parameters from a file of the network's original implementation.
+
+    Containers and prefixes around the tensors are found by `state_dicts.find`.
+    `num_batches_tracked`, a counter of training steps, is dropped. Layers at the end
+    may be missing, as in a file of the convolutions only, and dense layers at the end
+    may have other sizes, as a last layer for other classes: then the layers below are
+    converted. Anything else that the network does not have is refused.
 
     Args:
-      state: arrays by name, as `readers.read_torch` returns them.
+      tree: the file's contents: mappings of names to tensors, or to mappings.
       network: the network that it should be.
 
     Raises:
       conversion.ConversionError: tensors are missing, unexpected or misshapen (all are
-        listed), or no layout is known for the network.
+        listed) or not floating-point numbers, or several networks are in the file, or
+        no layout is known for the network.
+      NoTensors: no tensor has a name of the network.
     """
-    state = _from_timm(state)
-    layout = layout_of(network)
+    layouts = layouts_of(network)
+    choices = [_shapes(layout, network) for layout in layouts]
+    match = state_dicts.find(tree, choices)
+    if match is None:
+        names = [*map(".".join, pickles.arrays(tree))]
+        raise NoTensors(
+            f"no tensor has a name of {network.name}, as {next(iter(choices[0]))}; the "
+            f"file has {_list(names) if names else 'no tensors with names'}"
+        )
+    layout, wanted = layouts[match.choice], choices[match.choice]
+    count, notes = _fitting(match, layout, wanted, network)
+    if match.others:
+        notes = (*notes, f"read from {match.prefix}, not from {_list(match.others)}")
+    if match.beside:
+        notes = (*notes, f"without {_list(match.beside)}, no part of the network")
+    table = network.layers[:count]
+    return Fit(_convert(match.arrays, layout, table, network), notes)
+
+
+def _convert(
+    arrays: Mapping[str, np.ndarray],
+    layout: Layout,
+    table: tuple[layers.Layer, ...],
+    network: Network,
+) -> Params:
+    """Parameters of the layers in `table`, from tensors of the right shapes."""
+    flat = {}
+    for name, layer, row in layers.weighted(table, network.image_shape):
+        scope = layout.scopes[name]
+        weight = _floats(arrays, f"{scope.weights}.weight")
+        if scope.norm is None:
+            bias = _floats(arrays, f"{scope.weights}.bias")
+        else:
+            leaves = {
+                leaf: _floats(arrays, f"{scope.norm}.{leaf}")
+                for leaf in ("weight", "bias", "running_mean", "running_var")
+            }
+            weight, bias = fold(weight, leaves, layout.epsilon)
+        if isinstance(layer, Dense):
+            flat[f"{name}/kernel"] = dense(weight.reshape(len(weight), -1), row.shape)
+        else:
+            flat[f"{name}/kernel"] = convolution(weight)
+        flat[f"{name}/bias"] = bias
+    expected = layers.parameter_shapes(table, network.image_shape)
+    return conversion.nest(conversion.strict(flat, expected))
+
+
+def _floats(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """A tensor as float32, from floating-point numbers of any size."""
+    array = arrays[name]
+    if not jnp.issubdtype(array.dtype, np.floating):
+        raise ConversionError(
+            f"{name} is {array.dtype}; floating-point numbers are accepted"
+        )
+    return array.astype(np.float32)
+
+
+def _shapes(layout: Layout, network: Network) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors of a state dict."""
     wanted: dict[str, tuple[int, ...]] = {}
     for name, layer, row in layers.weighted(network.layers, network.image_shape):
         scope = layout.scopes[name]
@@ -74,45 +159,121 @@ def from_torch(state: Mapping[str, np.ndarray], network: Network) -> Params:
         else:
             for leaf in ("weight", "bias", "running_mean", "running_var"):
                 wanted[f"{scope.norm}.{leaf}"] = features
-    arrays = conversion.strict(
-        {k: v for k, v in state.items() if not k.endswith(".num_batches_tracked")},
-        wanted,
-    )
-    flat = {}
-    for name, layer, row in layers.weighted(network.layers, network.image_shape):
-        scope = layout.scopes[name]
-        weight = arrays[f"{scope.weights}.weight"]
-        if scope.norm is None:
-            bias = arrays[f"{scope.weights}.bias"]
-        else:
-            leaves = {
-                leaf: arrays[f"{scope.norm}.{leaf}"]
-                for leaf in ("weight", "bias", "running_mean", "running_var")
-            }
-            weight, bias = fold(weight, leaves, layout.epsilon)
-        if isinstance(layer, Dense):
-            flat[f"{name}/kernel"] = dense(weight, row.shape)
-        else:
-            flat[f"{name}/kernel"] = convolution(weight)
-        flat[f"{name}/bias"] = bias
-    return conversion.nest(conversion.strict(flat, conversion.all_shapes(network)))
+    return wanted
 
 
-def layout_of(network: Network) -> Layout:
-    """How the network's original implementation in PyTorch names its layers.
+def _fitting(
+    match: state_dicts.Match,
+    layout: Layout,
+    wanted: Mapping[str, tuple[int, ...]],
+    network: Network,
+) -> tuple[int, tuple[str, ...]]:
+    """The number of layers of the table that a file has, and what it lacks in words.
+
+    Raises:
+      conversion.ConversionError: the file has another network.
+    """
+    arrays = match.arrays
+    scopes: dict[str, list[str]] = {}
+    for name, _, _ in layers.weighted(network.layers, network.image_shape):
+        found = layout.scopes[name]
+        scopes.setdefault(name.split("/")[0], []).append(f"{found.weights}.")
+        if found.norm is not None:
+            scopes[name.split("/")[0]].append(f"{found.norm}.")
+    names = {
+        layer: [name for name in wanted if name.startswith(tuple(starts))]
+        for layer, starts in scopes.items()
+    }
+    is_whole = {
+        layer: all(
+            name in arrays and state_dicts.fits(arrays[name], wanted[name])
+            for name in tensors
+        )
+        for layer, tensors in names.items()
+    }
+    order = list(names)
+    kept = list(itertools.takewhile(is_whole.__getitem__, order))
+    rest = order[len(kept) :]
+    absent = [layer for layer in rest if not any(n in arrays for n in names[layer])]
+    others = [layer for layer in rest if layer not in absent]
+    dense_layers = {part.name for part in network.layers if isinstance(part, Dense)}
+    # What is left out must lie above all that is kept, or it could belong below.
+    below = {start.split(".")[0] for layer in kept for start in scopes[layer]}
+    above = [start for layer in rest for start in scopes[layer]]
+    above += [
+        f"{start.split('.')[0]}." for start in above if start.split(".")[0] not in below
+    ]
+    if (
+        not kept
+        or any(map(is_whole.__getitem__, rest))
+        or not all(
+            layer in dense_layers and all(n in arrays for n in names[layer])
+            for layer in others
+        )
+        or not all(name.startswith(tuple(above)) for name in match.unexpected)
+    ):
+        shaped = {
+            name: array.reshape(wanted[name])
+            if name in wanted and state_dicts.fits(array, wanted[name])
+            else array
+            for name, array in (arrays | match.unexpected).items()
+        }
+        conversion.strict(shaped, wanted)
+    notes = []
+    for layer in others:
+        name = names[layer][0]
+        shape, given = wanted[name], arrays[name].shape
+        if layer == order[-1] and given[1:] == shape[1:]:
+            what = f"has {given[0]} classes, not {shape[0]}"
+        else:
+            what = f"is {given}, not {shape}"
+        notes.append(f"{layer} {what}, and was left out")
+    if absent:
+        notes.append(f"the file has no {_list(absent)}")
+    if match.unexpected:
+        notes.append(f"without {_list(list(match.unexpected))} of the file")
+    if not rest:
+        return len(network.layers), tuple(notes)
+    count = [layer.name for layer in network.layers].index(rest[0])
+    return count, tuple(notes)
+
+
+def _list(names: Sequence[str]) -> str:
+    """Up to three names, and the number of the others.
+
+    Examples:
+      >>> _list(["fc8"]), _list(["fc6", "fc7"]), _list(["a", "b", "c", "d"])
+      ('fc8', 'fc6 and fc7', 'a, b, c and 1 more')
+    """
+    *first, last = names if len(names) < 4 else [*names[:3], f"{len(names) - 3} more"]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def layouts_of(network: Network) -> tuple[Layout, ...]:
+    """How implementations of the network in PyTorch name its layers.
 
     Raises:
       conversion.ConversionError: no layout is known for the network.
     """
     match network.name:
         case "alexnet":
-            return _sequential(network, (1, 4, 6))
+            return (_sequential(network, (1, 4, 6)),)
         case "vgg16" | "vgg19":
-            return _sequential(network, (0, 3, 6))
+            torchvision = _sequential(network, (0, 3, 6))
+            # The first VGGs for PyTorch, converted from Caffe, have the dense layers
+            # in other places.
+            converted = _sequential(network, (1, 4, 6))
+            timm = {"fc6": "pre_logits.fc1", "fc7": "pre_logits.fc2", "fc8": "head.fc"}
+            scopes = {
+                name: Scope(timm.get(name, scope.weights))
+                for name, scope in torchvision.scopes.items()
+            }
+            own = {name: Scope(name) for name in scopes}
+            return torchvision, converted, Layout(scopes), Layout(own)
         case "resnet50":
-            return _renamed(network, _RESNET, epsilon=1e-5)
+            return (_renamed(network, _RESNET, epsilon=1e-5),)
         case "efficientnet_lite0":
-            return _renamed(network, _EFFICIENTNET_LITE, epsilon=1e-3)
+            return (_renamed(network, _EFFICIENTNET_LITE, epsilon=1e-3),)
     raise ConversionError(
         f"no PyTorch layout is known for {network.name}; known are alexnet, vgg16, "
         "vgg19, resnet50 and efficientnet_lite0"
@@ -170,19 +331,6 @@ def _weight_shape(
             return (shape[-1], 1, size, size)
         case Dense(features=features):
             return (features, math.prod(shape))
-
-
-def _from_timm(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Renames the dense layers of timm's VGGs, which are convolutions there."""
-    scopes = {"pre_logits.fc1": "0", "pre_logits.fc2": "3", "head.fc": "6"}
-    renamed = {}
-    for name, array in state.items():
-        scope, _, leaf = name.rpartition(".")
-        if scope in scopes:
-            name = f"classifier.{scopes[scope]}.{leaf}"
-            array = array.reshape(array.shape[0], -1) if leaf == "weight" else array
-        renamed[name] = array
-    return renamed
 
 
 def _sequential(network: Network, classifier: tuple[int, ...]) -> Layout:

@@ -1,6 +1,8 @@
 """Files of other projects give the original's numbers, or are refused in one line."""
 
+import os
 import pathlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from invjax.networks.weights.conversion import ConversionError
 from invjax.networks.weights.pretrained import WrongWeights
 from invjax.networks.weights.readers import MissingReader, UnreadableWeights
 from tests.networks import micro
+from tests.networks.weights import torch_makers
+from tests.networks.weights.torch_makers import Global, Made
 
 SEQUENTIAL = Network("alexnet", 24, (*micro.MICRO.layers[:-1], Dense("fc6", 5)))
 
@@ -48,9 +52,9 @@ def _safetensors(path: pathlib.Path, state: dict[str, np.ndarray]) -> pathlib.Pa
 def _pth(
     path: pathlib.Path, state: dict[str, np.ndarray], wrapper: str | None = None
 ) -> pathlib.Path:
-    torch = pytest.importorskip("torch")
-    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
-    torch.save({wrapper: tensors} if wrapper else tensors, path)
+    tensors = torch_makers.state_dict(state)
+    tree = {wrapper: tensors} if wrapper else tensors
+    path.write_bytes(torch_makers.torch_zip(tree))
     return path
 
 
@@ -88,14 +92,17 @@ def test_a_data_parallel_prefix_is_taken_off(tmp_path: pathlib.Path) -> None:
     _assert_is(formats.read(path, SEQUENTIAL).params, _state())
 
 
-def test_pytorch_files_that_run_code_are_refused(tmp_path: pathlib.Path) -> None:
-    torch = pytest.importorskip("torch")
+def test_pytorch_files_that_run_code_are_refused(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "system", _must_not_be_called)
     path = tmp_path / "net.pth"
-    torch.save({"features.0.weight": _must_not_be_called}, path)
-    _refused(UnreadableWeights, path, SEQUENTIAL)
+    code = Made(Global("os", "system"), ("true",))
+    path.write_bytes(torch_makers.torch_zip({"features.0.weight": code}))
+    assert "asks for os.system" in _refused(UnreadableWeights, path, SEQUENTIAL)
 
 
-def _must_not_be_called() -> None:
+def _must_not_be_called(command: str) -> None:
     raise AssertionError("must not be called")
 
 
@@ -138,23 +145,16 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: pathlib.Path) -> None
     assert not (tmp_path / "weights").exists()
 
 
-@pytest.mark.parametrize(
-    ("ending", "module"),
-    [("pth", "torch"), ("mat", "scipy.io"), ("safetensors", "safetensors.numpy")],
-)
 def test_a_missing_reader_names_its_package(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, ending: str, module: str
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
-    monkeypatch.setitem(sys.modules, module, None)
-    path = tmp_path / f"net.{ending}"
-    path.write_bytes(b"")
+    path = _safetensors(tmp_path / "net.bin", _state())
+    monkeypatch.setitem(sys.modules, "safetensors", None)
     message = _refused(MissingReader, path, SEQUENTIAL)
-    assert message.endswith(f"; run: pip install {module.partition('.')[0]}")
+    assert message.endswith("; run: pip install safetensors")
 
 
-def test_unknown_endings_and_missing_files(tmp_path: pathlib.Path) -> None:
+def test_unknown_and_missing_files(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(b"")
     assert ".caffemodel" in _refused(UnreadableWeights, path)
