@@ -5,41 +5,29 @@ so that its result does not depend on file names or on what else is inverted.
 """
 
 import hashlib
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
 from numpy.typing import ArrayLike
 
-from invjax.types import PRNGKey
+from invjax.types import PRNGKey, PRNGKeys
 
 
-def quantise(image: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
-    """Clips to [0, 1] and rounds to the nearest of the 256 levels.
-
-    Raises:
-      ValueError: a pixel is infinite or not a number.
-    """
-    if not np.isfinite(image).all():
-        raise ValueError("the image holds values that are infinite or not a number")
-    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-
-
-def image_id(image: Float[np.ndarray, "h w c"]) -> int:
-    """The first 32 bits of the SHA-256 of the 8-bit pixels, row by row, big endian.
-
-    Args:
-      image: [h, w, c] in [0, 1].
-
-    Raises:
-      ValueError: a pixel is infinite or not a number.
+def bytes_id(data: bytes) -> int:
+    """The first 32 bits of the SHA-256 of bytes, read big endian.
 
     Examples:
-      >>> import numpy as np
-      >>> image_id(np.zeros((2, 2, 3), np.float32))
-      367819760
+      >>> bytes_id(b"")
+      3820012610
     """
-    return _digest(quantise(image).tobytes())
+    return int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
+
+
+def image_id(image: np.ndarray) -> int:
+    """`images.image_id` without a check of the image."""
+    return bytes_id(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8).tobytes())
 
 
 def code_id(code: ArrayLike) -> int:
@@ -48,7 +36,7 @@ def code_id(code: ArrayLike) -> int:
     The values are hashed in C order as little-endian float32 on every machine; the
     digest's bits are read big endian.
     """
-    return _digest(np.asarray(code, "<f4").tobytes())
+    return bytes_id(np.asarray(code, "<f4").tobytes())
 
 
 def lane_key(seed: int, image_id: int, start: int) -> PRNGKey:
@@ -56,7 +44,8 @@ def lane_key(seed: int, image_id: int, start: int) -> PRNGKey:
 
     Args:
       seed: the seed of the run, 0 <= seed < 2^32.
-      image_id: 32 bits that name the image or the code; see `image_id` and `code_id`.
+      image_id: 32 bits that name the image or the code; see `images.image_id` and
+        `code_id`.
       start: number of the start, from 0.
 
     Raises:
@@ -69,5 +58,71 @@ def lane_key(seed: int, image_id: int, start: int) -> PRNGKey:
     return jax.random.fold_in(key, np.uint32(start))
 
 
-def _digest(data: bytes) -> int:
-    return int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
+def one_key(key: Any) -> PRNGKey:
+    """Returns a random key as a typed one, or says why it is none.
+
+    Args:
+      key: a key of `jax.random.key` or `lane_key`, or a raw one of
+        `jax.random.PRNGKey`.
+
+    Raises:
+      TypeError: it is not a key, such as the number of a seed.
+      ValueError: there are several keys.
+
+    Examples:
+      >>> one_key(jax.random.PRNGKey(0)) == jax.random.key(0)
+      Array(True, dtype=bool)
+    """
+    typed = _typed(key)
+    if typed.ndim:
+        raise ValueError(
+            f"key has shape {typed.shape}; one key is accepted: take one of them, "
+            "such as keys[0]"
+        )
+    return typed
+
+
+def lane_keys(keys: Any, *, num: int | None = None, what: str = "codes") -> PRNGKeys:
+    """Returns the keys of lanes as one typed array [l], or says why they do not fit.
+
+    Args:
+      keys: an array [l] of keys, typed or raw, or a list of keys.
+      num: l; None for any number of keys.
+      what: what there are `num` of.
+
+    Raises:
+      TypeError: something is not a key, such as the number of a seed.
+      ValueError: there is one key alone, or not one for each of `num`.
+    """
+    if isinstance(keys, list | tuple) and keys:
+        typed = jnp.stack([one_key(key) for key in keys])
+    else:
+        typed = _typed(keys)
+    if typed.ndim == 1 and num in (None, len(typed)):
+        return typed
+    if typed.ndim > 1:
+        raise ValueError(
+            f"keys have shape {typed.shape}; an array of one axis is accepted"
+        )
+    found = "one key" if typed.ndim == 0 else f"{len(typed)} keys"
+    wanted = "a key for each lane" if num is None else f"as many keys as {what}, {num},"
+    raise ValueError(
+        f"keys: {found}; {wanted} are accepted: jax.random.split(key, "
+        f"{'n' if num is None else num}), or a list of lane_key"
+    )
+
+
+def _typed(key: Any) -> Any:
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return key
+    if dtype == np.uint32 and key.ndim:
+        try:
+            return jax.random.wrap_key_data(jnp.asarray(key))
+        except (TypeError, ValueError):
+            pass
+    shown = f"{key!r:.40}" if dtype is None else f"an array {dtype}{list(key.shape)}"
+    raise TypeError(
+        f"key is {' '.join(shown.split())}; a random key is accepted: "
+        "jax.random.key(0), or invjax.lane_key(seed, image_id, start)"
+    )

@@ -86,9 +86,9 @@ def key() -> jax.Array:
 
 
 def _invert(phi: Any, image: np.ndarray, **settings: Any) -> Any:
-    settings = {"num_steps": 12, "image_shape": image.shape} | settings
+    defaults: Any = {"num_steps": 12, "image_shape": image.shape}
     code = np.asarray(callables.encode(phi, image))
-    return invjax.invert(key(), code, phi, **settings)
+    return invjax.invert(key(), code, phi, **(defaults | settings))
 
 
 def _micro(layer: str = "relu2", **settings: Any) -> Any:
@@ -115,8 +115,8 @@ def _lanes(**settings: Any) -> Any:
     code = np.asarray(callables.encode(phi, picture(SIDE, SIDE, 3)))
     keys = jax.random.split(key(), 3)
     codes = np.stack([code, 1.1 * code, 1.2 * code])
-    settings = {"num_steps": 12, "tv_weight": [0.5, 5.0, 50.0]} | settings
-    return invjax.invert_batch(keys, codes, phi, **settings)
+    defaults: Any = {"num_steps": 12, "tv_weight": [0.5, 5.0, 50.0]}
+    return invjax.invert_batch(keys, codes, phi, **(defaults | settings))
 
 
 def _dead(way: str) -> Any:
@@ -137,10 +137,9 @@ def _sample(kernel: Any, **settings: Any) -> Any:
     phi, image = invjax.representation("hogb"), picture(16, 16, 1)
     keys = jax.random.split(key(), 2)
     code = np.asarray(callables.encode(phi, image))
-    settings = {"temperature": 1e-4} | settings
-    draws = {"num_samples": 5, "num_warmup": 40, "thin": 2}
     starts = np.stack([image] * 2)
-    return mcmc.sample(keys, code, phi, starts, kernel=kernel, **draws, **settings)
+    draws: Any = {"num_samples": 5, "num_warmup": 40, "thin": 2, "temperature": 1e-4}
+    return mcmc.sample(keys, code, phi, starts, kernel=kernel, **(draws | settings))
 
 
 def _repel(**settings: Any) -> Any:
@@ -150,7 +149,7 @@ def _repel(**settings: Any) -> Any:
     return repulsion.repel(keys, code, phi, num_steps=12, **settings)
 
 
-def _lpips_parameters() -> lpips.Parameters:
+def lpips_parameters() -> lpips.Parameters:
     """Random weights of AlexNet's shapes."""
     network: dict[str, dict[str, np.ndarray]] = {}
     shapes = lpips.layers.parameter_shapes(lpips._TABLE, (64, 64, 3))
@@ -171,7 +170,7 @@ def _lpips_parameters() -> lpips.Parameters:
 def _metrics() -> dict[str, Any]:
     one, other = picture(SIDE, SIDE, 3), picture(SIDE, SIDE, 3, seed=1)
     lot = np.stack([picture(SIDE, SIDE, 3, seed=seed) for seed in range(4)])
-    parameters = _lpips_parameters()
+    parameters = lpips_parameters()
     rows = picture(3, 6)
     chosen = diversity.pairs(key(), 4, num_pairs=3)
     distances = diversity.pairwise(lot, chosen, parameters=parameters)
@@ -315,4 +314,5 @@ def arrays(*names: str) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    np.savez(sys.argv[1], **arrays(*sys.argv[2:]))
+    found: Any = arrays(*sys.argv[2:])
+    np.savez(sys.argv[1], **found)

@@ -1,10 +1,11 @@
 """Images as arrays of pixels: reading, finding, resizing, colour and spectrum."""
 
-from invjax.identity import code_id, image_id
+from invjax.identity import code_id
 from invjax.images.pixels import (
     ImageError,
     centre_crop,
     fit_short_side,
+    image_id,
     quantise,
     stretch,
     to_grey,

@@ -18,6 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from invjax.images import pixels
 from invjax.types import Image
 
 _OPPONENT = np.array(
@@ -37,7 +38,7 @@ def opponent(image: ArrayLike) -> Float[Array, "h w 3"]:
       image: [h, w, 3] or [h, w, 1].
 
     Raises:
-      ValueError: there are neither one nor three channels.
+      ValueError: there are neither one nor three channels, or as `pixels.checked`.
 
     Examples:
       >>> red = np.float32([[[1, 0, 0]]])
@@ -59,7 +60,7 @@ def luminance_only(image: ArrayLike) -> Float[Array, "h w 3"]:
     """Returns the image without its colours: the mean of the channels, three times.
 
     Raises:
-      ValueError: there are neither one nor three channels.
+      ValueError: there are neither one nor three channels, or as `pixels.checked`.
     """
     rgb = _rgb(image)
     return jnp.broadcast_to(rgb.mean(-1, keepdims=True), rgb.shape)
@@ -73,14 +74,14 @@ def chroma_only(image: ArrayLike) -> Float[Array, "h w 3"]:
     clipped.
 
     Raises:
-      ValueError: there are neither one nor three channels.
+      ValueError: there are neither one nor three channels, or as `pixels.checked`.
     """
     rgb = _rgb(image)
     return rgb - rgb.mean(-1, keepdims=True) + rgb.mean()
 
 
 def _rgb(image: ArrayLike) -> Image:
-    image = jnp.asarray(image)
+    image = jnp.asarray(pixels.checked(image))
     if image.ndim != 3 or image.shape[-1] not in (1, 3):
         raise ValueError(
             f"the image has shape {image.shape}; [h, w, 3] and [h, w, 1] are accepted"

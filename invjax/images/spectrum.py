@@ -13,7 +13,10 @@ fx and fy in cycles per pixel, and unit mean square over the half plane of `rfft
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Shaped
 
+from invjax import identity
+from invjax.images import pixels
 from invjax.types import Image, PRNGKey
 
 
@@ -37,14 +40,18 @@ def weight(height: int, width: int) -> np.ndarray:
     return (amplitude / np.sqrt(np.mean(amplitude**2)))[..., None]
 
 
-def colour(white: Image) -> Image:
+def colour(white: Shaped[Array | np.ndarray, "h w c"]) -> Image:
     """Gives white noise the amplitude spectrum of natural images.
 
     The map is linear, symmetric and invertible, and keeps the shape.
 
     Args:
-      white: [h, w, c].
+      white: [h, w, c], in any range.
+
+    Raises:
+      ImageError: as `pixels.checked`.
     """
+    pixels.checked(white, name="white")
     coefficients = jnp.fft.rfft2(white, axes=(0, 1))
     scaled = coefficients * jnp.asarray(weight(*white.shape[:2]), coefficients.dtype)
     return jnp.fft.irfft2(scaled, s=white.shape[:2], axes=(0, 1))
@@ -52,5 +59,6 @@ def colour(white: Image) -> Image:
 
 def natural_direction(key: PRNGKey, image_shape: tuple[int, int, int]) -> Image:
     """Draws a direction [h, w, c] of unit norm with the spectrum of natural images."""
+    key = identity.one_key(key)
     noise = colour(jax.random.normal(key, image_shape, jnp.float32))
     return noise / jnp.linalg.norm(noise)

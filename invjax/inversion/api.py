@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.inversion import dead_starts, loop, slots
+from invjax import identity
+from invjax.inversion import dead_starts, loop, request, slots
 from invjax.inversion.execution import Execution, default_execution
 from invjax.inversion.lane import LaneState
 from invjax.inversion.loop import CompiledPhase
@@ -67,7 +68,7 @@ def _with_settings(function: Function) -> Function:
 def invert(
     key: PRNGKey,
     code: Any,
-    phi: Representation,
+    phi: Representation | str,
     *,
     history_every: int = 10,
     execution: Execution | None = None,
@@ -76,14 +77,17 @@ def invert(
     """Finds an image whose code is `code`, by descent from noise.
 
     Args:
-      key: the lane's key: it draws the noise of the start and, where there is jitter,
-        the crops.
-      code: the target code phi0 as float32, of the shape that phi returns; with another
-        data term, what that takes in its place, such as the direction w of
+      key: the lane's key, of `lane_key` or `jax.random.key`: it draws the noise of the
+        start and, where there is jitter, the crops.
+      code: the target code phi0, one array of the shape that phi returns, of real
+        numbers of any type (integers count as numbers); with another data term, what
+        that takes in its place, such as the direction w of
         `objective.activation_maximisation`.
       phi: a pure function of one image [h, w, c] in [0, 1]: a registered representation
-        or any function of your own. Arrays inside a pytree are traced; a new plain
-        function object is compiled anew.
+        or its name, or any function of your own. Arrays inside a pytree are traced; a
+        new plain function object is compiled anew. A function of your own is traced
+        twice at first, and refused where it changes itself (batch normalisation in
+        training mode, dropout) or answers differently the second time.
       image_shape: (h, w, c) of the image to be found; phi's own by default.
       preset: name of a row of `presets.PRESETS`, which settles everything that is not
         given here.
@@ -122,7 +126,8 @@ def invert(
         before the descent, and needs a representation that can be relaxed. Both change
         the distribution of the starts, as `dead_starts` says; `Result.num_revivals`
         counts either. By default nothing is done.
-      initial_image: [h, w, c] in [0, 1] to start from in place of noise.
+      initial_image: [h, w, c] in [0, 1], floating, to start from in place of noise.
+        Values beyond [0, 1], as of optimised images, are accepted with a warning.
       mask: M, broadcast against the code: zero where a feature is free.
       centre: grey levels (0 to 255) that the regularisers pull towards; by default
         phi's mean colour or mean image (under ijcv2016 the mean image's mean colour),
@@ -132,7 +137,9 @@ def invert(
 
     Raises:
       ValueError: code, mask, shape or a setting does not fit; the target is zero
-        under the mask (in a caricature: has no positive part).
+        under the mask (in a caricature: has no positive part); phi is no pure function.
+      TypeError: `key` is not a random key; phi does not return one array; the call is
+        inside jax.jit, vmap or grad.
 
     Returns:
       The `Result` of this lane.
@@ -151,9 +158,10 @@ def invert(
       >>> bool(abs(brightness(result.image) - code).max() < 0.05)
       True
     """
+    request.refuse_transformed((key, code, phi, settings))
     batch = invert_batch(
-        jnp.stack([key]),
-        jnp.asarray(code)[None],
+        identity.one_key(key)[None],
+        request.one_code(code),
         phi,
         history_every=history_every,
         execution=execution,
@@ -166,7 +174,7 @@ def invert(
 def invert_batch(
     keys: PRNGKeys | Sequence[PRNGKey],
     codes: Any,
-    phi: Representation,
+    phi: Representation | str,
     *,
     history_every: int = 10,
     execution: Execution | None = None,
@@ -211,7 +219,7 @@ def invert_batch(
 def invert_stream(
     keys: PRNGKeys | Sequence[PRNGKey],
     codes: Any,
-    phi: Representation,
+    phi: Representation | str,
     *,
     history_every: int = 10,
     execution: Execution | None = None,
@@ -249,7 +257,9 @@ def invert_stream(
       >>> sorted(int(lane) for lanes, _ in stream for lane in lanes)
       [0, 1, 2]
     """
-    stacked = jnp.stack(keys) if isinstance(keys, Sequence) else keys
+    request.refuse_transformed((keys, codes, phi, settings))
+    codes = request.lane_codes(codes)
+    stacked = identity.lane_keys(keys, num=len(codes))
     plan = prepare(codes, phi, len(stacked), **settings)
     if history_every < 1:
         raise ValueError(f"history_every is {history_every}; it must be positive")
@@ -264,7 +274,7 @@ def invert_stream(
 @_with_settings
 def estimate(
     code: Any,
-    phi: Representation,
+    phi: Representation | str,
     *,
     execution: Execution | None = None,
     **settings: Unpack[Keywords],
@@ -273,7 +283,7 @@ def estimate(
 
     Args:
       code: one target.
-      phi: the representation.
+      phi: the representation, or its name.
       execution: as in `invert_batch`.
       **settings: other keywords of `invert`, except `history_every`.
 
@@ -294,7 +304,7 @@ def estimate(
 @_with_settings
 def chunk_bytes(
     code: Any,
-    phi: Representation,
+    phi: Representation | str,
     *,
     execution: Execution | None = None,
     **settings: Unpack[Keywords],
@@ -311,11 +321,14 @@ def chunk_bytes(
 
 
 def _chunk(
-    code: Any, phi: Representation, execution: Execution, settings: Keywords
+    code: Any,
+    phi: Representation | str,
+    execution: Execution,
+    settings: Keywords,
 ) -> tuple[Plan, LaneState]:
     """A chunk full of lanes of one code, before their first step."""
     width = execution.width
-    codes = np.repeat(np.asarray(code)[None], width, axis=0)
+    codes = np.repeat(request.one_code(code), width, axis=0)
     plan = prepare(codes, phi, width, **settings).on_device()
     keys = jax.random.split(jax.random.key(0), width)
     return plan, dead_starts.start(keys, plan)

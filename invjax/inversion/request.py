@@ -1,6 +1,8 @@
 """A request for inversion: its keywords, checked and filled in by the presets."""
 
-from collections.abc import Callable, Sequence
+import operator
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import jax
@@ -11,10 +13,12 @@ from jaxtyping import Array
 
 from invjax import callables
 from invjax.callables import TracedCallable
+from invjax.images import pixels
 from invjax.inversion import objective, presets
 from invjax.inversion.lane import LaneSettings, Phase, Program
 from invjax.inversion.objective import Exponents, IjcvWeights, PerLane, Shared
 from invjax.inversion.presets import Preset
+from invjax.representations import as_representation, is_registered
 from invjax.types import DataTerm, Relaxable, Representation
 
 DEAD_RELU = ("restart", "leaky")
@@ -102,7 +106,7 @@ class Plan(NamedTuple):
 
 def prepare(
     codes: Any,
-    phi: Representation,
+    phi: Representation | str,
     num_lanes: int,
     *,
     image_shape: Sequence[int] | None = None,
@@ -127,6 +131,8 @@ def prepare(
     For callers who run the compiled steps by themselves. Arguments and errors are those
     of `api.invert_batch`.
     """
+    refuse_transformed((codes, phi, tv_weight, alpha_weight, learning_rate))
+    phi = as_representation(phi)
     _check_data_term(data_term)
     chosen = presets.find(preset, phi=phi, data_term=data_term)
     num_steps = chosen.num_steps if num_steps is None else num_steps
@@ -162,6 +168,8 @@ def prepare(
         tolerance=None if tolerance is None else per_lane("tolerance", tolerance, 0),
     )
     traced = TracedCallable.of(phi)
+    if not is_registered(phi):
+        callables.refuse_impure(phi, shape)
     _check_code_shape(traced, target.shape[1:], shape)
     if jitter is not None and jitter < 1:
         raise ValueError(f"jitter is {jitter}; pixels from 1 (none) up are accepted")
@@ -185,6 +193,89 @@ def prepare(
         start_scale=jnp.float32(chosen.start_scale(shape)),
         initial=_initial(initial_image, centre, shape, num_lanes),
         dead_relu=_dead_relu(dead_relu, phi, initial_image),
+    )
+
+
+def refuse_transformed(arguments: Any) -> None:
+    """Refuses to be part of a function that JAX transforms.
+
+    Args:
+      arguments: any tree of what an inversion was given.
+
+    Raises:
+      TypeError: an array is traced, or jax.jit traces the caller.
+    """
+    # Within jit, every new array is traced.
+    leaves = [*jax.tree.leaves(arguments), jnp.zeros((), jnp.float32)]
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        raise TypeError(callables.TRANSFORMED)
+
+
+def one_code(code: Any) -> np.ndarray:
+    """Returns a code as the codes of one lane, float32 [1, ...].
+
+    Args:
+      code: real numbers of any type, as one array or as nested lists.
+
+    Raises:
+      ValueError: it has several arrays, or it does not consist of real numbers.
+    """
+    refuse_transformed(code)
+    is_sequence = isinstance(code, list | tuple)
+    if is_sequence and any(len(np.shape(part)) > 0 for part in code if _is_array(part)):
+        raise ValueError(_several(code))
+    return _numbers(code)[None]
+
+
+def lane_codes(codes: Any) -> np.ndarray:
+    """Returns the codes of lanes as float32 [l, ...], l at least 1.
+
+    Args:
+      codes: real numbers of any type, an array or a sequence of arrays of one shape;
+        float32 is not copied.
+
+    Raises:
+      ValueError: they are not of one shape, there are none, or they do not consist of
+        real numbers.
+    """
+    numbers = _numbers(codes)
+    if not np.size(numbers) or not np.ndim(numbers):
+        raise ValueError(
+            f"codes have shape {numbers.shape}; one for each lane, [l, ...], is "
+            "accepted"
+        )
+    return numbers
+
+
+def _is_array(part: Any) -> bool:
+    return hasattr(part, "shape") and hasattr(part, "dtype")
+
+
+def _numbers(codes: Any) -> np.ndarray:
+    """Codes as float32, without a copy of what is float32 already."""
+    if isinstance(codes, Mapping):
+        raise ValueError(_several(codes))
+    try:
+        is_complex = np.iscomplexobj(codes)
+        with np.errstate(over="ignore"):
+            numbers = None if is_complex else np.asarray(codes, np.float32)
+    except (TypeError, ValueError):
+        if isinstance(codes, list | tuple):
+            raise ValueError(_several(codes)) from None
+        raise ValueError(
+            f"the code is a {type(codes).__name__}; an array of real numbers is "
+            "accepted"
+        ) from None
+    if numbers is None:
+        raise ValueError("codes are complex; real ones are accepted")
+    return numbers
+
+
+def _several(codes: Any) -> str:
+    parts = len(jax.tree.leaves(codes))
+    return (
+        f"the code is a {type(codes).__name__} of {parts} parts; one array is accepted "
+        f"for a lane, as phi returns it: {callables.HOW_TO_MAKE_ONE}"
     )
 
 
@@ -271,14 +362,21 @@ def _initial(
 ) -> np.ndarray | None:
     if given is None:
         return None
-    images = np.asarray(given, np.float32)
+    images = np.asarray(
+        pixels.checked(given, name="initial_image", values="clipped"), np.float32
+    )
     if images.shape not in (shape, (num_lanes, *shape)):
         raise ValueError(
             f"initial_image has shape {images.shape}; {shape}, or one per lane, "
             f"{(num_lanes, *shape)}, is accepted"
         )
-    if not np.all(np.isfinite(images)):
-        raise ValueError("initial_image is not finite; values in [0, 1] are accepted")
+    lowest, highest = np.min(images), np.max(images)
+    if not pixels.is_in_range(images):
+        warnings.warn(
+            f"initial_image has values from {lowest:.3g} to {highest:.3g}, beyond "
+            "[0, 1]; the descent begins there",
+            stacklevel=2,
+        )
     variables = np.float32(255) * images - np.broadcast_to(centre, shape)
     return np.broadcast_to(variables, (num_lanes, *shape))
 
@@ -287,12 +385,26 @@ def _image_shape(
     phi: Representation, given: Sequence[int] | None
 ) -> tuple[int, int, int]:
     shape = given if given is not None else getattr(phi, "image_shape", None)
-    if shape is None or len(shape) != 3 or min(shape) < 1:
+    try:
+        sides = tuple(map(operator.index, () if shape is None else shape))
+    except TypeError:
+        sides = ()
+    if len(sides) != 3 or min(sides) < 1:
         raise ValueError(
             f"image_shape is {shape}; (height, width, channels) is accepted, and a "
             "representation without an image_shape of its own needs it"
         )
-    return (int(shape[0]), int(shape[1]), int(shape[2]))
+    height, width, channels = sides
+    if height in (1, 3) and min(width, channels) > _MOST_CHANNELS:
+        raise ValueError(
+            f"image_shape is {shape}, with the channels first; (height, width, "
+            f"channels) is accepted, here {(width, channels, height)}"
+        )
+    return (height, width, channels)
+
+
+_MOST_CHANNELS = 4
+"""Three numbers of which the last two are larger have their channels first."""
 
 
 def _per_lane(name: str, value: Any, num_lanes: int) -> np.ndarray:
@@ -333,10 +445,7 @@ def _targets(
     codes: Any, mask: Any, num_lanes: int, data_term: DataTerm
 ) -> tuple[Any, np.ndarray]:
     """Targets and mask, checked: a target of norm zero asks for nothing."""
-    if np.iscomplexobj(codes):
-        raise ValueError("codes are complex; real ones are accepted")
-    with np.errstate(over="ignore"):
-        target = np.asarray(codes, np.float32)
+    target = lane_codes(codes)
     if num_lanes < 1 or target.shape[:1] != (num_lanes,):
         raise ValueError(
             f"{num_lanes} keys and codes of shape {target.shape}; at least one lane, "
@@ -384,7 +493,10 @@ def _check_code_shape(
 ) -> None:
     expected = callables.code_shape(phi, image_shape)
     if expected != code_shape:
+        hint = (
+            "; invert_batch takes several codes" if code_shape[1:] == expected else ""
+        )
         raise ValueError(
             f"codes have shape {code_shape}, but the representation of an image of "
-            f"{image_shape} has {expected}"
+            f"{image_shape} has {expected}{hint}"
         )

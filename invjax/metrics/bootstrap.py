@@ -11,6 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
+from invjax import identity
 from invjax.types import PRNGKey, PRNGKeys, Scalar
 
 
@@ -79,7 +80,9 @@ def interval(
         raise ValueError(f"level is {level}; a number between 0 and 1 is accepted")
     if num_resamples < 1:
         raise ValueError(f"num_resamples is {num_resamples}; at least 1 is accepted")
-    drawn = _statistics(jax.random.split(key, num_resamples), measured, statistic)
+    drawn = _statistics(
+        jax.random.split(identity.one_key(key), num_resamples), measured, statistic
+    )
     tail = (1 - level) / 2
     low, high = jnp.quantile(drawn, jnp.asarray([tail, 1 - tail], jnp.float32))
     return Interval(statistic(measured), low, high, level)

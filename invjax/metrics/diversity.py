@@ -13,13 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
+from invjax import identity
+from invjax.images import pixels
 from invjax.metrics import errors
 from invjax.metrics.lpips import Parameters
 from invjax.types import Image, PRNGKey, Scalar
 
-Samples = Float[ArrayLike, "s h w c"]
+Samples = Shaped[ArrayLike, "s h w c"]
 
 # Eigenvalues below these come from rounding in float32: a fraction of the largest one,
 # and a mean squared difference per pixel, for samples that are all the same image.
@@ -118,7 +120,7 @@ def pairs(
         return everything
     if num_pairs < 1:
         raise ValueError(f"num_pairs is {num_pairs}; at least 1 is accepted")
-    order = np.asarray(jax.random.permutation(key, len(everything)))
+    order = np.asarray(jax.random.permutation(identity.one_key(key), len(everything)))
     return everything[np.sort(order[:num_pairs])]
 
 
@@ -172,6 +174,7 @@ def to_original(
       ValueError: the samples are not of the original's shape.
     """
     pictures = _pictures(samples, fewest=1)
+    pixels.checked(original, name="original", values="unit")
     truth = jnp.clip(jnp.asarray(original, jnp.float32), 0, 1)
     if pictures.shape[1:] != truth.shape:
         raise ValueError(
@@ -314,6 +317,7 @@ def principal_components(samples: Samples, *, count: int = 3) -> Components:
 
 
 def _pictures(samples: Samples, *, fewest: int = 2) -> Float[Array, "s h w c"]:
+    pixels.checked(samples, name="samples", values="clipped")
     pictures = jnp.clip(jnp.asarray(samples, jnp.float32), 0, 1)
     if pictures.ndim != 4 or len(pictures) < fewest:
         raise ValueError(

@@ -1,8 +1,8 @@
 """Errors of codes, and the likeness of pictures to their originals.
 
 The code is that of the image as optimised, neither clipped nor rescaled. PSNR, SSIM,
-LPIPS and the root mean square are of the picture clipped to [0, 1]. All functions
-return arrays and can be jitted and vmapped.
+LPIPS and the root mean square are of the picture clipped to [0, 1]; pictures follow the
+rule of `pixels.checked`. All functions return arrays and can be jitted and vmapped.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from invjax.images import pixels
 from invjax.metrics import lpips
 from invjax.types import Scalar, ordinary_types
 
@@ -107,7 +108,7 @@ def psnr(image: ArrayLike, original: ArrayLike) -> Scalar:
       >>> round(psnr(np.full((4, 4, 3), 0.6), np.full((4, 4, 3), 0.5)).item(), 3)
       20.0
     """
-    return dm_pix.psnr(_clipped(image), _float32(original))
+    return dm_pix.psnr(_clipped(image), _original(original))
 
 
 def ssim(image: ArrayLike, original: ArrayLike) -> Scalar:
@@ -122,10 +123,11 @@ def ssim(image: ArrayLike, original: ArrayLike) -> Scalar:
     Returns:
       From -1 to 1, which means equal; NaN for images smaller than the window.
     """
+    picture, truth = _clipped(image), _original(original)
     if min(np.shape(original)[:2]) < _SSIM_WINDOW:
         return jnp.asarray(jnp.nan, jnp.float32)
     with ordinary_types():
-        return dm_pix.ssim(_clipped(image), _float32(original))
+        return dm_pix.ssim(picture, truth)
 
 
 def likeness(
@@ -146,7 +148,7 @@ def likeness(
         psnr=psnr(image, original),
         ssim=ssim(image, original),
         lpips=nan if parameters is None else lpips_of(parameters, image, original),
-        rms=jnp.sqrt(jnp.mean(jnp.square(_clipped(image) - _float32(original)))),
+        rms=jnp.sqrt(jnp.mean(jnp.square(_clipped(image) - _original(original)))),
     )
 
 
@@ -165,9 +167,10 @@ def lpips_of(
     Returns:
       The distance; NaN where a side is below `lpips.SMALLEST_SIDE`, 31 px.
     """
+    picture, truth = _clipped(image), _original(original)
     if min(np.shape(original)[:2]) < lpips.SMALLEST_SIDE:
         return jnp.asarray(jnp.nan, jnp.float32)
-    return lpips.lpips(parameters, _rgb(_clipped(image)), _rgb(original))
+    return lpips.lpips(parameters, _rgb(picture), _rgb(truth))
 
 
 @jax.jit
@@ -188,12 +191,16 @@ def _norm(x: Array) -> Scalar:
     return jnp.sqrt(jnp.sum(jnp.sum(jnp.square(rows), axis=1)))
 
 
-def _rgb(image: ArrayLike) -> Float[Array, "h w 3"]:
-    return jnp.broadcast_to(_float32(image), (*np.shape(image)[:2], 3))
+def _rgb(image: Float[Array, "h w c"]) -> Float[Array, "h w 3"]:
+    return jnp.broadcast_to(image, (*image.shape[:2], 3))
 
 
 def _clipped(image: ArrayLike) -> Float[Array, "h w c"]:
-    return jnp.clip(_float32(image), 0.0, 1.0)
+    return jnp.clip(_float32(pixels.checked(image, values="clipped")), 0.0, 1.0)
+
+
+def _original(image: ArrayLike) -> Float[Array, "h w c"]:
+    return _float32(pixels.checked(image, name="original", values="unit"))
 
 
 def _float32(values: ArrayLike) -> Array:

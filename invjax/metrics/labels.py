@@ -166,17 +166,19 @@ def logits(
       pictures: [h, w, 3] or [h, w, 1] each, in [0, 1].
 
     Returns:
-      float32 [p, n]; a row of NaN for a picture that is not finite.
+      float32 [p, n].
+
+    Raises:
+      ImageError: a picture is of integers, is not finite or has 8-bit levels; see
+        `pixels.checked`.
     """
     side = classifier.phi.image_shape[0]
     (num_classes,) = classifier.phi.geometry.shape
-    rows = np.full((len(pictures), num_classes), np.nan, np.float32)
+    rows = np.empty((len(pictures), num_classes), np.float32)
     for row, picture in zip(rows, pictures, strict=True):
-        picture = np.asarray(picture, np.float32)
-        if np.isfinite(picture).all():
-            prepared = pixels.centre_crop(picture, side)
-            rgb = np.broadcast_to(prepared, (side, side, 3))
-            row[:] = jax.device_get(callables.encode(classifier.phi, rgb))
+        prepared = pixels.centre_crop(np.asarray(picture), side)
+        rgb = np.broadcast_to(prepared, (side, side, 3))
+        row[:] = jax.device_get(callables.encode(classifier.phi, rgb))
     return rows
 
 

@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
+from invjax.images import pixels
 from invjax.types import Image, Scalar
 
 Map = Float[Array, "h w"]
@@ -53,9 +54,11 @@ class Extent(NamedTuple):
     radius: Scalar
 
 
-@jax.jit
 def unexplained(
-    samples: Float[ArrayLike, "s _ _ _"], original: Image, *, sigma: ArrayLike = 4.0
+    samples: Shaped[ArrayLike, "s _ _ _"],
+    original: ArrayLike,
+    *,
+    sigma: ArrayLike = 4.0,
 ) -> Map:
     """Returns the fraction of the original's local variance that is not recovered.
 
@@ -71,22 +74,21 @@ def unexplained(
       sigma: standard deviation of the window, in pixels.
 
     Raises:
-      ValueError: samples and original have different shapes.
+      ValueError: samples and original have different shapes, or as `pixels.checked`.
 
     Examples:
       >>> original = jax.random.uniform(jax.random.key(0), (32, 32, 3))
       >>> unexplained(original[None], original).max().item()
       0.0
     """
-    pictures = _pictures(samples, original)
-    errors = jnp.mean((pictures - original[None]) ** 2, axis=(0, 3))
-    contrast = original - jnp.mean(original, axis=(0, 1), keepdims=True)
-    return _ratio(errors, jnp.mean(contrast**2, axis=2), sigma)
+    return _unexplained(*_pictures(samples, original), sigma)
 
 
-@jax.jit
 def detail(
-    samples: Float[ArrayLike, "s _ _ _"], original: Image, *, sigma: ArrayLike = 4.0
+    samples: Shaped[ArrayLike, "s _ _ _"],
+    original: ArrayLike,
+    *,
+    sigma: ArrayLike = 4.0,
 ) -> Map:
     """Returns the amount of detail in reconstructions, relative to the original.
 
@@ -103,11 +105,9 @@ def detail(
       sigma: standard deviation of the window, in pixels.
 
     Raises:
-      ValueError: samples and original have different shapes.
+      ValueError: samples and original have different shapes, or as `pixels.checked`.
     """
-    pictures = _pictures(samples, original)
-    energies = jnp.mean(jax.vmap(_differences)(pictures), axis=0)
-    return _ratio(energies, _differences(original), sigma, floor=_DETAIL_FLOOR)
+    return _detail(*_pictures(samples, original), sigma)
 
 
 def extent(
@@ -179,19 +179,41 @@ def radial_profile(
     return _ring_means(grid, rings)[: rings.num_rings]
 
 
-def _pictures(samples: ArrayLike, original: Image) -> Float[Array, "s h w c"]:
-    """Clipped reconstructions.
+def _pictures(
+    samples: ArrayLike, original: ArrayLike
+) -> tuple[Float[Array, "s h w c"], Image]:
+    """Clipped reconstructions, and the original.
 
     Raises:
-      ValueError: their shape is not the original's.
+      ValueError: their shape is not the original's, or as `pixels.checked`.
     """
+    pixels.checked(samples, name="samples", values="clipped")
+    pixels.checked(original, name="original", values="unit")
+    truth = jnp.asarray(original, jnp.float32)
     pictures = jnp.clip(jnp.asarray(samples, jnp.float32), 0, 1)
-    if pictures.ndim != 4 or pictures.shape[1:] != original.shape:
+    if pictures.ndim != 4 or pictures.shape[1:] != truth.shape:
         raise ValueError(
-            f"samples of shape {pictures.shape} for an original of {original.shape}; "
+            f"samples of shape {pictures.shape} for an original of {truth.shape}; "
             "[starts, h, w, c] with the original's h, w, c is accepted"
         )
-    return pictures
+    return pictures, truth
+
+
+@jax.jit
+def _unexplained(
+    pictures: Float[Array, "s h w c"], original: Image, sigma: ArrayLike
+) -> Map:
+    errors = jnp.mean((pictures - original[None]) ** 2, axis=(0, 3))
+    contrast = original - jnp.mean(original, axis=(0, 1), keepdims=True)
+    return _ratio(errors, jnp.mean(contrast**2, axis=2), sigma)
+
+
+@jax.jit
+def _detail(
+    pictures: Float[Array, "s h w c"], original: Image, sigma: ArrayLike
+) -> Map:
+    energies = jnp.mean(jax.vmap(_differences)(pictures), axis=0)
+    return _ratio(energies, _differences(original), sigma, floor=_DETAIL_FLOOR)
 
 
 def _differences(image: Image) -> Map:

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
+from invjax.images import pixels
 from invjax.networks import NETWORKS, layers, modules
 from invjax.networks.weights import checkpoints, pretrained, readers
 from invjax.networks.weights.pretrained import WrongWeights
@@ -48,7 +49,9 @@ class Parameters(NamedTuple):
 
 
 def lpips(
-    parameters: Parameters, first: Float[Array, "h w 3"], second: Float[Array, "_ _ 3"]
+    parameters: Parameters,
+    first: Shaped[Array | np.ndarray, "h w 3"],
+    second: Shaped[Array | np.ndarray, "_ _ 3"],
 ) -> Float[Array, ""]:
     """Returns the distance between two images; it can be jitted and differentiated.
 
@@ -57,14 +60,18 @@ def lpips(
       first, second: images of one size, RGB in [0, 1].
 
     Raises:
-      ValueError: sizes differ, or a side is below `SMALLEST_SIDE`.
+      ValueError: sizes differ, a side is below `SMALLEST_SIDE`, or as
+        `pixels.checked`; [0, 1] is asked for.
     """
+    for name, image in (("first", first), ("second", second)):
+        pixels.checked(image, name=name, values="unit")
     if first.shape != second.shape:
         raise ValueError(
             f"images have different sizes, {first.shape} and {second.shape}"
         )
     layers.geometry(_TABLE, first.shape)
-    features = [_features(parameters, image) for image in (first, second)]
+    pictures = (jnp.asarray(image, jnp.float32) for image in (first, second))
+    features = [_features(parameters, picture) for picture in pictures]
     total = jnp.zeros((), jnp.float32)
     for layer in _LAYERS:
         difference = features[0][layer] - features[1][layer]

@@ -7,11 +7,13 @@ subsampling layer, which a total variation with beta = 1 leaves (CVPR 2015, Figu
 
 Frequencies are in cycles per pixel, up to 0.5 along an axis. Luminance and chroma are
 those of `colour.opponent`. Energies are about the mean, so a constant picture has none.
-Only `naturalness` clips its pictures. All functions can be jitted and vmapped.
+Only `naturalness` clips its pictures. Pictures follow the rule of `pixels.checked`. All
+functions can be jitted and vmapped.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +28,19 @@ from invjax.types import Scalar
 NUM_BINS = 18
 """Orientation bins of the IJCV paper, 20 degrees each."""
 
+Measure = TypeVar("Measure", bound=Callable)
+
+
+def _of_a_picture(function: Measure) -> Measure:
+    """Looks at the picture before a jitted function, in which it would be traced."""
+
+    @functools.wraps(function)
+    def checked(picture: ArrayLike, *others: Any, **options: Any) -> Any:
+        pixels.checked(picture)
+        return function(picture, *others, **options)
+
+    return checked  # type: ignore[return-value]
+
 
 def naturalness(image: ArrayLike, original: ArrayLike) -> Scalar:
     """Returns the intersection of two pictures' orientation histograms (IJCV 2016).
@@ -39,13 +54,18 @@ def naturalness(image: ArrayLike, original: ArrayLike) -> Scalar:
 
     Returns:
       1 for equal histograms, 0 for histograms without common bins; NaN where a picture
-      is not finite.
+      that is traced is not finite.
+
+    Raises:
+      ImageError: as `pixels.checked`; for the original, [0, 1] is asked for.
 
     Examples:
       >>> right, down = np.mgrid[:16, :16, :1][:2].astype(np.float32) / 16
       >>> naturalness(right, right).item(), naturalness(right, down).item()
       (1.0, 0.0)
     """
+    pixels.checked(image, values="clipped")
+    pixels.checked(original, name="original", values="unit")
     pictures = [jnp.asarray(x, jnp.float32) for x in (image, original)]
     histograms = [orientation_histogram(_grey(picture)) for picture in pictures]
     is_finite = [jnp.all(jnp.isfinite(picture)) for picture in pictures]
@@ -54,6 +74,7 @@ def naturalness(image: ArrayLike, original: ArrayLike) -> Scalar:
     return jnp.where(is_finite[0] & is_finite[1], score, jnp.nan)
 
 
+@_of_a_picture
 @functools.partial(jax.jit, static_argnames="num_bins")
 def orientation_histogram(
     grey: Float[Array, "h w"], *, num_bins: int = NUM_BINS
@@ -115,6 +136,7 @@ class RadialSpectrum(NamedTuple):
     power: Float[Array, " n"]
 
 
+@_of_a_picture
 @functools.partial(jax.jit, static_argnames="num_rings")
 def radial_spectrum(image: ArrayLike, *, num_rings: int = 32) -> RadialSpectrum:
     """Returns the power spectrum of the luminance, averaged over directions.
@@ -155,6 +177,7 @@ def radial_spectrum(image: ArrayLike, *, num_rings: int = 32) -> RadialSpectrum:
     )
 
 
+@_of_a_picture
 @jax.jit
 def high_frequency_fraction(image: ArrayLike, cutoff: ArrayLike) -> Scalar:
     """Returns the fraction of the luminance's energy above a frequency.
@@ -172,6 +195,7 @@ def high_frequency_fraction(image: ArrayLike, cutoff: ArrayLike) -> Scalar:
     return _fraction(jnp.sum(jnp.where(is_high, power, 0)), jnp.sum(power))
 
 
+@_of_a_picture
 @jax.jit
 def chroma_fraction(image: ArrayLike) -> Scalar:
     """Returns the fraction of a picture's energy that is chroma.
@@ -196,6 +220,7 @@ def chroma_fraction(image: ArrayLike) -> Scalar:
     return _fraction(energies[1] + energies[2], jnp.sum(energies))
 
 
+@_of_a_picture
 @functools.partial(jax.jit, static_argnames="stride")
 def lattice_spikes(image: ArrayLike, stride: int) -> Scalar:
     """Measures spikes at one position of every period of a lattice.

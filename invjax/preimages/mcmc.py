@@ -22,6 +22,8 @@ from blackjax import diagnostics as statistics
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from invjax import identity
+from invjax.images import pixels
 from invjax.inversion import loop, request
 from invjax.inversion.execution import Execution, default_execution
 from invjax.inversion.objective import Terms
@@ -84,7 +86,7 @@ class Samples(NamedTuple):
 def sample(
     keys: PRNGKeys | Sequence[PRNGKey],
     code: Any,
-    phi: Representation,
+    phi: Representation | str,
     images: ArrayLike,
     *,
     kernel: Kernel = Mala(),  # noqa: B008 (frozen)
@@ -115,7 +117,7 @@ def sample(
     Args:
       keys: [l], a key per chain, as `lane_key` makes them.
       code: phi0, one for all chains.
-      phi: the representation.
+      phi: the representation, or its name.
       images: [l, h, w, c], the starts: inversions of `code`.
       kernel: the Metropolis-Hastings kernel.
       temperature: T, in units of the energy: a number, or one per chain [l].
@@ -133,11 +135,12 @@ def sample(
     Returns:
       The draws and their diagnostics.
     """
-    keys = jnp.stack(keys) if isinstance(keys, Sequence) else keys
-    starts = jnp.asarray(images, jnp.float32)
-    _check(len(keys), starts.shape, num_samples, num_warmup, thin)
+    request.refuse_transformed((keys, code, phi, images))
+    starts = jnp.asarray(pixels.checked(images, name="images"), jnp.float32)
+    _check(starts.shape, num_samples, num_warmup, thin)
+    keys = identity.lane_keys(keys, num=len(starts), what="images")
     plan = request.prepare(
-        jnp.asarray(code)[None],
+        request.one_code(code),
         phi,
         1,
         image_shape=starts.shape[1:],
@@ -220,16 +223,14 @@ def _per_chain(name: str, value: Any, num_chains: int) -> Float[Array, " l"]:
 
 
 def _check(
-    num_chains: int,
     shape: tuple[int, ...],
     num_samples: int,
     num_warmup: int,
     thin: int,
 ) -> None:
-    if len(shape) != 4 or num_chains < 1 or shape[0] != num_chains:
+    if len(shape) != 4:
         raise ValueError(
-            f"{num_chains} keys and images of shape {shape}; a start [h, w, c] for "
-            "each key, and at least one, is accepted"
+            f"images have shape {shape}; a start [h, w, c] for each key is accepted"
         )
     for name, number, least in (
         ("num_samples", num_samples, 1),

@@ -27,6 +27,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
+from invjax import identity
 from invjax.callables import TracedCallable
 from invjax.inversion import batch, loop, objective, request, result
 from invjax.inversion.execution import Execution, default_execution
@@ -104,7 +105,7 @@ class _Setting(NamedTuple):
 def repel(
     keys: PRNGKeys | Sequence[PRNGKey],
     code: Any,
-    phi: Representation,
+    phi: Representation | str,
     *,
     weight: ArrayLike = 0.03,
     bandwidth: ArrayLike = 15.0,
@@ -124,7 +125,7 @@ def repel(
     Args:
       keys: [s], a key per start; two or more.
       code: phi0.
-      phi: the representation.
+      phi: the representation, or its name.
       weight: w, in units of the energy. Three images of one photograph's AlexNet code
         after 150 steps, mean d_ij and relative error: pool5 4 and 0.236 with weight 0,
         36 and 0.246 as by default, 70 and 0.260 with weight 0.1 and b = 30; relu3 3 and
@@ -139,9 +140,10 @@ def repel(
     Raises:
       ValueError: as `invert`, or a setting of the repulsion is out of range.
     """
-    keys = jnp.stack(keys) if isinstance(keys, Sequence) else keys
+    request.refuse_transformed((keys, code, phi, settings))
+    keys = identity.lane_keys(keys)
     _check(len(keys), weight, bandwidth, grid, fade_from)
-    codes = jnp.stack([jnp.asarray(code)] * len(keys))
+    codes = np.repeat(request.one_code(code), len(keys), axis=0)
     plan = request.prepare(codes, phi, len(keys), **settings).on_device()
     phase = _only_phase(plan)
     setting = _Setting(

@@ -13,7 +13,8 @@ from jax.typing import DTypeLike
 from invjax.networks import NETWORKS, layers
 from invjax.networks.weights import pretrained
 from invjax.representations import cnn
-from invjax.representations.paper import SHALLOW
+from invjax.representations.cnn import CnnRepresentation
+from invjax.representations.paper import SHALLOW, Dsift, Hog
 from invjax.types import Representation
 
 
@@ -72,6 +73,34 @@ def representation(
     return cnn.load(
         NETWORKS[network], layer, weights_dir=weights_dir, compute_dtype=compute_dtype
     )
+
+
+def as_representation(
+    phi: Representation | str,
+) -> Representation:
+    """Returns the representation of that name; what is not a name is returned as it is.
+
+    Args:
+      phi: a pure function of one image, or a name that `representation` takes.
+
+    Raises:
+      ValueError, LookupError: as `representation`.
+
+    Examples:
+      >>> as_representation("hogb") is representation("hogb")
+      True
+    """
+    return representation(phi) if isinstance(phi, str) else phi
+
+
+def is_registered(phi: object) -> bool:
+    """Whether a representation is one of invjax, which is known to be a pure function.
+
+    Examples:
+      >>> is_registered(representation("hogb")), is_registered(abs)
+      (True, False)
+    """
+    return isinstance(phi, CnnRepresentation | Hog | Dsift)
 
 
 def list_representations(

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
+from invjax.images import pixels
 from invjax.networks import modules
 from invjax.networks.layers import (
     Geometry,
@@ -66,9 +67,8 @@ class CnnRepresentation:
     relaxation: Relaxation | None = None
 
     def __call__(self, image: ArrayLike) -> Code:
+        pixels.check_type(image, name=self.name)
         image = jnp.asarray(image)
-        if not jnp.issubdtype(image.dtype, jnp.floating):
-            raise ValueError(f"{self.name} takes floats in [0, 1], not {image.dtype}")
         if image.ndim != 3 or image.shape[-1] != 3:
             raise ValueError(
                 f"{self.name} takes an RGB image [h, w, 3], not {list(image.shape)}"

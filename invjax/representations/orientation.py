@@ -17,10 +17,10 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float, Int, Real
+from jaxtyping import Float, Int, Shaped
 
-AnyImage = Real[Array | np.ndarray, "h w *c"]
-"""An image with or without a channel axis; integers are read as float32."""
+AnyImage = Shaped[Array | np.ndarray, "h w *c"]
+"""An image with or without a channel axis, of any type."""
 
 Plane = Float[Array, "h w"]
 

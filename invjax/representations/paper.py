@@ -23,6 +23,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from invjax.images import pixels
 from invjax.images.pixels import GREY_WEIGHTS
 from invjax.networks.layers import Conv, Geometry, Layer
 from invjax.networks.receptive_fields import ReceptiveField, Window, receptive_field
@@ -60,7 +61,7 @@ def published_hog(
     the gradient flows through the magnitude alone, as published.
 
     Args:
-      image: [h, w], [h, w, 1] or [h, w, 3], in [0, 1].
+      image: [h, w], [h, w, 1] or [h, w, 3], floats in [0, 1].
       assignment: binning of orientations: "hard" for HOG, "bilinear" for HOGb.
       cell_size: c, in pixels, even; the paper's is 8.
 
@@ -68,8 +69,9 @@ def published_hog(
       [h // c, w // c, 27]: 18 directed and 9 undirected orientations, in [0, 0.4].
 
     Raises:
-      ValueError: the image has another rank or number of channels, or its height or
-        width is below two cells; the assignment is unknown; the cell size is odd.
+      ValueError: the image is of integers, has another rank or number of channels, or
+        its height or width is below two cells; the assignment is unknown; the cell
+        size is odd.
 
     Examples:
       >>> published_hog(np.zeros((64, 80), np.float32), assignment="hard").shape
@@ -80,7 +82,7 @@ def published_hog(
         raise ValueError(f"assignment must be one of {known}, got {assignment!r}")
     if cell_size < 2 or cell_size % 2:
         raise ValueError(f"cell_size must be even and positive, got {cell_size}")
-    centred = _centred_grey(image)
+    centred = _centred_grey(image, "HOG")
     height, width = centred.shape
     rows, columns = height // cell_size, width // cell_size
     if min(rows, columns) < 2:
@@ -126,7 +128,7 @@ def published_dsift(
     compared element by element.
 
     Args:
-      image: [h, w], [h, w, 1] or [h, w, 3], in [0, 1].
+      image: [h, w], [h, w, 1] or [h, w, 3], floats in [0, 1].
       bin_size: b, in pixels: 5 in the CVPR paper, 8 in the IJCV paper.
 
     Returns:
@@ -134,8 +136,8 @@ def published_dsift(
       floor((cells - 4) / 3) + 1 with cells = floor((h - 2 - 2 b) / b) + 1.
 
     Raises:
-      ValueError: the image has another rank or number of channels, or its height or
-        width is below 5 b + 2 px; the bin size is below 1.
+      ValueError: the image is of integers, has another rank or number of channels, or
+        its height or width is below 5 b + 2 px; the bin size is below 1.
 
     Examples:
       >>> published_dsift(np.zeros((64, 80), np.float32)).shape
@@ -143,7 +145,7 @@ def published_dsift(
     """
     if bin_size < 1:
         raise ValueError(f"bin_size must be at least 1, got {bin_size}")
-    centred = _centred_grey(image)
+    centred = _centred_grey(image, "DSIFT")
     height, width = centred.shape
     smallest = 5 * bin_size + 2
     if min(height, width) < smallest:
@@ -311,7 +313,8 @@ SHALLOW: dict[str, Hog | Dsift] = {
 """The paper's shallow representations, by their names in the registry."""
 
 
-def _centred_grey(image: AnyImage) -> Array:
+def _centred_grey(image: AnyImage, name: str) -> Array:
+    pixels.check_type(image, name=name)
     planes = orientation.image_planes(image, channels=(1, 3))
     if len(planes) == 3:
         red, green, blue = GREY_WEIGHTS

@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from invjax import callables
 from invjax.images.colour import chroma_only, luminance_only
+from invjax.representations import as_representation
 
 
 class ChannelSplit(NamedTuple):
@@ -99,7 +100,7 @@ def find(phi: Any, photographs: Sequence[ArrayLike] | np.ndarray) -> ChannelSpli
     """Splits a representation's channels by their response to photographs.
 
     Args:
-      phi: representation with codes [h, w, c].
+      phi: representation with codes [h, w, c], or its name.
       photographs: images of one size in phi's range.
 
     Raises:
@@ -108,7 +109,7 @@ def find(phi: Any, photographs: Sequence[ArrayLike] | np.ndarray) -> ChannelSpli
     """
     if not len(photographs):
         raise ValueError("no photographs; at least one is accepted")
-    codes = []
+    phi, codes = as_representation(phi), []
     for part in (luminance_only, chroma_only):
         found = jnp.stack([callables.encode(phi, part(image)) for image in photographs])
         if found.ndim != 4:

@@ -12,7 +12,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from invjax import identity
 from invjax.callables import TracedCallable
+from invjax.images import pixels
+from invjax.representations import as_representation
 from invjax.sensitivity import jacobian
 from invjax.types import Image, PRNGKey, Representation, Scalar
 
@@ -44,7 +47,7 @@ class EffectiveDimension(NamedTuple):
 
 def effective_dimension(
     key: PRNGKey,
-    phi: Representation,
+    phi: Representation | str,
     image: ArrayLike,
     *,
     num_probes: int = 32,
@@ -58,7 +61,7 @@ def effective_dimension(
 
     Args:
       key: random key of the probes.
-      phi: the representation.
+      phi: the representation, or its name.
       image: [h, w, c] in phi's range.
       num_probes: number of random probes, at least 2.
       num_products: number of products for |J|_2, as in `jacobian.leading_directions`.
@@ -75,7 +78,8 @@ def effective_dimension(
     """
     if num_probes < 2:
         raise ValueError(f"num_probes is {num_probes}; 2 or more are accepted")
-    image = jnp.asarray(image, jnp.float32)
+    key, phi = identity.one_key(key), as_representation(phi)
+    image = jnp.asarray(pixels.checked(image), jnp.float32)
     num_products = min(num_products, image.size, jacobian.num_features(phi, image))
     return _dimension(key, TracedCallable.of(phi), image, num_probes, num_products)
 

@@ -21,8 +21,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 from matfree import decomp, lstsq
 
-from invjax import callables
+from invjax import callables, identity
 from invjax.callables import TracedCallable
+from invjax.images import pixels
+from invjax.representations import as_representation
 from invjax.types import (
     Code,
     Image,
@@ -71,7 +73,7 @@ class NullDirection(NamedTuple):
 
 def leading_directions(
     key: PRNGKey,
-    phi: Representation,
+    phi: Representation | str,
     image: ArrayLike,
     *,
     num: int = 32,
@@ -86,7 +88,7 @@ def leading_directions(
 
     Args:
       key: random key of the start.
-      phi: the representation.
+      phi: the representation, or its name.
       image: [h, w, c] in phi's range.
       num: k, number of directions.
       num_products: number of products with J, and of products with J^T; by default
@@ -103,7 +105,7 @@ def leading_directions(
       >>> [round(value, 3) for value in found.values.tolist()]
       [4.0, 3.0]
     """
-    image = jnp.asarray(image, jnp.float32)
+    image = _given(image)
     smaller = min(image.size, num_features(phi, image))
     if num_products is None:
         num_products = min(3 * num + 16, smaller)
@@ -112,12 +114,13 @@ def leading_directions(
             f"num is {num} and num_products {num_products}; 1 <= num <= num_products "
             f"<= {smaller}, the smaller side of the Jacobian, is accepted"
         )
-    return _leading(key, TracedCallable.of(phi), image, num, num_products)
+    key = identity.one_key(key)
+    return _leading(key, _traced(phi), image, num, num_products)
 
 
 def singular_values(
     key: PRNGKey,
-    phi: Representation,
+    phi: Representation | str,
     image: ArrayLike,
     *,
     num: int = 32,
@@ -129,7 +132,7 @@ def singular_values(
 
 
 def null_direction(
-    phi: Representation,
+    phi: Representation | str,
     image: ArrayLike,
     direction: ArrayLike,
     *,
@@ -148,7 +151,7 @@ def null_direction(
     below c remain and those with s clearly above c vanish, after about |J|_2 / c steps.
 
     Args:
-      phi: the representation.
+      phi: the representation, or its name.
       image: [h, w, c] in phi's range.
       direction: d, [h, w, c], not zero; `spectrum.natural_direction` draws one with the
         spectrum of natural images.
@@ -167,16 +170,16 @@ def null_direction(
       >>> found.image[..., 0].round(3).tolist()
       [[0.0, 0.0], [0.5, 0.5]]
     """
-    image = jnp.asarray(image, jnp.float32)
+    image = _given(image)
     direction = _checked_direction(direction, image)
     if not jnp.all(jnp.asarray(cutoff) >= 0):
         raise ValueError(f"cutoff is {cutoff}; 0 or a positive number is accepted")
     numbers = (jnp.float32(cutoff), jnp.float32(tolerance))
-    return _null(TracedCallable.of(phi), image, direction, *numbers, max_steps)
+    return _null(_traced(phi), image, direction, *numbers, max_steps)
 
 
 def code_change(
-    phi: Representation,
+    phi: Representation | str,
     image: ArrayLike,
     direction: ArrayLike,
     steps: ArrayLike | Sequence[float],
@@ -184,7 +187,7 @@ def code_change(
     """Returns |phi(x + s d) - phi(x)| / |phi(x)| for finite steps along a direction.
 
     Args:
-      phi: the representation.
+      phi: the representation, or its name.
       image: x, [h, w, c] in phi's range.
       direction: [h, w, c], not zero; it is scaled to a root mean square of 1, which
         gives d.
@@ -198,10 +201,10 @@ def code_change(
       >>> code_change(lambda image: 3 * image, ones, ones, [0.0, 0.5]).tolist()
       [0.0, 0.5]
     """
-    image = jnp.asarray(image, jnp.float32)
+    image = _given(image)
     direction = _checked_direction(direction, image) * jnp.sqrt(image.size)
     steps = jnp.atleast_1d(jnp.asarray(steps, jnp.float32))
-    return _code_change(TracedCallable.of(phi), image, direction, steps)
+    return _code_change(_traced(phi), image, direction, steps)
 
 
 def linearise(
@@ -210,7 +213,7 @@ def linearise(
     """Linearises phi once, within jit: returns v -> J v and u -> J^T u.
 
     Args:
-      phi: the representation.
+      phi: the representation, or its name.
       image: [h, w, c], where J is taken.
     """
     _, push = jax.linearize(phi, image)
@@ -218,13 +221,14 @@ def linearise(
     return push, lambda cotangent: transpose(cotangent)[0]
 
 
-def num_features(phi: Representation, image: ArrayLike) -> int:
+def num_features(phi: Representation | str, image: ArrayLike) -> int:
     """Returns the number of values in the code of an image, without computing the code.
 
     Examples:
       >>> num_features(lambda image: image[::2], jnp.zeros((4, 4, 3)))
       24
     """
+    phi = as_representation(phi)
     return math.prod(callables.code_shape(phi, jnp.shape(image)))
 
 
@@ -290,9 +294,17 @@ def _code_change(
     )
 
 
+def _traced(phi: Representation | str) -> TracedCallable:
+    return TracedCallable.of(as_representation(phi))
+
+
+def _given(image: ArrayLike) -> Image:
+    return jnp.asarray(pixels.checked(image), jnp.float32)
+
+
 def _checked_direction(direction: ArrayLike, image: Image) -> Image:
     """The direction, scaled to unit norm."""
-    given = jnp.asarray(direction, jnp.float32)
+    given = jnp.asarray(pixels.checked(direction, name="direction"), jnp.float32)
     if given.shape != image.shape:
         raise ValueError(
             f"direction has shape {given.shape}; {image.shape} is accepted, as the "

@@ -17,6 +17,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from invjax.callables import TracedCallable
+from invjax.images import pixels
+from invjax.representations import as_representation
 from invjax.types import Image, Representation, Scalar
 
 _AT_ONCE = 4
@@ -129,7 +131,7 @@ class Sensitivity(NamedTuple):
 
 
 def sensitivity(
-    phi: Representation,
+    phi: Representation | str,
     image: ArrayLike,
     transformation: Callable[[Image, Scalar], Image],
     amounts: ArrayLike | Sequence[float],
@@ -137,7 +139,7 @@ def sensitivity(
     """Measures the relative change of a code under a transformation of the image.
 
     Args:
-      phi: the representation.
+      phi: the representation, or its name.
       image: [h, w, c] in phi's range.
       transformation: a function of this module, or any pure function of an image and an
         amount.
@@ -149,7 +151,8 @@ def sensitivity(
       ([0.0, 0.5], 1.0)
     """
     amounts = jnp.atleast_1d(jnp.asarray(amounts, jnp.float32))
-    image = jnp.asarray(image, jnp.float32)
+    image = jnp.asarray(pixels.checked(image), jnp.float32)
+    phi = as_representation(phi)
     return _sensitivity(TracedCallable.of(phi), image, amounts, transformation)
 
 

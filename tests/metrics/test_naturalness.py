@@ -73,7 +73,9 @@ def test_naturalness():
     # Contrast does not matter.
     assert naturalness.naturalness(0.5 * image, image) == pytest.approx(1, abs=1e-4)
     assert naturalness.naturalness(0 * image, image) == 0
-    assert np.isnan(naturalness.naturalness(np.nan * image, image))
+    assert np.isnan(jax.jit(naturalness.naturalness)(np.nan * image, image))
+    with pytest.raises(ValueError, match="infinite or not a number"):
+        naturalness.naturalness(np.nan * image, image)
 
 
 def test_statistics_can_be_jitted_and_vmapped(noise):

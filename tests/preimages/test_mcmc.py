@@ -307,8 +307,11 @@ def test_refuses_in_one_line(key, image, settings, words):
 def test_refuses_starts_that_do_not_fit(key, image):
     phi = _linear(np.eye(SIZE))
     keys = jax.random.split(key, 2)
-    with pytest.raises(ValueError, match="2 keys and images of shape"):
+    with pytest.raises(ValueError, match="2 keys; as many keys as images, 1, are"):
         mcmc.sample(keys, phi(image), phi, image[None], temperature=1.0)
     broken = jnp.stack([image, image * jnp.nan])
-    with pytest.raises(ValueError, match="energy of a start"):
+    with pytest.raises(ValueError, match="images holds values that are infinite"):
         mcmc.sample(keys, phi(image), phi, broken, temperature=1.0, execution=TOGETHER)
+    bright = jnp.stack([image, image + 1e30])
+    with pytest.raises(ValueError, match="energy of a start"):
+        mcmc.sample(keys, phi(image), phi, bright, temperature=1.0, execution=TOGETHER)
