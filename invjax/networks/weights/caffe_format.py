@@ -63,15 +63,6 @@ V1_KINDS = {
 # Protobuf's wire types.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
-# First bytes of files that people take for a .caffemodel, and what they are.
-_OTHERS = (
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file; save with snapshot_format: BINARYPROTO"),
-    (b"PK\x03\x04", "a zip archive, such as PyTorch writes; unpack or rename it"),
-    (b"\x1f\x8b", "compressed with gzip; unpack it first"),
-    (b"\x80\x02", "a pickle, such as PyTorch wrote before 2020"),
-    (b"MATLAB", "a .mat file"),
-)
-
 # Protobuf's own limit is one hundred messages inside each other.
 _MAX_DEPTH = 100
 
@@ -111,12 +102,10 @@ def read_caffemodel(path: str | os.PathLike[str]) -> tuple[CaffeLayer, ...]:
     `layer`.
 
     Raises:
-      UnreadableWeights: the file is truncated or damaged, or it is not a .caffemodel;
-        the message says what it is where that can be told.
+      UnreadableWeights: the file is truncated or damaged, or it is another protobuf
+        message, which the message of the error names where it is a usual one.
     """
     data = pathlib.Path(path).read_bytes()
-    if what := _other_kind(data):
-        raise UnreadableWeights(f"{path}: not a caffemodel: it is {what}")
     try:
         fields = list(_fields(memoryview(data)))
         kinds = {number: type(value) for number, value in fields}
@@ -318,31 +307,6 @@ def _value(tokens: _Tokens, has_colon: bool, depth: int) -> Any:
 def _unescaped(found: re.Match[str]) -> str:
     """The character that an escape sequence stands for."""
     return {"n": "\n", "r": "\r", "t": "\t"}.get(found[1], found[1])
-
-
-def _other_kind(data: bytes) -> str | None:
-    """What a file is that is certainly not a .caffemodel; None where it may be one."""
-    if not data:
-        return "empty"
-    for mark, what in _OTHERS:
-        if data.startswith(mark):
-            return what
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "text"
-    try:
-        text = data[:400].decode()
-    except UnicodeDecodeError:
-        return None
-    if any(ord(letter) < 32 and letter not in "\t\n\r\f" for letter in text):
-        return None
-    beginning = text.lstrip().lower()
-    if beginning.startswith(("<!doctype", "<html", "<?xml")):
-        return "a web page; download the file itself"
-    if beginning.startswith("version https://git-lfs"):
-        return "a pointer of Git LFS; run: git lfs pull"
-    if re.search(r"\blayers?\s*:?\s*{", text):
-        return "text, a prototxt, which is given with --prototxt"
-    return "text"
 
 
 def _without_layers(kinds: dict[int, type]) -> str:

@@ -54,7 +54,7 @@ _CAFFE_NETWORK = frozenset(
 
 def from_matconvnet(
     net: Mapping[str, Any], network: Network
-) -> tuple[Params, Preprocessing]:
+) -> tuple[Params, Preprocessing | None, Preprocessing]:
     """Parameters and preprocessing from a MatConvNet model, a SimpleNN or a DagNN.
 
     Channels are RGB in the file already. A file that ends before the table does, or
@@ -65,11 +65,12 @@ def from_matconvnet(
       network: the network that it should be.
 
     Returns:
-      The parameters, and a preprocessing with the file's mean colour or mean image.
+      The parameters; a preprocessing with the file's mean colour or mean image, None
+      where it has none; and one with the mean colour that the model zoos document.
 
     Raises:
       conversion.ConversionError: layers, their options, tensors or input size are not
-        the network's (the message has both sides), or the file has no mean.
+        the network's; the message has both sides.
     """
     _check_known(network)
     if len(net["layers"]) > _MAX_LAYERS:
@@ -82,8 +83,9 @@ def from_matconvnet(
     params = chains.fit(chain, network)
     meta = net.get("meta")
     normalization = (meta if isinstance(meta, dict) else net).get("normalization")
-    if not isinstance(normalization, dict) or "averageImage" not in normalization:
-        raise ConversionError("the file has no normalization.averageImage")
+    documented = Preprocessing(_COLOURS[network.name])
+    if not isinstance(normalization, dict):
+        return params, None, documented
     options = Options("normalization", normalization)
     if "imageSize" in normalization:
         size = options.wholes("imageSize", ())[:2]
@@ -91,7 +93,10 @@ def from_matconvnet(
             raise ConversionError(
                 f"the file's input is {size}, not {network.image_shape[:2]}"
             )
-    return params, Preprocessing(_average(normalization["averageImage"], network))
+    if "averageImage" not in normalization:
+        return params, None, documented
+    told = Preprocessing(_average(normalization["averageImage"], network))
+    return params, told, documented
 
 
 def _average(image: Any, network: Network) -> Any:

@@ -27,13 +27,6 @@ from invjax.networks.weights.readers import (
 # Marks of HDF5, which MATLAB writes after 512 bytes of text, and others at the start.
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
-# First bytes of files that people take for a .mat file, and what they are.
-_OTHERS = (
-    (b"PK\x03\x04", "a zip archive; unpack it first"),
-    (b"\x1f\x8b", "compressed with gzip; unpack it first"),
-    (b"\x80\x02", "a pickle"),
-)
-
 # No model has as many values, or values as deep inside each other. A damaged file can
 # have references that go round in circles.
 _MAX_VALUES, _MAX_DEPTH = 100_000, 30
@@ -64,13 +57,19 @@ def read_matconvnet(path: str | os.PathLike[str]) -> dict[str, Any]:
         else:
             _check_head(head)
             variables = _read_mat5(path)
-        return _model(variables)
+        return _model(variables, is_foreign=head.startswith(_HDF5))
     except ValueError as error:
         raise UnreadableWeights(f"{path}: not a MatConvNet model: {error}") from None
 
 
-def _model(variables: dict[str, Any]) -> dict[str, Any]:
-    """The one model among a file's variables."""
+def _model(variables: dict[str, Any], *, is_foreign: bool) -> dict[str, Any]:
+    """The one model among a file's variables.
+
+    Args:
+      variables: the file's variables.
+      is_foreign: whether another program wrote the file, such as Keras, or Caffe with
+        snapshot_format: HDF5.
+    """
     models = {
         name: value
         for name, value in [("", variables), *variables.items()]
@@ -84,7 +83,8 @@ def _model(variables: dict[str, Any]) -> dict[str, Any]:
                 "save('net.mat', '-struct', 'net')"
             )
         held = ", ".join(repr(name[:30]) for name in sorted(variables)[:8])
-        raise ValueError(f"it has no layers but {held or 'no variables'}")
+        other = ", and MATLAB did not write it" if is_foreign else ""
+        raise ValueError(f"it has no layers but {held or 'no variables'}{other}")
     if len(models) > 1 and name not in ("", "net"):
         raise ValueError(
             f"it has several, {', '.join(map(repr, sorted(models)[:8]))}; one called "
@@ -102,20 +102,10 @@ def _check_head(head: bytes) -> None:
     """Raises ValueError if a file that begins so is certainly no MATLAB 5 file."""
     if not head:
         raise ValueError("it is empty")
-    for beginning, what in _OTHERS:
-        if head.startswith(beginning):
-            raise ValueError(f"it is {what}")
     if head.startswith(b"MATLAB 7.3"):
         raise ValueError("it is truncated or damaged")
     if head.startswith(b"MATLAB"):
         return
-    beginning = head.lstrip().lower()
-    if beginning.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise ValueError("it is a web page; download the file itself")
-    if beginning.startswith(b"version https://git-lfs"):
-        raise ValueError("it is a pointer of Git LFS; run: git lfs pull")
-    if not any(byte < 9 or 13 < byte < 32 or byte > 126 for byte in head[:100]):
-        raise ValueError("it is text; save it in MATLAB with -v7")
     # MATLAB 4 writes a type code below 10000 in the first four bytes, 5 writes text.
     code = min(int.from_bytes(head[:4], order) for order in ("little", "big"))
     if len(head) >= 20 and code < 10_000:

@@ -608,14 +608,6 @@ ONNX = b"\x08\x07\x12\x07pytorch\x1a\x031.0\x3a\x02\x0a\x00"
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "empty"),
-        (b"text", "it is text"),
-        (b"layer { name: 'conv1' }", "a prototxt, which is given with --prototxt"),
-        (b"<!DOCTYPE html><html><body>404", "a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file"),
-        (b"PK\x03\x04" + bytes(99), "a zip archive"),
-        (b"\x1f\x8b" + bytes(99), "compressed with gzip"),
         (V0, "of Caffe's first generation (V0, 2013); upgrade it"),
         (ONNX, "it is an ONNX model"),
         (b"\x08\x64\x12\x03net\x1a\x02\x08\x01", "it is a solver's state"),
@@ -633,6 +625,29 @@ def test_what_is_no_caffemodel(
         caffe_format.read_caffemodel(path)
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"layer { name: 'conv1' }", "a text"),
+        (b"<!DOCTYPE html><html><body>404", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "--prototxt"),
+        (b"PK\x03\x04" + bytes(99), "a zip archive"),
+        (b"\x1f\x8b" + bytes(99), "compressed"),
+        (ONNX, "ONNX"),
+        (b"\xff" * 99, "damaged"),
+    ],
+)
+def test_other_files_for_a_caffemodel(
+    caffe: CaffeWriter, data: bytes, message: str
+) -> None:
+    path, prototxt = caffe()
+    path.write_bytes(data)
+    found = caffe_makers.refused(UnreadableWeights, path, prototxt=prototxt)
+    assert message in found
 
 
 @pytest.mark.parametrize("old", [False, True])

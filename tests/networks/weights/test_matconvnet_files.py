@@ -12,7 +12,12 @@ import pytest
 
 from invjax.networks import NETWORKS
 from invjax.networks.layers import Conv, MaxPool, Network, Relu
-from invjax.networks.weights import formats, matconvnet_format, pretrained
+from invjax.networks.weights import (
+    caffe_layouts,
+    formats,
+    matconvnet_format,
+    pretrained,
+)
 from invjax.networks.weights.conversion import ConversionError
 from invjax.networks.weights.readers import MissingReader, UnreadableWeights
 from tests.networks.weights import caffe_makers, mat73_makers
@@ -432,6 +437,17 @@ def test_normalisation_without_sense(
     assert message in caffe_makers.refused(ConversionError, path)
 
 
+def test_a_file_without_a_mean(tmp_path: pathlib.Path) -> None:
+    variables = caffe_makers.simple_model(_rows(), mean=COLOUR)
+    for left in ({"normalization": {"imageSize": np.array([[33.0, 33.0]])}}, {}):
+        path = _write(tmp_path / "net.mat", {**variables, "meta": left}, "5")
+        net = matconvnet_format.read_matconvnet(path)
+        _, told, documented = caffe_layouts.from_matconvnet(net, CHAIN)
+        assert told is None
+        red, green, blue = documented.mean_colour
+        assert red > green > blue
+
+
 def test_another_number_of_classes_gives_the_layers_below(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -459,12 +475,6 @@ def _unreadable(path: pathlib.Path) -> str:
     ("data", "message"),
     [
         (b"", "it is empty"),
-        (b"no", "it is text; save it in MATLAB with -v7"),
-        (b"# Created by Octave 8\n# name: net\n# type: struct\n", "it is text"),
-        (b"<!DOCTYPE html><html>", "it is a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
-        (b"\x1f\x8b\x08" + bytes(200), "compressed with gzip; unpack it first"),
-        (b"PK\x03\x04" + bytes(200), "a zip archive"),
         (b"MATLAB 7.3 MAT-file".ljust(600), "it is truncated or damaged"),
         (b"MATLAB 5.0 MAT-file", "it is truncated or damaged"),
         (b"\x89HDF\r\n\x1a\n" + bytes(200), "it is truncated or damaged"),
@@ -477,6 +487,26 @@ def test_what_is_no_mat_file(tmp_path: pathlib.Path, data: bytes, message: str) 
     if b"HDF" in data:
         pytest.importorskip("h5py")
     assert message in _unreadable(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"no", "a text"),
+        (b"# Created by Octave 8\n# name: net\n# type: struct\n", "a text"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        (b"\x1f\x8b\x08" + bytes(200), "compressed"),
+        (b"PK\x03\x04" + bytes(200), "a zip archive"),
+    ],
+)
+def test_other_files_for_a_mat_file(
+    tmp_path: pathlib.Path, data: bytes, message: str
+) -> None:
+    path = tmp_path / "net.mat"
+    path.write_bytes(data)
+    assert message in caffe_makers.refused(UnreadableWeights, path)
 
 
 def test_files_of_matlab_4(tmp_path: pathlib.Path) -> None:
@@ -503,6 +533,14 @@ def test_which_variable_is_the_model(tmp_path: pathlib.Path, file: str) -> None:
     assert "its layers are not structs" in _unreadable(path)
     one = {"layers": {"type": "relu", "name": "a"}}
     assert read(_write(path, one, file))["layers"][0]["name"] == "a"
+
+
+def test_hdf5_files_of_other_programs(tmp_path: pathlib.Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "net.caffemodel.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data/conv1/0", data=np.ones((2, 2)))
+    assert "no layers but 'data', and MATLAB did not write it" in _unreadable(path)
 
 
 def test_a_matlab_object(tmp_path: pathlib.Path) -> None:
