@@ -99,7 +99,9 @@ def main() -> None:
             assert _FILE.value is not None
             print(pins(_NETWORK.value, _FILE.value))
             return
-        done = convert(_NETWORK.value, _FILE.value, _PROTOTXT.value, weights_dir, given)
+        done = convert(
+            _NETWORK.value, _FILE.value, _PROTOTXT.value, weights_dir, given=given
+        )
     except OSError as error:
         where = f"--file={_FILE.value}" if _FILE.value else f"{weights_dir}"
         raise Refusal(f"{where}: {error.strerror or error}") from None

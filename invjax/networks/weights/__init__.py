@@ -5,10 +5,14 @@
 | `pretrained` | finds a network's weights, converts, verifies and restores them |
 | `sources` | the known weight files, pinned by digest in sources.toml |
 | `formats` | a file of any known format -> parameters |
-| `readers`, `caffe_format` | a file of one format -> arrays by the file's names |
+| `file_kinds` | what a file is, by its contents |
+| `readers`, `torch_format`, `caffe_format` | a file of one format -> arrays by the file's names |
+| `pickles` | pickles as inert data |
+| `state_dicts` | a network's tensors in whatever is around them |
 | `matconvnet_format` | the same for .mat files |
 | `conversion`, `torch_layouts`, `caffe_layouts` | these names and axes -> a table's |
 | `preprocessing` | from an image to the input of a network |
+| `preprocessing_choice` | which one belongs to weights whose file does not say |
 | `forward_check` | a forward pass that verifies weights and preprocessing together |
 | `checkpoints` | converted weights on disk |
 | `convert` | what the command `invjax.commands.convert` does |

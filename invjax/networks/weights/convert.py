@@ -25,6 +25,7 @@ def convert(
     file: str | None,
     prototxt: str | None,
     weights_dir: pathlib.Path,
+    *,
     given: Given | None = None,
 ) -> str:
     """Converts a network's weights into a checkpoint, `weights_dir`/NAME.

@@ -223,6 +223,7 @@ class _Unpickler(pickle.Unpickler):
 
 def load(
     stream: Stream,
+    *,
     known: Mapping[str, Any] | None = None,
     persistent: Callable[[Any], Any] | None = None,
 ) -> Any:

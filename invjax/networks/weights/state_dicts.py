@@ -54,7 +54,7 @@ class Match(NamedTuple):
       choice: which of the sets of names fits, as an index.
       arrays: the tensors by the network's names; some may be missing or misshapen.
       prefix: what stands before these names in the file, with dots; "" for nothing.
-      others: prefixes of other networks of the kind, which were not preferred.
+      others: prefixes under which a network of the kind is, too, with other values.
       unexpected: tensors by name, without the prefix, that stand among them.
       beside: names of tensors that stand beside them and belong to a wrapper; counters
         are not among them.
@@ -124,20 +124,29 @@ def find(tree: Any, choices: Sequence[Shapes]) -> Match | None:
         ]
         return len(fitting), len(found[key])
 
-    best = max(map(score, found))
-    key, others = _preferred([key for key in found if score(key) == best], found)
+    scores = {key: score(key) for key in found}
+    best = max(scores.values())
+    key = _preferred([key for key in found if scores[key] == best], found)
     for name, same in found[key].items():
         if not all(_equal(same[0].array, other.array) for other in same[1:]):
             names = " and ".join(tensor.full_name for tensor in same)
             raise ConversionError(f"{names} both stand for {name}; keep one of them")
-    chosen = {name: same[0] for name, same in found[key].items()}
+    # Half of the tensors are more than a block of the same network has in common.
+    others = {
+        other[1]
+        for other, (count, _) in scores.items()
+        if other[1] != key[1]
+        and 2 * count >= best[0] > 0
+        and not _are_same(found[key], found[other])
+    }
     alike = {
         tensor.full_name
         for names in found.values()
         for same in names.values()
         for tensor in same
     }
-    return _match(key, others, chosen, tensors, alike)
+    chosen = {name: same[0] for name, same in found[key].items()}
+    return _match(key, tuple(sorted(others)), chosen, tensors, alike)
 
 
 def fits(array: np.ndarray, shape: tuple[int, ...]) -> bool:
@@ -170,26 +179,13 @@ def _tensors(tree: Any) -> list[_Tensor]:
 def _preferred(
     keys: list[tuple[int, str]],
     found: Mapping[tuple[int, str], Mapping[str, Sequence[_Tensor]]],
-) -> tuple[tuple[int, str], tuple[str, ...]]:
-    """The one of several equally good (set of names, prefix) that is taken.
-
-    Returns:
-      That one, and the prefixes of the networks with other values.
-    """
-    first, *rest = keys
-    others = [
-        key
-        for key in rest
-        if found[key].keys() != found[first].keys()
-        or not all(
-            _equal(same[0].array, found[first][name][0].array)
-            for name, same in found[key].items()
-        )
-    ]
-    if not others:
-        return first, ()
+) -> tuple[int, str]:
+    """The one of several equally good (set of names, prefix) that is taken."""
+    first = keys[0]
+    if all(_are_same(found[first], found[key]) for key in keys[1:]):
+        return first
     ranks = {}
-    for key in (first, *others):
+    for key in keys:
         parts = key[1].split(".") if key[1] else []
         if not set(parts) <= set(CONTAINERS):
             prefixes = ", ".join(sorted(prefix or "no prefix" for _, prefix in keys))
@@ -197,8 +193,16 @@ def _preferred(
                 f"several networks fit, under {prefixes}; save one of them by itself"
             )
         ranks[key] = [CONTAINERS.index(part) for part in parts]
-    best = min(ranks, key=lambda key: ranks[key])
-    return best, tuple(prefix for choice, prefix in ranks if (choice, prefix) != best)
+    return min(keys, key=lambda key: ranks[key])
+
+
+def _are_same(
+    first: Mapping[str, Sequence[_Tensor]], second: Mapping[str, Sequence[_Tensor]]
+) -> bool:
+    """Whether two networks have the same tensors with the same values."""
+    return first.keys() == second.keys() and all(
+        _equal(same[0].array, second[name][0].array) for name, same in first.items()
+    )
 
 
 def _match(

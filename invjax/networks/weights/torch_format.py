@@ -244,7 +244,7 @@ def read_stream(path: str | os.PathLike[str]) -> Any:
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:
     """The object in a plain pickle, of NumPy's arrays or of tensors; as `read_zip`."""
-    return _read(path, lambda stream: pickles.load(stream, _whole()))
+    return _read(path, lambda stream: pickles.load(stream, known=_whole()))
 
 
 def _read(path: str | os.PathLike[str], read: Callable[[Map], Any]) -> Any:
@@ -290,7 +290,7 @@ def _read_zip(stream: Map) -> Any:
         return storages[key]
 
     data = io.BytesIO(_record(stream, records[pickle_name]).tobytes())
-    return pickles.load(data, _whole(), persistent)
+    return pickles.load(data, known=_whole(), persistent=persistent)
 
 
 def _record(stream: Map, info: zipfile.ZipInfo) -> np.ndarray:
@@ -333,7 +333,7 @@ def _read_stream(stream: Stream, known: dict[str, Any]) -> Any:
         views.append((part, root, offset * part.dtype.itemsize))
         return part
 
-    tree = pickles.load(stream, known, persistent)
+    tree = pickles.load(stream, known=known, persistent=persistent)
     for key in pickles.load(stream):
         storage = storages[key]
         count = int.from_bytes(stream.read(8), "big" if is_swapped else "little")

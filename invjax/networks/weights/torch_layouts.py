@@ -102,7 +102,10 @@ def fit(tree: Any, network: Network) -> Fit:
     layout, wanted = layouts[match.choice], choices[match.choice]
     count, notes = _fitting(match, layout, wanted, network)
     if match.others:
-        notes = (*notes, f"read from {match.prefix}, not from {_list(match.others)}")
+        source, *others = (
+            prefix or "the top level" for prefix in (match.prefix, *match.others)
+        )
+        notes = (*notes, f"read from {source}, not from {_list(others)}")
     if match.beside:
         notes = (*notes, f"without {_list(match.beside)}, no part of the network")
     table = network.layers[:count]

@@ -185,6 +185,16 @@ def test_of_two_networks_the_first_in_the_order_is_taken(
     assert note in "; ".join(reading.notes)
 
 
+def test_a_network_that_fits_less_is_mentioned(tmp_path: pathlib.Path) -> None:
+    few = OTHER | {
+        "classifier.4.weight": np.ones((2, 7)),
+        "classifier.4.bias": np.ones(2),
+    }
+    _write_npz(tmp_path / "net", _prefixed("teacher.") | _prefixed("student.", few))
+    reading = formats.examine(tmp_path / "net", NET)
+    assert reading.notes == ("read from teacher, not from student",)
+
+
 @pytest.mark.parametrize("writer", ["zip", "stream", "safetensors"])
 @pytest.mark.parametrize(
     ("tree", "words"),
