@@ -272,6 +272,7 @@ WRITTEN = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "ICO", "AV
 
 def valid_files():
     """Small files of every kind that this Pillow writes."""
+    assert reading.endings(), "which also registers the plugin of HEIC, if it is there"
     files = []
     for kind in (
         *WRITTEN,
