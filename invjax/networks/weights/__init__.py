@@ -6,10 +6,10 @@
 | `sources` | the known weight files, pinned by digest in sources.toml |
 | `formats` | a file of any known format -> parameters |
 | `file_kinds` | what a file is, by its contents |
-| `readers`, `torch_format`, `caffe_format` | a file of one format -> arrays by the file's names |
+| `readers`, `torch_format` | a file of one format -> arrays by the file's names |
 | `pickles` | pickles as inert data |
 | `state_dicts` | a network's tensors in whatever is around them |
-| `matconvnet_format` | the same for .mat files |
+| `caffe_format`, `matconvnet_format` | the same for Caffe and .mat files |
 | `conversion`, `torch_layouts`, `caffe_layouts` | these names and axes -> a table's |
 | `preprocessing` | from an image to the input of a network |
 | `preprocessing_choice` | which one belongs to weights whose file does not say |

@@ -91,6 +91,8 @@ def choose(
     reading: Reading,
     given: Given,
     path: str | os.PathLike[str],
+    *,
+    is_published: bool = False,
 ) -> Choice:
     """The preprocessing of the weights in a file, and the weights for RGB images.
 
@@ -99,6 +101,7 @@ def choose(
       reading: the file's contents.
       given: what the user says, which counts where the file says nothing.
       path: the file, for messages.
+      is_published: whether it is the published file of sources.toml, by its digest.
 
     Raises:
       forward_check.WrongWeights: the user contradicts the file, or nothing says how
@@ -129,7 +132,7 @@ def choose(
                 f"{known.channels} images; give --channel_order={known.channels}, and "
                 f"--mean and --std in this order"
             )
-    elif known is not None:
+    elif known is not None and not is_published:
         preprocessing, is_certain = known.preprocessing, False
         origin, order = f"by its first layer, {known.origin}", known.channels
     elif reading.documented is not None:
@@ -142,10 +145,11 @@ def choose(
                 f"{path}: the file does not say how images are preprocessed; give "
                 f"{_FLAGS}"
             )
-        preprocessing, is_certain = published.preprocessing, False
-        origin, order = f"assumed as for {published.origin}", reading.channels
+        preprocessing, is_certain = published.preprocessing, is_published
+        how = "published with" if is_published else "assumed as for"
+        origin, order = f"{how} {published.origin}", reading.channels
         norm = _filter_norm(network, reading.params)
-        if norm < _UNIT_NORM:
+        if norm < _UNIT_NORM and not is_published:
             raise WrongWeights(
                 f"{path}: its first layer has filters of norm {norm:.2g}, as networks "
                 "for pixel values 0..255 have, and not those for standard deviation 1; "

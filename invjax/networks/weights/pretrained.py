@@ -247,12 +247,12 @@ def convert_file(
     """
     path = pathlib.Path(path)
     reading = formats.examine(path, network, prototxt=prototxt)
-    choice = choose(network, reading, given or Given(), path)
+    published = published_files()[network.name]
+    is_usual = published.is_of(_file_digest(path))
+    choice = choose(network, reading, given or Given(), path, is_published=is_usual)
     check = forward_values(network, choice.params, choice.preprocessing)
     if not np.all(np.isfinite(check)):
         raise WrongWeights(f"{path}: a forward pass through its weights is not finite")
-    published = published_files()[network.name]
-    is_usual = published.is_of(_file_digest(path))
     record = {
         "origin": published.origin if is_usual else f"a user's own file, {path.name}",
         "licence": published.licence if is_usual else "unknown",

