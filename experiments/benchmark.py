@@ -166,7 +166,7 @@ def main() -> None:
     if not request.workdir:
         raise Refusal("--workdir is missing; give a folder for the results")
     plan = _plan(request.settings)
-    folder = pathlib.Path(request.workdir).expanduser()
+    folder = pathlib.Path(request.workdir)
     if (folder / "benchmark.jsonl").exists() and not request.overwrite:
         raise Refusal(
             f"--workdir={request.workdir}: holds a benchmark; pass --overwrite"
@@ -204,7 +204,7 @@ def run_suite() -> None:
     if request.dry_run:
         print(accelerator.plan(parts, is_small=smoke))
         return
-    folder = pathlib.Path(request.workdir or "").expanduser().absolute()
+    folder = pathlib.Path(request.workdir or "").absolute()
     if _IN_PROCESS.value is not None:
         weights_dir = request.settings.weights_dir
         for part in parts:
