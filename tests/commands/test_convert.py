@@ -103,7 +103,7 @@ WRONG = {
     ("--mean=0.485,0.456,0.406", "--std=58,57,57"): "give both in one unit",
 }
 GREY = "mean 123.675, 116.28, 103.53 and standard deviation 58.395, 57.12, 57.375"
-RIGHT = {
+RIGHT: dict[tuple[str, ...], tuple[list[float], list[float], str]] = {
     ("--mean=0.485,0.456,0.406", "--std=0.229,0.224,0.225"): (
         [123.675, 116.28, 103.53],
         [58.395, 57.12, 57.375],

@@ -22,7 +22,7 @@ from invjax.networks.weights.conversion import Params
 from invjax.networks.weights.formats import Reading
 from invjax.networks.weights.forward_check import WrongWeights
 from invjax.networks.weights.preprocessing import Preprocessing
-from invjax.networks.weights.sources import FirstLayer, first_layers, published_files
+from invjax.networks.weights.sources import first_layers, published_files
 
 ChannelOrder: TypeAlias = Literal["RGB", "BGR"]
 """Order of the channels of the images that weights expect."""
@@ -32,9 +32,9 @@ ChannelOrder: TypeAlias = Literal["RGB", "BGR"]
 # 0.3 to 0.6 for usual random weights; for pixel values 0.018 and 0.035 were found.
 _UNIT_NORM = 0.045
 
-# Largest difference to the biases of a known first layer, relative to their norm.
-# Fine-tuning changes a first layer by a few percent; other networks differ by more
-# than 1.
+# Largest difference to the numbers of a known first layer, relative to their norm.
+# Fine-tuning changes a first layer by a few percent; other networks, and the other
+# channels of the same filter, differ by more than this.
 _SAME = 0.1
 
 _FLAGS = (
@@ -152,8 +152,8 @@ def choose(
         if norm < _UNIT_NORM and not is_published:
             raise WrongWeights(
                 f"{path}: its first layer has filters of norm {norm:.2g}, as networks "
-                "for pixel values 0..255 have, and not those for standard deviation 1; "
-                f"say which preprocessing it needs with {_FLAGS}"
+                "for pixel values 0..255 without a division have; say which "
+                f"preprocessing it needs with {_FLAGS}"
             )
     wanted = given.channel_order or order
     params = reading.params
@@ -186,26 +186,20 @@ def recognise(network: Network, params: Params) -> Recognised | None:
     leaves = _first(network, params)
     kernel, bias = leaves["kernel"], leaves["bias"]
     for row in first_layers():
-        if row.network == network.name and _is_near(bias[: len(row.bias)], row.bias):
-            return Recognised(row.origin, row.preprocessing, _order(kernel, row))
+        if row.network == network.name and _is_near(bias, row.bias):
+            other: ChannelOrder = "RGB" if row.channels == "BGR" else "BGR"
+            for channel, order in ((0, row.channels), (2, other)):
+                if _is_near(kernel[:, :, channel, 0].ravel(), row.kernel):
+                    return Recognised(row.origin, row.preprocessing, order)
     return None
 
 
-def _order(kernel: np.ndarray, row: FirstLayer) -> ChannelOrder:
-    """The order of channels in which a kernel [h, w, 3, out] is like a known one."""
-    first, _, last = (
-        kernel[:, :, channel, 0].ravel()[: len(row.kernel)] for channel in range(3)
-    )
-    distances = [np.linalg.norm(part - row.kernel) for part in (first, last)]
-    if distances[0] <= distances[1]:
-        return row.channels
-    return "RGB" if row.channels == "BGR" else "BGR"
-
-
 def _is_near(found: np.ndarray, known: np.ndarray) -> bool:
-    if found.shape != known.shape:
+    """Whether numbers begin nearly as the known ones."""
+    start = found[: len(known)]
+    if start.shape != known.shape:
         return False
-    return bool(np.linalg.norm(found - known) <= _SAME * np.linalg.norm(known))
+    return bool(np.linalg.norm(start - known) <= _SAME * np.linalg.norm(known))
 
 
 def _first(network: Network, params: Params) -> Params:

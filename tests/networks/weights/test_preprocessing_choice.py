@@ -123,14 +123,16 @@ def test_installed_weights_are_recognised(name: str) -> None:
     assert known is not None
     assert known.preprocessing == preprocessing and known.channels == "RGB"
 
-    # The same network for pixel values, B first: nothing tells that but small filters.
+    # The same network for pixel values, B first, with and without a mean: nothing
+    # tells that but small filters.
     kernel = arrays[first]["kernel"] / np.array(preprocessing.std)[:, None]
-    shift = np.einsum("hwco,c->o", kernel, np.array(preprocessing.mean))
-    folded = {"kernel": kernel[:, :, ::-1], "bias": arrays[first]["bias"] - shift}
-    message = _refused(arrays | {first: folded}, network=name)
-    assert "filters of norm 0.0" in message and "pixel values 0..255" in message
-    for flag in ("--mean", "--std", "--channel_order"):
-        assert flag in message
+    for mean in (preprocessing.mean_colour, (0.1, -0.4, 0.3)):
+        shift = np.einsum("hwco,c->o", kernel, np.array(mean))
+        folded = {"kernel": kernel[:, :, ::-1], "bias": arrays[first]["bias"] - shift}
+        message = _refused(arrays | {first: folded}, network=name)
+        assert "filters of norm 0.0" in message and "pixel values 0..255" in message
+        for flag in ("--mean", "--std", "--channel_order"):
+            assert flag in message
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.3, 0.1])
