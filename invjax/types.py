@@ -10,7 +10,7 @@ type is promoted implicitly. Libraries that do otherwise run in `ordinary_types`
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 from jax import Array
@@ -30,6 +30,16 @@ PRNGKey = Key[Array, ""] | UInt32[Array, "2"]
 
 PRNGKeys = Key[Array, " l"] | UInt32[Array, "l 2"]
 """One random key per lane."""
+
+
+KeyLike: TypeAlias = Any
+"""A random key, typed or raw; `identity.one_key` refuses what is none."""
+
+KeysLike: TypeAlias = Any
+"""A key for each lane, an array or a list; `identity.lane_keys` refuses others."""
+
+RepresentationLike: TypeAlias = Any
+"""A `Representation` or its name; what cannot be called is refused."""
 
 
 @runtime_checkable

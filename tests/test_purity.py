@@ -188,6 +188,9 @@ ANSWERING_TWICE = {
     "a callback": called_back,
 }
 
+EVALUATED = Net()
+EVALUATED.eval()
+
 PURE = {
     "function": lambda image: 2 * image,
     "jit": jax.jit(lambda image: 2 * image),
@@ -203,8 +206,6 @@ PURE = {
         np.asarray, jax.ShapeDtypeStruct(SHAPE, jnp.float32), image
     ),
 }
-EVALUATED = Net()
-EVALUATED.eval()
 
 
 @pytest.mark.parametrize("case", CHANGING)

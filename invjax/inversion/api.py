@@ -12,7 +12,7 @@ lanes is the vmapped step of one.
 """
 
 import inspect
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeVar, Unpack
 
 import jax
@@ -26,7 +26,11 @@ from invjax.inversion.lane import LaneState
 from invjax.inversion.loop import CompiledPhase
 from invjax.inversion.request import Keywords, Plan, prepare
 from invjax.inversion.result import Result
-from invjax.types import PRNGKey, PRNGKeys, Representation
+from invjax.types import (
+    KeyLike,
+    KeysLike,
+    RepresentationLike,
+)
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -66,9 +70,9 @@ def _with_settings(function: Function) -> Function:
 
 @_with_settings
 def invert(
-    key: PRNGKey,
+    key: KeyLike,
     code: Any,
-    phi: Representation | str,
+    phi: RepresentationLike,
     *,
     history_every: int = 10,
     execution: Execution | None = None,
@@ -172,9 +176,9 @@ def invert(
 
 @_with_settings
 def invert_batch(
-    keys: PRNGKeys | Sequence[PRNGKey],
+    keys: KeysLike,
     codes: Any,
-    phi: Representation | str,
+    phi: RepresentationLike,
     *,
     history_every: int = 10,
     execution: Execution | None = None,
@@ -217,9 +221,9 @@ def invert_batch(
 
 @_with_settings
 def invert_stream(
-    keys: PRNGKeys | Sequence[PRNGKey],
+    keys: KeysLike,
     codes: Any,
-    phi: Representation | str,
+    phi: RepresentationLike,
     *,
     history_every: int = 10,
     execution: Execution | None = None,
@@ -274,7 +278,7 @@ def invert_stream(
 @_with_settings
 def estimate(
     code: Any,
-    phi: Representation | str,
+    phi: RepresentationLike,
     *,
     execution: Execution | None = None,
     **settings: Unpack[Keywords],
@@ -304,7 +308,7 @@ def estimate(
 @_with_settings
 def chunk_bytes(
     code: Any,
-    phi: Representation | str,
+    phi: RepresentationLike,
     *,
     execution: Execution | None = None,
     **settings: Unpack[Keywords],
@@ -322,7 +326,7 @@ def chunk_bytes(
 
 def _chunk(
     code: Any,
-    phi: Representation | str,
+    phi: RepresentationLike,
     execution: Execution,
     settings: Keywords,
 ) -> tuple[Plan, LaneState]:

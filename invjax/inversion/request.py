@@ -2,7 +2,7 @@
 
 import operator
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict
 
 import jax
@@ -19,7 +19,12 @@ from invjax.inversion.lane import LaneSettings, Phase, Program
 from invjax.inversion.objective import Exponents, IjcvWeights, PerLane, Shared
 from invjax.inversion.presets import Preset
 from invjax.representations import as_representation, is_registered
-from invjax.types import DataTerm, Relaxable, Representation
+from invjax.types import (
+    DataTerm,
+    Relaxable,
+    Representation,
+    RepresentationLike,
+)
 
 DEAD_RELU = ("restart", "leaky")
 """Ways out of a dead start; see `dead_starts`."""
@@ -28,7 +33,7 @@ DEAD_RELU = ("restart", "leaky")
 class Keywords(TypedDict, total=False):
     """The keywords of `prepare`, for the functions that hand them on to it."""
 
-    image_shape: Sequence[int] | None
+    image_shape: Any
     preset: str
     num_steps: int | None
     learning_rate: ArrayLike | None
@@ -106,10 +111,10 @@ class Plan(NamedTuple):
 
 def prepare(
     codes: Any,
-    phi: Representation | str,
+    phi: RepresentationLike,
     num_lanes: int,
     *,
-    image_shape: Sequence[int] | None = None,
+    image_shape: Any = None,
     preset: str = "fast",
     num_steps: int | None = None,
     learning_rate: ArrayLike | None = None,
@@ -133,6 +138,7 @@ def prepare(
     """
     refuse_transformed((codes, phi, tv_weight, alpha_weight, learning_rate))
     phi = as_representation(phi)
+    traced = TracedCallable.of(phi)
     _check_data_term(data_term)
     chosen = presets.find(preset, phi=phi, data_term=data_term)
     num_steps = chosen.num_steps if num_steps is None else num_steps
@@ -167,7 +173,6 @@ def prepare(
         range_bound=_range_bound(range_bound, chosen, num_lanes),
         tolerance=None if tolerance is None else per_lane("tolerance", tolerance, 0),
     )
-    traced = TracedCallable.of(phi)
     if not is_registered(phi):
         callables.refuse_impure(phi, shape)
     _check_code_shape(traced, target.shape[1:], shape)
@@ -381,9 +386,7 @@ def _initial(
     return np.broadcast_to(variables, (num_lanes, *shape))
 
 
-def _image_shape(
-    phi: Representation, given: Sequence[int] | None
-) -> tuple[int, int, int]:
+def _image_shape(phi: Representation, given: Any) -> tuple[int, int, int]:
     shape = given if given is not None else getattr(phi, "image_shape", None)
     try:
         sides = tuple(map(operator.index, () if shape is None else shape))
@@ -464,7 +467,9 @@ def _targets(
     for number, code in enumerate(target):
         masked = (code * everywhere).ravel()
         if not np.isfinite(np.sum(np.square(masked))):
-            raise ValueError("a target code is not finite")
+            raise ValueError(
+                "a target code is not finite; numbers that are finite are accepted"
+            )
         if size is not None and size(masked) == 0:
             zeros.append(number)
     if zeros:

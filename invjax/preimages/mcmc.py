@@ -12,7 +12,6 @@ has the same bits alone and in any batch; elsewhere `Execution.width` is part of
 identity.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -30,7 +29,11 @@ from invjax.inversion.objective import Terms
 from invjax.preimages import chain
 from invjax.preimages.chain import Density, Run
 from invjax.preimages.kernels import Kernel, Mala
-from invjax.types import PRNGKey, PRNGKeys, Representation, ordinary_types
+from invjax.types import (
+    KeysLike,
+    RepresentationLike,
+    ordinary_types,
+)
 
 
 class Diagnostics(NamedTuple):
@@ -84,9 +87,9 @@ class Samples(NamedTuple):
 
 
 def sample(
-    keys: PRNGKeys | Sequence[PRNGKey],
+    keys: KeysLike,
     code: Any,
-    phi: Representation | str,
+    phi: RepresentationLike,
     images: ArrayLike,
     *,
     kernel: Kernel = Mala(),  # noqa: B008 (frozen)

@@ -18,7 +18,6 @@ the compiled program, which holds all of them.
 """
 
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple, Unpack
 
 import jax
@@ -35,9 +34,8 @@ from invjax.inversion.lane import LaneSettings, Pace, Phase, Program
 from invjax.inversion.objective import Shared, Terms
 from invjax.inversion.request import Keywords, Plan
 from invjax.types import (
-    PRNGKey,
-    PRNGKeys,
-    Representation,
+    KeysLike,
+    RepresentationLike,
     Scalar,
     ordinary_types,
 )
@@ -103,9 +101,9 @@ class _Setting(NamedTuple):
 
 
 def repel(
-    keys: PRNGKeys | Sequence[PRNGKey],
+    keys: KeysLike,
     code: Any,
-    phi: Representation | str,
+    phi: RepresentationLike,
     *,
     weight: ArrayLike = 0.03,
     bandwidth: ArrayLike = 15.0,

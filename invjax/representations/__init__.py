@@ -15,7 +15,10 @@ from invjax.networks.weights import pretrained
 from invjax.representations import cnn
 from invjax.representations.cnn import CnnRepresentation
 from invjax.representations.paper import SHALLOW, Dsift, Hog
-from invjax.types import Representation
+from invjax.types import (
+    Representation,
+    RepresentationLike,
+)
 
 
 class RepresentationInfo(NamedTuple):
@@ -76,8 +79,8 @@ def representation(
 
 
 def as_representation(
-    phi: Representation | str,
-) -> Representation:
+    phi: RepresentationLike,
+) -> RepresentationLike:
     """Returns the representation of that name; what is not a name is returned as it is.
 
     Args:

@@ -17,7 +17,13 @@ from invjax.callables import TracedCallable
 from invjax.images import pixels
 from invjax.representations import as_representation
 from invjax.sensitivity import jacobian
-from invjax.types import Image, PRNGKey, Representation, Scalar
+from invjax.types import (
+    Image,
+    KeyLike,
+    PRNGKey,
+    RepresentationLike,
+    Scalar,
+)
 
 _PROBES_AT_ONCE = 4
 
@@ -46,8 +52,8 @@ class EffectiveDimension(NamedTuple):
 
 
 def effective_dimension(
-    key: PRNGKey,
-    phi: Representation | str,
+    key: KeyLike,
+    phi: RepresentationLike,
     image: ArrayLike,
     *,
     num_probes: int = 32,

@@ -28,8 +28,9 @@ from invjax.representations import as_representation
 from invjax.types import (
     Code,
     Image,
+    KeyLike,
     PRNGKey,
-    Representation,
+    RepresentationLike,
     Scalar,
     ordinary_types,
 )
@@ -72,8 +73,8 @@ class NullDirection(NamedTuple):
 
 
 def leading_directions(
-    key: PRNGKey,
-    phi: Representation | str,
+    key: KeyLike,
+    phi: RepresentationLike,
     image: ArrayLike,
     *,
     num: int = 32,
@@ -119,8 +120,8 @@ def leading_directions(
 
 
 def singular_values(
-    key: PRNGKey,
-    phi: Representation | str,
+    key: KeyLike,
+    phi: RepresentationLike,
     image: ArrayLike,
     *,
     num: int = 32,
@@ -132,7 +133,7 @@ def singular_values(
 
 
 def null_direction(
-    phi: Representation | str,
+    phi: RepresentationLike,
     image: ArrayLike,
     direction: ArrayLike,
     *,
@@ -179,7 +180,7 @@ def null_direction(
 
 
 def code_change(
-    phi: Representation | str,
+    phi: RepresentationLike,
     image: ArrayLike,
     direction: ArrayLike,
     steps: ArrayLike | Sequence[float],
@@ -221,7 +222,7 @@ def linearise(
     return push, lambda cotangent: transpose(cotangent)[0]
 
 
-def num_features(phi: Representation | str, image: ArrayLike) -> int:
+def num_features(phi: RepresentationLike, image: ArrayLike) -> int:
     """Returns the number of values in the code of an image, without computing the code.
 
     Examples:
@@ -294,7 +295,7 @@ def _code_change(
     )
 
 
-def _traced(phi: Representation | str) -> TracedCallable:
+def _traced(phi: RepresentationLike) -> TracedCallable:
     return TracedCallable.of(as_representation(phi))
 
 

@@ -19,7 +19,11 @@ from jaxtyping import Array, Float
 from invjax.callables import TracedCallable
 from invjax.images import pixels
 from invjax.representations import as_representation
-from invjax.types import Image, Representation, Scalar
+from invjax.types import (
+    Image,
+    RepresentationLike,
+    Scalar,
+)
 
 _AT_ONCE = 4
 
@@ -131,7 +135,7 @@ class Sensitivity(NamedTuple):
 
 
 def sensitivity(
-    phi: Representation | str,
+    phi: RepresentationLike,
     image: ArrayLike,
     transformation: Callable[[Image, Scalar], Image],
     amounts: ArrayLike | Sequence[float],

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pkgutil
 import warnings
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,7 @@ GOOD = picture(SIDE, SIDE, 3)
 LEVELS = np.rint(255 * GOOD).astype(np.uint8)
 PHI = micro_representation("fc3")
 KEY = jax.random.key(0)
+LPIPS = lpips_parameters()
 
 BAD = {
     "integers": (LEVELS, "not uint8: divide 8-bit pixels by 255"),
@@ -63,7 +65,7 @@ def _logits(image):
     return labels.logits(Classifier("micro/fc3", PHI), [image])
 
 
-ENTRIES = {
+ENTRIES: dict[str, tuple[Callable, tuple[str, ...]]] = {
     # images
     "pixels.quantise": (pixels.quantise, CLIPPED),
     "pixels.centre_crop": (lambda x: images.centre_crop(x, 8), CLIPPED),
@@ -175,8 +177,6 @@ ENTRIES = {
 }
 """Functions, and the images that each refuses."""
 
-LPIPS = lpips_parameters()
-
 
 def _two(image):
     return np.stack([image, image])
@@ -240,7 +240,7 @@ def test_no_function_that_takes_an_image_is_left_out():
         GOOD.astype(ml_dtypes.bfloat16),
         jnp.asarray(GOOD),
         np.zeros((0, 3, 1), np.float32),
-        np.float32([[[-0.05, 1.05]]]),
+        np.array([[[-0.05, 1.05]]], np.float32),
         GOOD.tolist(),
     ],
 )
@@ -274,9 +274,11 @@ def test_the_type_of_a_traced_image_is_checked_and_its_values_are_not():
 
 
 def test_exact_descriptors_read_integers_as_float32():
-    np.testing.assert_array_equal(hog.hog(LEVELS), hog.hog(np.float32(LEVELS)))
+    np.testing.assert_array_equal(hog.hog(LEVELS), hog.hog(LEVELS.astype(np.float32)))
     grey = LEVELS[..., 0]
-    np.testing.assert_array_equal(dsift.dsift(grey), dsift.dsift(np.float32(grey)))
+    np.testing.assert_array_equal(
+        dsift.dsift(grey), dsift.dsift(grey.astype(np.float32))
+    )
 
 
 def test_a_start_beyond_the_range_is_warned_of():
