@@ -5,9 +5,9 @@ one record per storage, before that a stream of pickles with the storages behind
 A tensor is a view of a storage in both: an offset, a shape and strides, in elements.
 `pickle.dump` of a state dict is read, too; it has such a stream in it for each storage.
 
-Files are memory-mapped: what a model does not need is not read. Offsets and sizes are
+Files are mapped into memory, and tensors are views of the map. Offsets and sizes are
 compared with the bytes that there are, so that a damaged file is refused before any
-memory is taken for what it claims to hold.
+memory is taken for what it claims to hold; today's format has checksums, too.
 """
 
 import io
@@ -26,10 +26,8 @@ from invjax.networks.weights import pickles
 from invjax.networks.weights.pickles import Array, Constant, Damaged, Rebuilder, Stream
 from invjax.networks.weights.readers import Map, UnreadableWeights, open_map
 
-MAGIC = 0x1950A86A20F9469CFC6C
-"""The first pickle of a stream."""
-
-_PROTOCOL = 1001
+# The first two pickles of a stream.
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 _DTYPES: dict[str, Any] = {
     "float64": np.float64,
@@ -311,7 +309,7 @@ def _record(stream: Map, info: zipfile.ZipInfo) -> np.ndarray:
 
 
 def _read_stream(stream: Stream, known: dict[str, Any]) -> Any:
-    if pickles.load(stream) != MAGIC or pickles.load(stream) != _PROTOCOL:
+    if pickles.load(stream) != _MAGIC or pickles.load(stream) != _PROTOCOL:
         raise Damaged("it begins as no PyTorch file does")
     is_swapped = not pickles.load(stream)["little_endian"]
     storages: dict[str, _Storage] = {}
