@@ -19,7 +19,7 @@ def test_arguments_trace_arrays_and_keep_the_rest() -> None:
         traces.append(None)
         return factor * image**power
 
-    image = jnp.ones((2, 2, 1))
+    image = jnp.ones((2, 2, 1), jnp.float32)
     for factor in (1.0, 2.0, 3.0):
         phi = jax.tree_util.Partial(scaled, jnp.float32(factor), power=2)
         np.testing.assert_array_equal(callables.encode(phi, image), factor * image)

@@ -114,7 +114,7 @@ def test_pyramid_adam_is_adam_on_the_levels(draws):
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("shape", [(8, 8, 3), (7, 9, 1), (6, 5, 3)])
 def test_the_start_stands_for_itself(solver: Solver, shape):
-    z = jax.random.normal(jax.random.key(0), shape)
+    z = jax.random.normal(jax.random.key(0), shape, jnp.float32)
     found = solver.variable(solver.init(z))
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, z, atol=1e-5)

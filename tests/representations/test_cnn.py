@@ -40,7 +40,8 @@ def test_jit_and_vmap_change_rounding_only(layer, image):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_gradient_of_a_flat_image_is_finite(layer):
     phi = micro_representation(layer)
-    gradient = jax.grad(lambda x: jnp.sum(phi(x) ** 2))(jnp.full((32, 32, 3), 0.5))
+    flat = jnp.full((32, 32, 3), 0.5, jnp.float32)
+    gradient = jax.grad(lambda x: jnp.sum(phi(x) ** 2))(flat)
     assert np.all(np.isfinite(gradient))
     assert gradient.dtype == jnp.float32
 
@@ -67,6 +68,7 @@ def test_gradient_agrees_with_differences(image):
 def test_bfloat16_is_coarser_and_returns_float32(image):
     phi = micro_representation("relu2")
     coarse = CnnRepresentation(**{**_fields(phi), "compute_dtype": "bfloat16"})
+    image = image.astype(jnp.float32)
     fine_code, coarse_code = phi(image), coarse(image)
     assert coarse_code.dtype == jnp.float32
     error = jnp.linalg.norm(fine_code - coarse_code) / jnp.linalg.norm(fine_code)
