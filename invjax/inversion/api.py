@@ -40,8 +40,8 @@ class Estimate(NamedTuple):
 
     Attributes:
       seconds_per_lane: wall time divided by the number of lanes, without compiling.
-      num_bytes: memory on the device while chunks run side by side; what they share is
-        counted once for each.
+      num_bytes: memory on the device while chunks run side by side and one more waits;
+        what they share is counted once for each.
     """
 
     seconds_per_lane: float
@@ -301,7 +301,7 @@ def estimate(
     per_step = loop.seconds_per_step(step, states, pace, execution=execution)
     return Estimate(
         per_step * plan.num_steps / execution.lanes_at_once,
-        step.num_bytes * execution.num_threads,
+        step.num_bytes * execution.num_threads + loop.waiting_bytes(plan, states),
     )
 
 
@@ -313,7 +313,7 @@ def chunk_bytes(
     execution: Execution | None = None,
     **settings: Unpack[Keywords],
 ) -> int:
-    """Predicts the memory of a chunk of lanes without taking a step.
+    """Predicts the memory of a chunk, and of another that waits, without a step.
 
     The program is compiled as the inversion will want it, and JAX keeps it.
 
@@ -321,7 +321,8 @@ def chunk_bytes(
     """
     execution = execution or default_execution()
     plan, states = _chunk(code, phi, execution, settings)
-    return _compiled(plan, states, execution).num_bytes
+    compiled = _compiled(plan, states, execution)
+    return compiled.num_bytes + loop.waiting_bytes(plan, states)
 
 
 def _chunk(

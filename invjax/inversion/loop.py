@@ -236,6 +236,17 @@ def num_bytes(compiled: jax.stages.Compiled) -> int:
     )
 
 
+def waiting_bytes(plan: Plan, states: LaneState) -> int:
+    """Memory on the device of a chunk that is prepared while others descend.
+
+    Args:
+      plan: the plan of a chunk's lanes, on the device.
+      states: [l], the lanes' states.
+    """
+    own = (plan.settings, plan.initial, states)
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(own))
+
+
 def seconds_per_step(
     step: CompiledPhase, states: LaneState, paces: Pace, *, execution: Execution
 ) -> float:
