@@ -113,13 +113,14 @@ def table(findings: Findings) -> list[list[str]]:
         findings.records, "representation", "tv_weight"
     ).items():
         group = findings.bench.group(name)
+        own = presets.tv_weight(group.phi, preset=findings.bench.settings.preset)
         errors = studies.finite(some, "relative_error")
         normalised = studies.finite(some, "normalised_error")
         rows.append(
             [
                 name,
                 f"{tv_weight:g}",
-                "yes" if tv_weight == presets.tv_weight(group.phi) else "no",
+                "yes" if tv_weight == own else "no",
                 str(max(record.num_steps for record in some)),
                 tables.mean_and_deviation(normalised, scale=100),
                 printed.text(name, tv_weight) or tables.NOTHING,
@@ -192,7 +193,8 @@ def _cell(outcome: Outcome) -> Cell:
     layer = outcome.lane.group.name.partition("/")[2]
     error = outcome.record.relative_error
     caption = f"{layer}: " + ("failed" if error is None else f"error {error:.1%}")
-    if outcome.lane.tv_weight == presets.tv_weight(outcome.lane.group.phi):
+    own = presets.tv_weight(outcome.lane.group.phi, preset=outcome.record.preset)
+    if outcome.lane.tv_weight == own:
         caption += " *"
     return Cell(outcome.picture, caption)
 

@@ -226,11 +226,12 @@ def _row(
         if len(chance.naturalness)
     ]
     errors = studies.finite(records, "relative_error")
+    own = presets.tv_weight(group.phi, preset=records[0].preset)
     fields = [f"{word}_{top}" for word in CLASSIFIERS for top in ("top1", "top5")]
     return [
         group.name,
         _word(tv_weight),
-        "yes" if tv_weight == presets.tv_weight(group.phi) else "no",
+        "yes" if tv_weight == own else "no",
         str(max(record.num_steps for record in records)),
         tables.mean_and_deviation(errors, scale=100),
         tables.mean_and_deviation(scores, digits=3),

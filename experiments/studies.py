@@ -40,7 +40,7 @@ from invjax.runs.targets import Target
 PAPER_TV_WEIGHTS = (0.5, 5.0, 50.0)
 """lambda_V of CVPR 2015, Table 3."""
 
-LINEAR_PRESETS = ("ijcv2016", "fast")
+LINEAR_PRESETS = ("ijcv2016", "fast", "natural")
 """Presets for maximisation and caricature: the paper's, and ours with its weights."""
 
 
@@ -326,7 +326,7 @@ def without_cvpr_presets(settings: Settings) -> Settings:
         raise Refusal(
             f"--preset={settings.preset}: the CVPR paper has neither maximisation nor "
             "caricature, and its step sizes diverge there; "
-            f"{' and '.join(LINEAR_PRESETS)} are accepted"
+            f"{', '.join(LINEAR_PRESETS)} are accepted"
         )
     return settings
 

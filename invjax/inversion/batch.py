@@ -91,7 +91,7 @@ def _step(
     def one(
         shared: Shared, settings: LaneSettings, state: LaneState
     ) -> tuple[LaneState, Scalar]:
-        return lane.step(program, phi, shared, settings, state, pace.rate_scale)
+        return lane.step(program, phi, shared, settings, state, pace)
 
     return jax.vmap(one, in_axes=(None, 0, 0))(shared, settings, states)
 
@@ -168,9 +168,7 @@ def scan_steps_at_own_pace(
         now = jax.tree.map(lambda row: row[position], pace)
         relaxed = phi if now.relaxation is None else phi.relaxed(now.relaxation)
         is_due = position < len(pace.rate_scale)
-        return lane.step(
-            program, relaxed, shared, settings, state, now.rate_scale, is_due=is_due
-        )
+        return lane.step(program, relaxed, shared, settings, state, now, is_due=is_due)
 
     return jax.lax.scan(
         lambda states, _: jax.vmap(one)(settings, states), states, length=num_steps

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from invjax.types import Image, PRNGKey
 
 Canvas = Float[Array, "canvas_h canvas_w c"]
-"""An image with a margin around it, for jitter."""
+"""An image with a margin around it, for jitter or views."""
 
 
 def canvas_shape(
@@ -52,10 +52,14 @@ def central_crop(canvas: Canvas, image_shape: tuple[int, int, int]) -> Image:
     return canvas[top : top + height, left : left + width]
 
 
-def on_canvas(image: Image, *, jitter: int = 1) -> Canvas:
-    """The image in the middle of a canvas of zeros, as `central_crop` takes it out."""
-    height, width, channels = image.shape
-    shape = canvas_shape((height, width, channels), jitter=jitter)
+def on_canvas(image: Image, shape: tuple[int, int, int]) -> Canvas:
+    """The image in the middle of a canvas of zeros, as `central_crop` takes it out.
+
+    Args:
+      image: [h, w, c].
+      shape: shape of the canvas.
+    """
+    height, width, _ = image.shape
     top, left = _margins(shape, image.shape)
     canvas = jnp.zeros(shape, image.dtype)
     return canvas.at[top : top + height, left : left + width].set(image)

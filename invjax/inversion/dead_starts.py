@@ -97,7 +97,12 @@ def _revive(
     keys: PRNGKeys, plan: Plan, states: LaneState, are_dead: jax.Array
 ) -> LaneState:
     program, paces = plan.phases[0]
-    pace = Pace(paces.rate_scale[0], np.float32(1.0))
+    strengths = paces.view_strength
+    pace = Pace(
+        paces.rate_scale[0],
+        np.float32(1.0),
+        None if strengths is None else strengths[0],
+    )
     begun, moved = states, states
     num_steps = jnp.zeros(len(keys), jnp.int32)
     for _ in range(MOST_RELAXED_STEPS):

@@ -7,6 +7,7 @@ functions here treat a single lane; `batch` vmaps and jits them.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,11 +15,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from invjax.callables import TracedCallable
-from invjax.inversion import canvas, objective, regularisers
+from invjax.inversion import canvas, objective, regularisers, views
 from invjax.inversion.canvas import Canvas
 from invjax.inversion.objective import Exponents, PerLane, Shared, Terms
 from invjax.inversion.result import BUDGET, CONVERGED, FAILED, Result
 from invjax.inversion.solvers import Solver
+from invjax.inversion.views import Views
 from invjax.types import DataTerm, Image, PRNGKey, Scalar
 
 PATIENCE = 25
@@ -37,6 +39,8 @@ class Program:
       data_term: how far a code is from the target.
       jitter: number of places of the image along each axis of its canvas; 1 is none.
       start: distribution of the noise that a lane starts from; see `start`.
+      views: how the views are drawn that the representation is given in place of the
+        image; None for the image itself, or its crop by `jitter`.
     """
 
     solver: Solver
@@ -46,16 +50,24 @@ class Program:
     data_term: DataTerm = objective.squared_error
     jitter: int = 1
     start: Literal["gaussian", "uniform"] = "gaussian"
+    views: Views | None = None
 
     @property
     def canvas_shape(self) -> tuple[int, int, int]:
         """[h, w, c] of the variable of the descent, margins for jitter included."""
+        if self.views is not None:
+            return self.views.canvas_shape(self.image_shape)
         return canvas.canvas_shape(self.image_shape, jitter=self.jitter)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether each step draws what the representation is given."""
+        return self.views is not None or self.jitter > 1
 
     @property
     def minimises_energy(self) -> bool:
         """Whether the objective of a step is the energy of its image."""
-        return self.form == "cvpr2015" and self.jitter == 1
+        return self.form == "cvpr2015" and not self.is_random
 
     def objective_at(
         self,
@@ -64,9 +76,9 @@ class Program:
         shared: Shared,
         per_lane: PerLane,
         *,
-        crop: Image | None = None,
+        crops: Sequence[Image] = (),
     ) -> tuple[Scalar, Terms]:
-        """What the descent minimises, at a canvas z of which phi is given `crop`."""
+        """What the descent minimises, at a canvas z of which phi is given `crops`."""
         form = objective.energy if self.form == "cvpr2015" else objective.ijcv_energy
         return form(
             z,
@@ -75,7 +87,7 @@ class Program:
             per_lane,
             exponents=self.exponents,
             data_term=self.data_term,
-            crop=crop,
+            crops=crops,
         )
 
     def energy_at(
@@ -94,10 +106,13 @@ class Pace(NamedTuple):
       rate_scale: factor of the learning rate.
       relaxation: how far the representation's derivative is relaxed, 0 (exact) to 1;
         None where it is exact throughout. See `networks.relaxation`.
+      view_strength: factor of the amplitudes of views, 0 (the image itself) to 1; None
+        where the program has no views.
     """
 
     rate_scale: Any
     relaxation: Any = None
+    view_strength: Any = None
 
 
 class Phase(NamedTuple):
@@ -156,7 +171,7 @@ class LaneState(NamedTuple):
       best_objective: the objective at `best`.
       is_alive: False once the objective or its gradient was not finite.
       num_steps: number of steps taken.
-      key: draws the jitter, together with `num_steps`; None without jitter.
+      key: draws jitter or views, together with `num_steps`; None without them.
       progress: for the test of convergence; None without a tolerance.
       dead_start, num_revivals: as in `Result`.
     """
@@ -195,11 +210,11 @@ def start(
       attempt: number of another noise of the same lane; None for its own.
       has_tolerance: whether lanes can converge.
     """
-    jitter_key = _jitter_key(program, key)
+    step_key = _step_key(program, key)
     if attempt is not None:
         key = jax.random.fold_in(jax.random.fold_in(key, 2), attempt)
     if initial is not None:
-        z = canvas.on_canvas(initial, jitter=program.jitter)
+        z = canvas.on_canvas(initial, program.canvas_shape)
     elif program.start == "gaussian":
         noise = jax.random.normal(key, program.canvas_shape, jnp.float32)
         z = noise * (scale / jnp.linalg.norm(noise))
@@ -215,7 +230,7 @@ def start(
         best_objective=jnp.asarray(jnp.inf, jnp.float32),
         is_alive=jnp.asarray(True),
         num_steps=jnp.asarray(0, jnp.int32),
-        key=jitter_key,
+        key=step_key,
         progress=_no_progress(jnp.asarray(0, jnp.int32)) if has_tolerance else None,
         dead_start=jnp.asarray(False),
         num_revivals=jnp.asarray(0, jnp.int32),
@@ -235,7 +250,7 @@ def step(
     shared: Shared,
     settings: LaneSettings,
     state: LaneState,
-    rate_scale: Scalar,
+    pace: Pace,
     *,
     is_due: Bool[Array, ""] | None = None,
 ) -> tuple[LaneState, Scalar]:
@@ -250,18 +265,14 @@ def step(
       shared: what all lanes have in common.
       settings: the lane's own numbers.
       state: the lane's state.
-      rate_scale: factor of the learning rate.
+      pace: scalars of this step; the representation is relaxed already.
       is_due: whether the lane has a step left; None where every lane has.
     """
     z = program.solver.variable(state.solver)
 
     def value_at(z: Canvas) -> tuple[Scalar, Terms]:
-        if state.key is None:
-            return program.objective_at(z, phi, shared, settings.problem)
-        key = jax.random.fold_in(state.key, state.num_steps)
-        offset = canvas.random_offset(key, jitter=program.jitter)
-        crop = canvas.crop_at(z, offset, program.image_shape)
-        return program.objective_at(z, phi, shared, settings.problem, crop=crop)
+        crops = _crops(program, state, z, pace.view_strength)
+        return program.objective_at(z, phi, shared, settings.problem, crops=crops)
 
     (value, _), gradient = jax.value_and_grad(value_at, has_aux=True)(z)
     is_finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
@@ -273,7 +284,7 @@ def step(
         # A lane that stands still does not fail.
         is_alive = state.is_alive & (is_taken | ~is_running)
     is_best = is_taken & (value < state.best_objective)
-    rate = settings.learning_rate * rate_scale
+    rate = settings.learning_rate * pace.rate_scale
     updated = program.solver.update(gradient, state.solver, rate)
     if settings.range_bound is not None:
         moved = program.solver.variable(updated)
@@ -305,11 +316,11 @@ def next_phase(
       state: the lane's state.
       key: the lane's key.
     """
-    z = canvas.on_canvas(image(before, state), jitter=program.jitter)
+    z = canvas.on_canvas(image(before, state), program.canvas_shape)
     progress = state.progress and _no_progress(state.num_steps)
     return state._replace(
         solver=program.solver.init(z),
-        key=_jitter_key(program, key),
+        key=_step_key(program, key),
         progress=progress,
     )
 
@@ -378,9 +389,27 @@ def select(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def _jitter_key(program: Program, key: PRNGKey) -> PRNGKey | None:
+def _step_key(program: Program, key: PRNGKey) -> PRNGKey | None:
     # The noise draws from the key itself.
-    return jax.random.fold_in(key, 1) if program.jitter > 1 else None
+    return jax.random.fold_in(key, 1) if program.is_random else None
+
+
+def _crops(
+    program: Program, state: LaneState, z: Canvas, view_strength: Scalar | None
+) -> tuple[Image, ...]:
+    """What a step gives the representation in place of z; empty for z itself."""
+    if state.key is None:
+        return ()
+    key = jax.random.fold_in(state.key, state.num_steps)
+    if program.views is None:
+        offset = canvas.random_offset(key, jitter=program.jitter)
+        return (canvas.crop_at(z, offset, program.image_shape),)
+    assert view_strength is not None
+    drawn = [
+        views.draw(each, program.views, view_strength, program.image_shape)
+        for each in jax.random.split(key, program.views.number)
+    ]
+    return tuple(views.show(view, program.views, z) for view in drawn)
 
 
 def _no_progress(num_steps: Int[Array, ""]) -> Progress:

@@ -20,6 +20,7 @@ maximisation and caricature (IJCV 2016), and any function
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -181,7 +182,7 @@ def energy(
     *,
     exponents: Exponents = Exponents(),  # noqa: B008 (frozen)
     data_term: DataTerm = squared_error,
-    crop: Image | None = None,
+    crops: Sequence[Image] = (),
 ) -> tuple[Scalar, Terms]:
     """The CVPR paper's energy of z and its summands.
 
@@ -192,17 +193,18 @@ def energy(
       per_lane: target and weights.
       exponents: alpha and beta of the regularisers.
       data_term: how far a code is from the target.
-      crop: the part of z that is handed to phi; all of it by default.
+      crops: what is handed to phi in place of z: parts or views of it, over which the
+        data term is averaged.
 
     Returns:
       The total, and the three weighted terms it is the sum of; float32.
     """
-    code = _code(z if crop is None else crop, phi, shared, per_lane)
+    codes = [_code(image, phi, shared, per_lane) for image in crops or (z,)]
     x = z / SIGMA
     # The released code floors the summand of z, which is sigma^beta times that of x.
     floor = regularisers.CVPR_GRADIENT_FLOOR / SIGMA**exponents.beta
     terms = Terms(
-        data=data_term(code, per_lane.target, shared.mask),
+        data=_data(codes, shared, per_lane, data_term),
         alpha=per_lane.alpha_weight * regularisers.alpha_norm(x, alpha=exponents.alpha),
         tv=per_lane.tv_weight
         * regularisers.total_variation(x, beta=exponents.beta, gradient_floor=floor),
@@ -218,12 +220,12 @@ def ijcv_energy(
     *,
     exponents: Exponents = Exponents(),  # noqa: B008 (frozen)
     data_term: DataTerm = squared_error,
-    crop: Image | None = None,
+    crops: Sequence[Image] = (),
 ) -> tuple[Scalar, Terms]:
     """The IJCV paper's energy of z and its summands.
 
-    With jitter, z is the enlarged canvas and `crop` a part of it: the regularisers act
-    on the whole canvas and are divided by its number of pixels, as in the released
+    With jitter, z is the enlarged canvas, and `crops` has a part of it. Regularisers
+    act on the whole canvas and are divided by its number of pixels, as in the released
     code.
 
     The paper's z is around the mean colour of a network's photographs, and for HOG and
@@ -235,18 +237,26 @@ def ijcv_energy(
     Args and returns: as `energy`.
     """
     assert per_lane.ijcv is not None
-    code = _code(z if crop is None else crop, phi, shared, per_lane)
+    codes = [_code(image, phi, shared, per_lane) for image in crops or (z,)]
     num_pixels = z.shape[0] * z.shape[1]
     norm = regularisers.colour_alpha_norm(z, alpha=exponents.alpha)
     total_variation = regularisers.total_variation(
         z, beta=exponents.beta, gradient_floor=regularisers.IJCV_GRADIENT_FLOOR
     )
     terms = Terms(
-        data=per_lane.ijcv.data * data_term(code, per_lane.target, shared.mask),
+        data=per_lane.ijcv.data * _data(codes, shared, per_lane, data_term),
         alpha=per_lane.ijcv.alpha * (norm / num_pixels),
         tv=per_lane.ijcv.tv * (total_variation / num_pixels),
     )
     return terms.data + terms.alpha + terms.tv, terms
+
+
+def _data(
+    codes: Sequence[Code], shared: Shared, per_lane: PerLane, data_term: DataTerm
+) -> Scalar:
+    """The data term, averaged over codes."""
+    terms = [data_term(code, per_lane.target, shared.mask) for code in codes]
+    return terms[0] if len(terms) == 1 else jnp.mean(jnp.stack(terms))
 
 
 def _code(image: Image, phi: Representation, shared: Shared, per_lane: PerLane) -> Code:

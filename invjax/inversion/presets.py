@@ -4,7 +4,9 @@
 `fast` finds lower energies in as many steps and is the default; `adam` is plain Adam,
 for comparison. These three minimise the same energy with the same weights, so their
 energies can be compared. `ijcv2016` is the later paper's method, with an objective of
-its own.
+its own. `natural` is for deep codes, whose images nobody recognises otherwise: it shows
+the representation random views of the image (`views`), which fade while the descent
+ends, and has weights of its own.
 
 The weight lambda_V depends on the depth of the layer:
 
@@ -53,6 +55,7 @@ from invjax.inversion.solvers import (
     PyramidAdam,
     Solver,
 )
+from invjax.inversion.views import Views
 from invjax.networks.layers import Dense, weighted
 from invjax.representations.paper import Dsift, Hog
 from invjax.types import DataTerm
@@ -62,6 +65,9 @@ ALPHA_WEIGHT = 2.1568e8
 
 NATURAL_RMS = 0.2 * SIGMA / np.sqrt(224 * 224 * 3)
 """Grey levels (13.97): a fifth of the paper's start at 224 px, for every size."""
+
+NATURAL_TV_WEIGHT = 22.6
+"""lambda_V of preset `natural`: 2e-3 for squared differences of pixels in [0, 1]."""
 
 IJCV_BOUND = 160.0
 """Largest norm of a colour vector, grey levels: 2 B, the released code's x0_max."""
@@ -105,6 +111,11 @@ class Preset:
       rate_is_per_pixel: whether the learning rate is multiplied by height times width.
       relaxes: whether the representation's derivative begins relaxed and becomes exact
         in equal steps; see `networks.relaxation`.
+      views: how the views are drawn that the representation is given; None for the
+        image itself.
+      view_fade: fractions of the descent at which the strength of the views begins to
+        fall from 1, and is 0.
+      tv_weight: lambda_V where the caller gives none; None for that of the table above.
     """
 
     name: str
@@ -117,6 +128,9 @@ class Preset:
     form: Literal["cvpr2015", "ijcv2016"] = "cvpr2015"
     rate_is_per_pixel: bool = False
     relaxes: bool = False
+    views: Views | None = None
+    view_fade: tuple[float, float] = (0.5, 0.95)
+    tv_weight: float | None = None
 
     @property
     def has_jitter(self) -> bool:
@@ -130,6 +144,12 @@ class Preset:
             return (0.5 * (1 + np.cos(np.pi * phase))).astype(np.float32)
         factors = np.array([stage.rate_scale for stage in self.stages])
         return factors[self._stage_of_steps(num_steps)].astype(np.float32)
+
+    def view_strength(self, num_steps: int) -> np.ndarray:
+        """Strengths of the views at each step, float32 [num_steps]."""
+        begins, ends = self.view_fade
+        done = np.arange(num_steps) / num_steps
+        return np.clip((ends - done) / (ends - begins), 0, 1).astype(np.float32)
 
     def phases(
         self, program: Program, num_steps: int, *, jitter: int
@@ -146,8 +166,12 @@ class Preset:
         rate_scale = self.rate_scale(num_steps)
         if self.stages is None:
             relaxation = (1 - np.arange(num_steps) / num_steps).astype(np.float32)
-            pace = Pace(rate_scale, relaxation if self.relaxes else None)
-            return (Phase(program, pace),)
+            pace = Pace(
+                rate_scale,
+                relaxation if self.relaxes else None,
+                None if self.views is None else self.view_strength(num_steps),
+            )
+            return (Phase(dataclasses.replace(program, views=self.views), pace),)
         phase_of_stage = np.cumsum([stage.restart for stage in self.stages])
         phase_of_step = phase_of_stage[self._stage_of_steps(num_steps)]
         found = []
@@ -215,6 +239,18 @@ PRESETS: dict[str, Preset] = {
             rate_is_per_pixel=True,
         ),
         Preset(
+            # Measured on EfficientNet-Lite0; see experiments/solvers.md.
+            name="natural",
+            solver=PyramidAdam(b1=0.93, b2=0.9, colours=True),
+            learning_rate=4.0,
+            num_steps=400,
+            stages=None,
+            start_rms=NATURAL_RMS,
+            relaxes=True,
+            views=Views(),
+            tv_weight=NATURAL_TV_WEIGHT,
+        ),
+        Preset(
             # A reference, no paper's: Adam as one would try it first, with optax's
             # defaults, from the CVPR paper's noise; 8 grey levels measured on AlexNet.
             name="adam",
@@ -260,6 +296,15 @@ _DEEP: dict[str, Preset] = {
 }
 """Presets that are different for more than 8 convolutions and unknown functions."""
 
+_WITH_PLACES: dict[str, Preset] = {
+    # Where features have places, an image that is moved has another code: the error
+    # grows by a half or more with shifts of 4 px. Colours and weight alone help.
+    "natural": dataclasses.replace(
+        PRESETS["natural"], views=None, tv_weight=NATURAL_TV_WEIGHT / 2
+    )
+}
+"""Presets that are different for codes that are an array of features by place."""
+
 _LINEAR: dict[str, Preset] = {
     # exp_maximization.m and exp_enhance.m: 300 iterations, all with jitter.
     "ijcv2016": dataclasses.replace(
@@ -291,23 +336,29 @@ def find(
             row = _HARD.get(name, row)
         return row
     row = _DEEP.get(name, PRESETS[name]) if _is_deep(phi) else PRESETS[name]
+    if _has_places(phi) and data_term not in objective.LINEAR_TERMS:
+        row = _WITH_PLACES.get(name, row)
     if data_term in objective.LINEAR_TERMS:
         row = _LINEAR.get(name, row)
     return row
 
 
-def tv_weight(phi: Any) -> float:
-    """lambda_V for a representation, by the table above.
+def tv_weight(phi: Any, *, preset: str | None = None) -> float:
+    """lambda_V for a representation: a preset's own, or by the table above.
 
     Args:
       phi: any function; its attributes `name` ("network/layer") and `geometry` are used
         where it has them.
+      preset: name of the preset; None for the table.
 
     Examples:
       >>> from invjax.representations.paper import SHALLOW
       >>> tv_weight(SHALLOW["hogb"]), tv_weight(lambda image: image)
       (0.5, 5.0)
     """
+    own = None if preset is None else find(preset, phi=phi).tv_weight
+    if own is not None:
+        return own
     if isinstance(phi, Hog | Dsift):
         return 0.5
     if (place := _depth(phi)) is not None:
@@ -386,6 +437,12 @@ def _is_deep(phi: Any) -> bool:
         return phi is not None
     rows = weighted(layers, phi.image_shape)
     return sum(not isinstance(layer, Dense) for _, layer, _ in rows) > 8
+
+
+def _has_places(phi: Any) -> bool:
+    """Whether a representation is known to have features [h, w, d] by place."""
+    geometry = getattr(phi, "geometry", None)
+    return geometry is not None and len(geometry.shape) == 3
 
 
 def _depth(phi: Any) -> tuple[str, str, int] | None:

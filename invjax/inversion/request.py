@@ -144,6 +144,10 @@ def prepare(
     num_steps = chosen.num_steps if num_steps is None else num_steps
     if num_steps < 1:
         raise ValueError(f"num_steps is {num_steps}; it must be positive")
+    if chosen.views is not None and (jitter or 1) > 1:
+        raise ValueError(
+            f"jitter belongs to presets without views, and {preset} shifts its views"
+        )
     shape = _image_shape(phi, image_shape)
     exponents = Exponents(beta=_beta(beta))
     target, weights = _targets(codes, mask, num_lanes, data_term)
@@ -328,7 +332,7 @@ def _default_tv_weight(
 
     The energy under ijcv2016 has beta 2 whatever is minimised.
     """
-    tv = presets.tv_weight(phi)
+    tv = presets.tv_weight(phi, preset=preset.name)
     if preset.form == "ijcv2016":
         return tv
     return tv * objective.SIGMA ** (exponents.beta - 2)

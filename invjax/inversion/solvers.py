@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from invjax.inversion import pyramid
@@ -158,6 +159,28 @@ class Adam:
         return optax.scale_by_adam(self.b1, self.b2, self.eps)
 
 
+COLOURS = np.array(
+    [[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]], np.float32
+)
+"""Columns are decorrelated colours: about the principal axes of photographs' RGB.
+
+The first, brightness, varies most, and has norm 1.
+"""
+COLOURS /= np.max(np.linalg.norm(COLOURS, axis=0))
+
+
+def _mixed(z: Image, matrix: np.ndarray) -> Image:
+    """Every pixel's channels multiplied by a 3 x 3 matrix, in full float32.
+
+    Written out, since XLA would round the inputs of a matrix product on GPUs.
+    """
+    channels = [
+        sum(jnp.float32(factor) * z[..., n] for n, factor in enumerate(row))
+        for row in np.asarray(matrix, np.float32)
+    ]
+    return jnp.stack(channels, axis=-1)
+
+
 class PyramidAdamState(NamedTuple):
     """Levels of the image pyramid, and Adam's moments."""
 
@@ -175,22 +198,28 @@ class PyramidAdam:
     Attributes:
       b1, b2, eps: as in `optax.adam`. eps matters, since gradients are about 1e-6 per
         grey level.
+      colours: whether the levels of an RGB image hold decorrelated colours, `COLOURS`,
+        in place of red, green and blue. Images of other numbers of channels have none.
     """
 
     b1: float = 0.93
     b2: float = 0.9
     eps: float = 1e-8
+    colours: bool = False
 
     def init(self, z: Image) -> PyramidAdamState:
-        levels = pyramid.analyse(z)
+        levels = pyramid.analyse(self._in_basis(z))
         return PyramidAdamState(levels, _adam_at_zero(self._adam(), levels))
 
     def variable(self, state: PyramidAdamState) -> Image:
-        return pyramid.synthesise(state.levels)
+        z = pyramid.synthesise(state.levels)
+        return _mixed(z, COLOURS) if self._has_basis(z) else z
 
     def update(
         self, gradient: Image, state: PyramidAdamState, learning_rate: Scalar
     ) -> PyramidAdamState:
+        if self._has_basis(gradient):
+            gradient = _mixed(gradient, COLOURS.T)
         steps, adam = self._adam().update(pyramid.adjoint(gradient), state.adam)
         levels = jax.tree.map(
             lambda level, step: level - learning_rate * step, state.levels, steps
@@ -199,8 +228,14 @@ class PyramidAdam:
 
     def move(self, state: PyramidAdamState, z: Image) -> PyramidAdamState:
         finest, *coarser = state.levels
-        moved = finest + (z - pyramid.synthesise(state.levels))
+        moved = finest + self._in_basis(z - self.variable(state))
         return state._replace(levels=(moved, *coarser))
+
+    def _has_basis(self, z: Image) -> bool:
+        return self.colours and z.shape[-1] == len(COLOURS)
+
+    def _in_basis(self, z: Image) -> Image:
+        return _mixed(z, np.linalg.inv(COLOURS)) if self._has_basis(z) else z
 
     def _adam(self) -> optax.GradientTransformation:
         return optax.scale_by_adam(self.b1, self.b2, self.eps)

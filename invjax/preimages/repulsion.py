@@ -260,11 +260,11 @@ def _finish(program: Program, grid: int, setting: _Setting, state: _State) -> Re
 
 def _only_phase(plan: Plan) -> Phase:
     phase = plan.phases[0]
-    is_plain = len(plan.phases) == 1 and phase.program.jitter == 1
+    is_plain = len(plan.phases) == 1 and not phase.program.is_random
     if not is_plain or plan.settings.range_bound is not None:
         raise ValueError(
-            "images that keep apart have one phase, no jitter and no range_bound; "
-            "presets other than ijcv2016, without these, are accepted"
+            "images that keep apart have one phase, no jitter, no views and no "
+            "range_bound; presets fast, adam and cvpr2015, without these, are accepted"
         )
     return phase
 

@@ -127,7 +127,8 @@ def plan(groups: Sequence[Group], settings: Settings) -> list[Lane]:
     """
     lanes = []
     for group in groups:
-        tv_weights = settings.tv_weight or (presets.tv_weight(group.phi),)
+        own = presets.tv_weight(group.phi, preset=settings.preset)
+        tv_weights = settings.tv_weight or (own,)
         for target in group.targets:
             for tv_weight in tv_weights:
                 for start in range(settings.num_starts):

@@ -96,7 +96,7 @@ def test_the_ijcv_energy_takes_the_canvas_and_the_code_of_a_crop():
         lambda image: image**2,
         SHARED,
         problem,
-        crop=jnp.asarray(crop),
+        crops=(jnp.asarray(crop),),
     )
     z = canvas.astype(np.float64)
     code = ((crop.astype(np.float64) + 128) / 255) ** 2
@@ -137,7 +137,7 @@ def test_start_energies_of_the_ijcv_paper():
             TracedCallable.of(lambda image: image),
             SHARED,
             _problem(target)._replace(ijcv=IJCV),
-            crop=central_crop(z, program.image_shape),
+            crops=(central_crop(z, program.image_shape),),
         )
         assert float(terms.tv) == pytest.approx(23.1 * channels, rel=1e-2)
         if channels == 1:

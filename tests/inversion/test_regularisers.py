@@ -142,7 +142,7 @@ def test_central_crops_are_the_released_codes(jitter: int):
     first = (jitter - 1) // 2
     image = central_crop(canvas, shape)
     np.testing.assert_array_equal(image, canvas[first : first + 6, first : first + 7])
-    placed = on_canvas(image, jitter=jitter)
+    placed = on_canvas(image, full)
     np.testing.assert_array_equal(central_crop(placed, shape), image)
     assert placed.shape == full
     np.testing.assert_allclose(jnp.sum(placed**2), jnp.sum(image**2), rtol=1e-5)
