@@ -35,9 +35,8 @@ from absl import flags
 
 from experiments import studies
 from experiments.studies import Bench, Defaults, Findings, Study
-from invjax import identity
 from invjax.commands import binary
-from invjax.images import sources
+from invjax.images import pixels, sources
 from invjax.metrics import naturalness
 from invjax.networks import NETWORKS, layers
 from invjax.report import tables
@@ -184,7 +183,7 @@ def others_than(
     return {
         name: image
         for name, image in prepared.items()
-        if identity.image_id(image) != target.image_id
+        if pixels.image_id(image) != target.image_id
     }
 
 

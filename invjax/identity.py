@@ -25,11 +25,6 @@ def bytes_id(data: bytes) -> int:
     return int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
 
 
-def image_id(image: np.ndarray) -> int:
-    """`images.image_id` without a check of the image."""
-    return bytes_id(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8).tobytes())
-
-
 def code_id(code: ArrayLike) -> int:
     """The first 32 bits of the SHA-256 of a code's float32 bytes.
 

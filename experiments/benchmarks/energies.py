@@ -113,7 +113,7 @@ def _invert(
         with precisions.in_jax("float32"):
             code = np.asarray(callables.encode(phi, image))
         for start in range(_STARTS):
-            keys.append(identity.lane_key(0, identity.image_id(image), start))
+            keys.append(identity.lane_key(0, pixels.image_id(image), start))
             codes.append(code)
     adam = float(np.mean(list(by_photograph.values())))
     found: dict[str, Any] = {"adam_energy": adam, "seconds_to_adam": None}

@@ -64,7 +64,7 @@ def run(report: Report, conditions: Conditions) -> None:
         note=f"{num_steps} steps, relative error {100 * wanted:.1f} %",
         headline=True,
     )
-    key = identity.lane_key(0, identity.image_id(image), 0)
+    key = identity.lane_key(0, pixels.image_id(image), 0)
     budget = 4 if conditions.is_small else 25
     while budget <= _MOST_STEPS:
         # Twice, since the first run compiles.

@@ -46,7 +46,7 @@ def run(report: Report, conditions: Conditions) -> None:
         return
     with precisions.in_jax("float32"):
         code = np.asarray(callables.encode(phi, image))
-    image_id = identity.image_id(image)
+    image_id = pixels.image_id(image)
     keys = [identity.lane_key(0, image_id, start) for start in range(num_samples)]
     codes = np.repeat(code[None], num_samples, axis=0)
 

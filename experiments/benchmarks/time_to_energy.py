@@ -52,7 +52,7 @@ def run(
     with precisions.in_jax(precision):
         code = np.asarray(callables.encode(phi, photograph))
     plan = request.prepare(code[None], phi, 1, num_steps=num_steps)
-    key = identity.lane_key(0, identity.image_id(photograph), 0)
+    key = identity.lane_key(0, pixels.image_id(photograph), 0)
     keys = jax.numpy.stack([key])
 
     def ours() -> float:

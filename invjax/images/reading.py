@@ -14,7 +14,7 @@ import pathlib
 import warnings
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float32, Shaped
 from PIL import Image, ImageFile, ImageOps
 
 from invjax import files
@@ -132,7 +132,7 @@ def _reason(error: Exception, path: pathlib.Path) -> str:
     return "not an image, or its header is damaged"
 
 
-def write_png(path: str | os.PathLike[str], image: Float[np.ndarray, "h w c"]) -> None:
+def write_png(path: str | os.PathLike[str], image: Shaped[np.ndarray, "h w c"]) -> None:
     """Writes an 8-bit PNG atomically.
 
     Args:

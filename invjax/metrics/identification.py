@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Float32, Int
 
 from invjax.callables import TracedCallable
+from invjax.images import pixels
 from invjax.types import Image, Representation
 
 JUDGES = ("vgg16/relu5_3", "alexnet/relu5")
@@ -60,12 +61,15 @@ def features(
     Args:
       phi: the judge's layer; its codes are [h, w, d] or [d].
       images: [h, w, 3] in [0, 1] each; values out of range are clipped, as in pictures.
+
+    Raises:
+      ImageError: as `pixels.checked`; the images are clipped.
     """
     traced = TracedCallable.of(phi)
-    rows = [
-        _features(traced, jnp.asarray(np.clip(np.asarray(image), 0, 1), jnp.float32))
-        for image in images
-    ]
+    rows = []
+    for image in images:
+        clipped = np.clip(pixels.checked(np.asarray(image), values="clipped"), 0, 1)
+        rows.append(_features(traced, jnp.asarray(clipped, jnp.float32)))
     return np.stack(jax.device_get(rows))
 
 

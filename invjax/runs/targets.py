@@ -74,7 +74,7 @@ def from_images(
         except ValueError as error:
             raise Refusal(f"{name}: {error}") from None
         shape = (image.shape[0], image.shape[1], image.shape[2])
-        targets.append(Target(name, identity.image_id(image), image, code, shape))
+        targets.append(Target(name, pixels.image_id(image), image, code, shape))
     return targets
 
 

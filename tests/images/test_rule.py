@@ -17,7 +17,15 @@ import invjax
 from invjax import images
 from invjax.images import colour, pixels, spectrum
 from invjax.images.pixels import ImageError
-from invjax.metrics import diversity, errors, labels, locality, lpips, naturalness
+from invjax.metrics import (
+    diversity,
+    errors,
+    identification,
+    labels,
+    locality,
+    lpips,
+    naturalness,
+)
 from invjax.metrics.labels import Classifier
 from invjax.preimages import mcmc
 from invjax.representations import dsift, hog, paper
@@ -75,7 +83,7 @@ ENTRIES: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "pixels.to_pillow": (images.to_pillow, CLIPPED),
     "pixels.image_id": (images.image_id, UNIT),
     "reading.write_png": (
-        lambda x: inspect.unwrap(images.write_png)("/nowhere", x),
+        lambda x: images.write_png("/nowhere", x),
         CLIPPED,
     ),
     "colour.opponent": (colour.opponent, ANY),
@@ -113,6 +121,10 @@ ENTRIES: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "naturalness.chroma_fraction": (naturalness.chroma_fraction, ANY),
     "naturalness.lattice_spikes": (lambda x: naturalness.lattice_spikes(x, 4), ANY),
     "labels.logits": (_logits, CLIPPED),
+    "identification.features": (
+        lambda x: identification.features(PHI, [x]),
+        CLIPPED,
+    ),
     "diversity.maps": (lambda x: diversity.maps(_two(x)), CLIPPED),
     "diversity.pairwise": (
         lambda x: diversity.pairwise(_two(x), np.array([[0, 1]])),
@@ -262,7 +274,7 @@ def test_optimised_images_are_clipped(tmp_path):
 def test_pixels_as_pillow_gives_them_are_refused(tmp_path):
     levels = np.asarray(Image.fromarray(LEVELS))
     with pytest.raises(ImageError, match="divide 8-bit pixels by 255"):
-        inspect.unwrap(images.write_png)(tmp_path / "white.png", levels)
+        images.write_png(tmp_path / "white.png", levels)
     assert not (tmp_path / "white.png").exists()
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from invjax import callables, identity
+from invjax import callables
+from invjax.images import pixels
 from invjax.runs import loading
 from invjax.runs.lanes import Group
 from invjax.runs.records import Record
@@ -86,7 +87,7 @@ def group(
     found = [
         Target(
             image_name,
-            identity.image_id(image),
+            pixels.image_id(image),
             image,
             np.asarray(callables.encode(phi, image)),
             (32, 32, 3),
