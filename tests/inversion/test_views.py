@@ -16,7 +16,8 @@ STRENGTH = jnp.float32(1)
 
 
 def _canvas(seed: int = 0) -> jax.Array:
-    return 40 * jax.random.normal(jax.random.key(seed), VIEWS.canvas_shape(SHAPE))
+    shape = VIEWS.canvas_shape(SHAPE)
+    return 40 * jax.random.normal(jax.random.key(seed), shape, jnp.float32)
 
 
 def _shown(key: jax.Array, z: jax.Array, strength: jax.Array = STRENGTH) -> jax.Array:
@@ -53,7 +54,7 @@ def test_the_gradient_is_that_of_the_function(key, strength):
     """A view is affine in the canvas: a finite difference is exact up to rounding."""
     z, direction = _canvas(), _canvas(1)
     shown = functools.partial(_shown, key, strength=jnp.float32(strength))
-    weights = jax.random.normal(jax.random.key(2), SHAPE)
+    weights = jax.random.normal(jax.random.key(2), SHAPE, jnp.float32)
     slope = jnp.vdot(jax.grad(lambda z: jnp.vdot(weights, shown(z)))(z), direction)
     difference = jnp.vdot(weights, shown(z + direction) - shown(z))
     np.testing.assert_allclose(slope, difference, rtol=1e-3)
@@ -66,7 +67,7 @@ def test_the_gradient_is_that_of_the_function(key, strength):
 def test_the_gathered_transpose_equals_the_scattered_one(seed, options):
     """Also where the view reaches beyond the canvas."""
     view = views.draw(jax.random.key(seed), options, STRENGTH, SHAPE)
-    cotangent = jax.random.normal(jax.random.key(9), SHAPE)
+    cotangent = jax.random.normal(jax.random.key(9), SHAPE, jnp.float32)
     shape = jax.ShapeDtypeStruct(options.canvas_shape(SHAPE), jnp.float32)
     place = (view.zoom, view.angle, view.shift, options, shape)
     gathered = views._gathered(cotangent, *place)
@@ -94,7 +95,7 @@ def test_amplitudes(key):
 
 def test_known_views(key):
     """A zoom of 2 shows the middle half; a shift moves; a gain and an offset act."""
-    z = jnp.broadcast_to(jnp.arange(36.0)[:, None, None], (36, 32, 3))
+    z = jnp.broadcast_to(jnp.arange(36, dtype=jnp.float32)[:, None, None], (36, 32, 3))
     plain = views.draw(key, VIEWS, jnp.float32(0), SHAPE)
     shown = views.show(plain._replace(zoom=jnp.float32(2)), VIEWS, z)
     np.testing.assert_allclose(shown[:, 0, 0], 17.5 + (np.arange(24) - 11.5) / 2)
