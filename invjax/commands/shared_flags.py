@@ -105,6 +105,13 @@ _COMPUTE_DTYPE = flags.DEFINE_enum(
     "Type of a network's arithmetic in the descent; targets and errors are always "
     "computed in float32.",
 )
+_IDENTIFY_AMONG: flags.FlagHolder[str | None] = flags.DEFINE(
+    binary.PATHS,
+    "identify_among",
+    None,
+    "Images, given as --images, among which each reconstruction is to be identified by "
+    "the features of another network (default: not asked).",
+)
 _SAVE_ARRAYS = flags.DEFINE_bool(
     "save_arrays", False, "Also write unclipped images and their codes as .npz files."
 )
@@ -188,6 +195,7 @@ def from_flags(
         save_arrays=_SAVE_ARRAYS.value,
         seed=_SEED.value,
         smoke=_SMOKE.value,
+        identify_among=_IDENTIFY_AMONG.value,
     )
     return Request(
         settings=settings,

@@ -200,7 +200,8 @@ def remarks(records: Sequence[Record]) -> list[str]:
     """What a summary says of lanes besides their errors; nothing where all is well.
 
     Each is such as "1 of 4 lanes failed"; the others are of dead starts: lanes that
-    began at one (`Record.dead_start`), and those that --dead_relu led out of one.
+    began at one (`Record.dead_start`), and those that --dead_relu led out of one; and
+    of identification, where it was asked for.
     """
     counts = {
         "failed": sum(record.has_failed for record in records),
@@ -209,11 +210,23 @@ def remarks(records: Sequence[Record]) -> list[str]:
             bool(record.num_revivals) and not record.dead_start for record in records
         ),
     }
-    return [
+    found = [
         f"{count} of {len(records)} lanes {words}"
         for words, count in counts.items()
         if count
     ]
+    percentiles = [
+        record.measured["identification_percentile"]
+        for record in records
+        if record.measured.get("identification_percentile") is not None
+    ]
+    if percentiles:
+        ranks = [record.measured.get("identification_rank") for record in records]
+        found.append(
+            f"{ranks.count(0)} of {len(percentiles)} lanes identified, mean percentile "
+            f"{np.mean(percentiles):.2f}"
+        )
+    return found
 
 
 def _code_errors(lane: Lane, code: np.ndarray) -> dict[str, Any]:

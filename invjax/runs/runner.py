@@ -20,6 +20,7 @@ from invjax.inversion.result import Result
 from invjax.metrics import lpips
 from invjax.runs import lanes, records
 from invjax.runs.folder import RunFolder
+from invjax.runs.identification import Identifier
 from invjax.runs.lanes import Group, Lane
 from invjax.runs.records import Record
 from invjax.runs.settings import Settings
@@ -114,11 +115,16 @@ def run(
     bar = tqdm(total=len(planned), unit="lane", disable=not sys.stderr.isatty())
     began = time.monotonic()
     number = 0
+    identifier = None
+    if settings.identify_among is not None:
+        identifier = Identifier(settings.identify_among, settings)
     outcomes = invert(planned, settings, lpips_parameters=lpips_parameters)
     with bar, contextlib.closing(outcomes):
         for chunk in outcomes:
             if measure is not None:
                 chunk = [with_measured(outcome, measure) for outcome in chunk]
+            if identifier is not None:
+                chunk = [identified(outcome, identifier) for outcome in chunk]
             for outcome in chunk:
                 write_outcome(folder, outcome, settings, pictures=pictures)
             folder.add_records([outcome.record for outcome in chunk])
@@ -160,6 +166,12 @@ def with_measured(outcome: Outcome, measure: Measure) -> Outcome:
     """The outcome with further columns in its record."""
     record = outcome.record.with_measured(measure(outcome))
     return outcome._replace(record=record)
+
+
+def identified(outcome: Outcome, identifier: Identifier) -> Outcome:
+    """The outcome with the columns of identification in its record."""
+    columns = identifier.measure(outcome.lane, outcome.picture)
+    return outcome._replace(record=outcome.record.with_measured(columns))
 
 
 def print_estimates(planned: Sequence[Lane], settings: Settings) -> None:

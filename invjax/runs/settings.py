@@ -34,6 +34,8 @@ class Settings:
       save_arrays: whether unclipped images and their codes are written, too.
       seed: the seed of the run.
       smoke: whether only two lanes of five steps are run, to see that it works.
+      identify_among: images among which originals are identified, named as `images`;
+        None for no identification.
     """
 
     images: str | None
@@ -54,6 +56,7 @@ class Settings:
     save_arrays: bool
     seed: int
     smoke: bool
+    identify_among: str | None = None
 
     def steps(
         self,

@@ -18,6 +18,7 @@ from invjax.preimages.kernels import Hmc, Mala
 from invjax.preimages.mcmc import Samples
 from invjax.runs import lanes, records, runner
 from invjax.runs.folder import RunFolder
+from invjax.runs.identification import Identifier
 from invjax.runs.lanes import Group, Lane
 from invjax.runs.records import Record
 from invjax.runs.runner import Outcome
@@ -135,7 +136,12 @@ def _written(
     drawn: list[Record],
 ) -> Iterator[Outcome]:
     """Writes pictures, and adds the records to `drawn`."""
+    identifier = None
+    if settings.identify_among is not None:
+        identifier = Identifier(settings.identify_among, settings)
     for outcome in outcomes:
+        if identifier is not None:
+            outcome = runner.identified(outcome, identifier)
         runner.write_outcome(folder, outcome, settings, pictures=FOLDER)
         drawn.append(outcome.record)
         yield outcome

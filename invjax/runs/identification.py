@@ -1,0 +1,106 @@
+"""Whether reconstructions are identified among the photographs of a folder.
+
+The candidates are the images that --identify_among names, and the original if it is not
+one of them. The judge is a network other than the inverted one; see
+`metrics.identification`.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from invjax import representations
+from invjax.images import pixels, sources
+from invjax.metrics import identification
+from invjax.representations.cnn import CnnRepresentation
+from invjax.runs.errors import Refusal
+from invjax.runs.lanes import Lane
+from invjax.runs.settings import Settings
+
+COLUMNS = ("identification_rank", "identification_percentile")
+"""Columns of a record: as in `metrics.identification.Identification`."""
+
+
+class Identifier:
+    """Ranks the original of a reconstruction among candidates.
+
+    Args:
+      spec: files, globs, folders and sample:NAME, comma-separated.
+      settings: settings of the run.
+
+    Raises:
+      Refusal: there are fewer than two candidates.
+      ImageError: an image cannot be found or read.
+    """
+
+    def __init__(self, spec: str, settings: Settings):
+        self._settings = settings
+        self._images = [
+            sources.load(source) for source in sources.find(spec, tell=print)
+        ]
+        if len(self._images) < 2:
+            raise Refusal(
+                f"--identify_among={spec}: one image; at least two are accepted"
+            )
+        self._judges: dict[str, CnnRepresentation] = {}
+        self._candidates: dict[str, tuple[np.ndarray, list[int]]] = {}
+        self._originals: dict[tuple[str, int], np.ndarray] = {}
+
+    def measure(self, lane: Lane, picture: np.ndarray | None) -> dict[str, Any]:
+        """The columns `COLUMNS` of a lane.
+
+        None where the lane failed, or there is no original.
+
+        Args:
+          lane: the lane.
+          picture: [h, w, c], the image that was found; None of a failed lane.
+
+        Raises:
+          MissingWeights: those of the judge are not at hand.
+        """
+        target = lane.target
+        if picture is None or target.original is None:
+            return dict.fromkeys(COLUMNS)
+        name = identification.judge(lane.group.name.partition("/")[0])
+        judge = self._judge(name)
+        candidates, ids = self._of(name)
+        if target.image_id in ids:
+            number = ids.index(target.image_id)
+        else:
+            key = (name, target.image_id)
+            if key not in self._originals:
+                self._originals[key] = _features(judge, [target.original])
+            candidates = np.concatenate([candidates, self._originals[key]])
+            number = len(candidates) - 1
+        found = identification.identify(
+            _features(judge, [picture]), candidates, np.array([number])
+        )
+        values = int(found.rank[0]), float(found.percentile[0])
+        return dict(zip(COLUMNS, values, strict=True))
+
+    def _judge(self, name: str) -> CnnRepresentation:
+        if name not in self._judges:
+            phi = representations.representation(
+                name, weights_dir=self._settings.weights_dir
+            )
+            assert isinstance(phi, CnnRepresentation)
+            self._judges[name] = phi
+        return self._judges[name]
+
+    def _of(self, name: str) -> tuple[np.ndarray, list[int]]:
+        """Features [m, d] and ids of the candidates, as the judge sees them."""
+        if name not in self._candidates:
+            judge = self._judge(name)
+            size = judge.image_shape[0]
+            cropped = [pixels.centre_crop(image, size) for image in self._images]
+            ids = [pixels.image_id(image) for image in cropped]
+            self._candidates[name] = _features(judge, cropped), ids
+        return self._candidates[name]
+
+
+def _features(judge: CnnRepresentation, images: list[np.ndarray]) -> np.ndarray:
+    colours = [
+        np.broadcast_to(image, (*image.shape[:2], 3)) if image.shape[-1] == 1 else image
+        for image in images
+    ]
+    return identification.features(judge, colours)
