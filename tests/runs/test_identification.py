@@ -21,7 +21,8 @@ NAMES = ("one", "two", "three", "four", "five")
 @pytest.fixture(autouse=True)
 def _a_small_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metric, "JUDGES", ("judge/relu2",))
-    judge = micro_representation("relu2", seed=7)
+    # Of one channel mean per filter of the inverted layer: what it keeps, it judges.
+    judge = micro_representation("relu1")
     monkeypatch.setattr(
         identification.representations, "representation", lambda *_, **__: judge
     )
@@ -93,8 +94,7 @@ def test_a_run_has_the_columns_and_says_how_many(tmp_path, group):
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     ranks = [json.loads(line)["identification_rank"] for line in lines]
     percentiles = [record.measured["identification_percentile"] for record in found]
-    # relu1 keeps nearly everything; to the small judge coloured tiles look much alike.
-    assert ranks.count(0) >= 3 and np.mean(percentiles) > 0.8
+    assert ranks.count(0) >= 4 and np.mean(percentiles) > 0.9
     (remark,) = records.remarks(found)
     assert remark == (
         f"{ranks.count(0)} of 5 lanes identified, mean percentile "
