@@ -44,9 +44,8 @@ _PRESET = flags.DEFINE_enum(
     "preset",
     None,
     list(presets.PRESETS),
-    "Method and its settings. cvpr2015 and ijcv2016 are the papers' methods, adam is "
-    "plain Adam for comparison, natural shows deep codes random views of the image "
-    "(default: fast; ijcv2016 for maximise and caricature).",
+    "Method: cvpr2015 and ijcv2016 are the papers', adam is for comparison, natural "
+    "shows deep codes random views (default: fast; for maximise, caricature ijcv2016).",
 )
 _NUM_STEPS = flags.DEFINE_integer(
     "num_steps", None, "Number of steps (default: the preset's).", lower_bound=1

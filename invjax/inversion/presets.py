@@ -239,11 +239,11 @@ PRESETS: dict[str, Preset] = {
             rate_is_per_pixel=True,
         ),
         Preset(
-            # Measured on EfficientNet-Lite0; see experiments/solvers.md.
+            # Measured on EfficientNet-Lite0's logits; see experiments/README.md.
             name="natural",
             solver=PyramidAdam(b1=0.93, b2=0.9, colours=True),
             learning_rate=4.0,
-            num_steps=400,
+            num_steps=300,
             stages=None,
             start_rms=NATURAL_RMS,
             relaxes=True,

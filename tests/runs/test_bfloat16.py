@@ -124,8 +124,7 @@ def test_samples(method: str, settings: Settings, group: Group, tmp_path: pathli
         found.records, found.images, found.paths, strict=True
     ):
         _check(group, record, image)
-        # Nobody looks whether such a start is dead.
-        assert record.dead_start is record.num_revivals is None
+        assert record.dead_start is False and record.num_revivals == 0
         arrays = folder.path / path.replace("samples/", "arrays/").replace("png", "npz")
         exact, _ = _codes(group, image)
         np.testing.assert_array_equal(np.load(arrays)["code"], exact)
