@@ -277,6 +277,7 @@ def test_a_code_file_may_name_each_representation(tmp_path: pathlib.Path):
 
 
 @needs_weights
+@pytest.mark.slow
 def test_the_sheet_has_a_row_per_representation_and_lambda(tmp_path, monkeypatch):
     rows: list = []
 

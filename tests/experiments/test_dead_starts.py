@@ -131,6 +131,7 @@ def test_every_descent_from_noise_tells_and_leaves_dead_starts(
         assert "dead starts" in (workdir / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_set_begins_where_its_lanes_were_led(
     tmp_path: pathlib.Path, photographs: str
 ):

@@ -345,15 +345,16 @@ def test_statistics_leave_out_what_is_undefined():
     assert studies.preset_rows(columns, [["a", "no"], ["b", "yes"]]) == [1]
 
 
-def test_maximisation_and_caricature_have_two_presets():
+def test_maximisation_and_caricature_have_presets_of_their_own():
     for preset in ("ijcv2016", "fast"):
         settings = made_up.settings(preset=preset)
         assert studies.without_cvpr_presets(settings) is settings
-    with pytest.raises(Refusal, match="ijcv2016 and fast are accepted"):
+    with pytest.raises(Refusal, match="ijcv2016, fast, natural are accepted"):
         studies.without_cvpr_presets(made_up.settings(preset="cvpr2015"))
 
 
 @needs_photographs
+@pytest.mark.slow
 def test_shallow_table(tmp_path: pathlib.Path):
     with flagsaver.flagsaver(
         workdir=str(tmp_path / "run"),

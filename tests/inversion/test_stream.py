@@ -180,7 +180,10 @@ def test_codes_may_lie_in_a_file(phi, code, tmp_path, tolerance):
     ("change", "word"),
     [
         ({"codes": np.zeros((2, 7, 7, 12), np.float32)}, "zero under the mask"),
-        ({"codes": np.ones((3, 7, 7, 12), np.float32)}, "2 keys and codes of shape"),
+        (
+            {"codes": np.ones((3, 7, 7, 12), np.float32)},
+            "2 keys; as many keys as codes, 3",
+        ),
         ({"num_steps": 0}, "num_steps"),
         ({"history_every": 0}, "history_every"),
         ({"tv_weight": np.ones(3)}, "tv_weight"),

@@ -112,7 +112,9 @@ def test_an_inversion(settings: Settings, group: Group):
     assert np.any(outcome.image != found[0].image)
 
 
-@pytest.mark.parametrize("method", ["repulsion", "mala"])
+@pytest.mark.parametrize(
+    "method", ["repulsion", pytest.param("mala", marks=pytest.mark.slow)]
+)
 def test_samples(method: str, settings: Settings, group: Group, tmp_path: pathlib.Path):
     settings = dataclasses.replace(settings, save_arrays=True)
     folder = RunFolder.claim(str(tmp_path / "run"), overwrite=False)
