@@ -14,9 +14,18 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments import benchmark
-from experiments.benchmarks import accelerator, first_command, op_forms, parity
+from experiments.benchmarks import (
+    accelerator,
+    energies,
+    first_command,
+    networks,
+    op_forms,
+    parity,
+)
 from experiments.benchmarks.accelerator import PARTS, Part
+from experiments.benchmarks.conditions import Conditions
 from invjax.runs.errors import Refusal
+from tests.conftest import MICRO
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -62,6 +71,31 @@ def test_forms_of_operations_agree():
     assert len(found) == 9
     assert all(max(pair) < 2e-6 for pair in found.values())
     assert any(max(pair) > 0 for pair in found.values())
+
+
+def test_energies_of_layers_with_and_without_a_stored_reference(tmp_path, monkeypatch):
+    """Where none is stored, plain Adam runs on the spot."""
+    pytest.importorskip("skimage", reason="the pretrained extra has the photographs")
+    monkeypatch.setattr(
+        energies.invjax,
+        "representation",
+        lambda *_, **__: networks.random(MICRO, "fc3"),
+    )
+    monkeypatch.setattr(energies, "_ADAM_STEPS", 30)
+    stored = json.loads(energies.REFERENCE.read_text())["energies"]
+    assert [name for name in stored if stored[name] is None] == [
+        "alexnet/relu2",
+        "alexnet/relu4",
+    ]
+    assert len(stored) == 13
+    conditions = Conditions(True, None, 60.0, tmp_path)
+    for reference in (None, {"chelsea": 0.5}):
+        found = energies._invert("a/b", ("chelsea",), reference, (3, 60), conditions)
+        assert found["is_adam_stored"] is (reference is not None)
+        assert found["ratio_60"] < found["ratio_3"]
+        if reference is not None:
+            assert found["adam_energy"] == 0.5
+            assert (found["seconds_to_adam"] is not None) == (found["ratio_60"] <= 1)
 
 
 RECORD = """
