@@ -5,6 +5,7 @@ import os
 import sys
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -197,6 +198,9 @@ def test_names_made_portable_stay_different(tmp_path):
     "ending", [".jfif", ".ppm", ".pgm", ".avif", ".jp2", ".tga", ".ICO", ".apng"]
 )
 def test_a_folder_has_what_pillow_reads(tmp_path, ending):
+    is_old = tuple(map(int, PIL.__version__.split(".")[:2])) < (11, 3)
+    if is_old and ending in (".avif", ".ICO"):
+        pytest.skip("Pillow before 11.3 does not read it, or not what it wrote itself")
     picture = Image.fromarray(PICTURE)
     if ending == ".pgm":
         picture = picture.convert("L")
