@@ -183,6 +183,7 @@ def run(
     """
     began = time.monotonic()
     allowed = 0.0
+    found = merged(folder)
     for part in parts:
         if missing := _missing(part):
             print_left_out(part.name, f"not installed: {', '.join(missing)}")
@@ -196,9 +197,8 @@ def run(
         reason = _run(command(part, own, limit), folder, limit)
         if reason is not None:
             print_left_out(f"the rest of {part.name}", reason)
-        merged(folder)
+        found = merged(folder)
     shutil.rmtree(folder / "compiled", ignore_errors=True)
-    found = merged(folder)
     files.write_whole(folder / "summary.md", summary(found))
     return found
 

@@ -41,18 +41,6 @@ PATHS = _PathParser(is_list=True)
 """Parser of a flag that is a comma-separated list of paths, kept as one string."""
 
 
-def define_path(name: str, help: str) -> flags.FlagHolder[str | None]:
-    """Defines a flag that is a path, for a binary without shared flags.
-
-    absl takes it to be of this module, which `shared_flags.refuse_others` leaves alone.
-
-    Args:
-      name: name of the flag, None where it is not given.
-      help: its description.
-    """
-    return flags.DEFINE(PATH, name, None, help)
-
-
 WEIGHTS_DIR: flags.FlagHolder[str | None] = flags.DEFINE(
     PATH,
     "weights_dir",

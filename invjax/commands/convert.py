@@ -35,11 +35,17 @@ from invjax.networks.weights.preprocessing_choice import ChannelOrder, Given
 from invjax.runs.errors import Refusal
 
 _NETWORK = flags.DEFINE_string("network", None, f"The network: {', '.join(NETWORKS)}.")
-_FILE = binary.define_path(
-    "file", "The weight file (default: the one in an installed package)."
+_FILE: flags.FlagHolder[str | None] = flags.DEFINE(
+    binary.PATH,
+    "file",
+    None,
+    "The weight file (default: the one in an installed package).",
 )
-_PROTOTXT = binary.define_path(
-    "prototxt", "The text that describes the layers of a .caffemodel."
+_PROTOTXT: flags.FlagHolder[str | None] = flags.DEFINE(
+    binary.PATH,
+    "prototxt",
+    None,
+    "The text that describes the layers of a .caffemodel.",
 )
 _MEAN = flags.DEFINE_list(
     "mean",
