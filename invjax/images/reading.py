@@ -16,7 +16,6 @@ import functools
 import importlib
 import io
 import os
-import pathlib
 import warnings
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
@@ -54,13 +53,11 @@ class UnreadableImage(ImageError):
 
 
 def no_claim(num_pixels: int) -> None:
-    """Lets an image of any number of pixels be decoded at once; see `read`."""
+    """Lets any number of pixels be decoded at once; see `decode_file`."""
     del num_pixels
 
 
-def read(
-    path: str | os.PathLike[str], *, claim: Callable[[int], None] = no_claim
-) -> Float32[np.ndarray, "h w 3"]:
+def read(path: str | os.PathLike[str]) -> Float32[np.ndarray, "h w 3"]:
     """Reads an image file as RGB.
 
     Accepts what Pillow reads: JPEG, PNG, WebP, BMP, TIFF, GIF, PPM, AVIF, JPEG 2000 and
@@ -72,8 +69,6 @@ def read(
     Args:
       path: The file, with any ending: the format is recognised by its contents, except
         those few (such as TGA) whose files do not begin in a way of their own.
-      claim: Called with the number of pixels, known from the header, before they are
-        decoded; it may wait until there is room for them.
 
     Returns:
       float32 [h, w, 3] in [0, 1].
@@ -81,36 +76,55 @@ def read(
     Raises:
       UnreadableImage: The file does not exist, may not be opened, is not an image, is
         no regular file, is truncated, has more pixels than Pillow's limit
-        (`PIL.Image.MAX_IMAGE_PIXELS`) or more than `MOST_BYTES`, or holds pixels whose
-        range is unknown.
+        (`PIL.Image.MAX_IMAGE_PIXELS`) or more bytes than `MOST_BYTES`, or holds pixels
+        whose range is unknown.
     """
+    with quietly():
+        return decode_file(path)
+
+
+def decode_file(
+    path: str | os.PathLike[str], *, claim: Callable[[int], None] = no_claim
+) -> Float32[np.ndarray, "h w 3"]:
+    """Reads an image file as `read` does, in a thread of which there may be several.
+
+    Decoders may warn: one `quietly` is around all the threads.
+
+    Args:
+      path: The file.
+      claim: Called with the number of pixels, known from the header, before they are
+        decoded; it may wait until there is room for them.
+
+    Returns:
+      float32 [h, w, 3] in [0, 1].
+
+    Raises:
+      UnreadableImage: As in `read`.
+    """
+    ending = os.path.splitext(path)[1]
     try:
-        with files.open_regular(path) as file, quietly():
-            return decode(
-                file, place=path, ending=pathlib.Path(path).suffix, claim=claim
-            )
+        with files.open_regular(path) as file:
+            return decode(file, place=path, ending=ending, claim=claim)
+    except UnreadableImage:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, UnreadableImage):
-            raise
         raise UnreadableImage(path, *_why_not_opened(error)) from None
 
 
 def decode(
-    file: BinaryIO,
+    file: BinaryIO | io.BytesIO,
     *,
     place: str | os.PathLike[str],
     ending: str,
     claim: Callable[[int], None] = no_claim,
 ) -> Float32[np.ndarray, "h w 3"]:
-    """Reads an image as `read` does, from an open file.
-
-    Decoders may warn; where threads decode, one `quietly` is around all of them.
+    """Reads an image as `decode_file` does, from an open file.
 
     Args:
-      file: A file that can seek, from its beginning.
+      file: A file that can seek.
       place: What errors call it.
-      ending: Of its name, such as ".png"; "" for none.
-      claim: As in `read`.
+      ending: That of its name, such as ".png"; "" for none.
+      claim: As in `decode_file`.
 
     Returns:
       float32 [h, w, 3] in [0, 1].
@@ -217,7 +231,7 @@ def _check_pixels(num_pixels: int) -> None:
         raise Image.DecompressionBombError
 
 
-def _reason(error: Exception, file: BinaryIO) -> str:
+def _reason(error: Exception, file: BinaryIO | io.BytesIO) -> str:
     """Why a file could not be read, on one line."""
     if isinstance(error, Image.DecompressionBombError):
         return (
