@@ -28,7 +28,7 @@ from invjax.commands import shared_flags
 from invjax.metrics import lpips
 from invjax.report import contact_sheet, tables
 from invjax.report.contact_sheet import Row
-from invjax.runs import lanes, loading, runner, variants
+from invjax.runs import lanes, loading, runner, skipped, variants
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
 from invjax.runs.lanes import Group, Lane, Variant
@@ -243,6 +243,7 @@ def run(
     folder.write_config(
         settings.as_json() | dict(bench.options), loading.weights_digests(bench.groups)
     )
+    skipped.write(folder.path / skipped.FILE, loading.unread(bench.groups))
     if study.writes_originals:
         runner.write_originals(folder, bench.groups)
     print(f"lanes: {len(planned)}", flush=True)

@@ -24,7 +24,7 @@ from invjax.commands import binary, shared_flags
 from invjax.report import contact_sheet, gallery
 from invjax.report.contact_sheet import Cell, Row
 from invjax.report.gallery import GalleryImage, GalleryLane
-from invjax.runs import lanes, loading, runner
+from invjax.runs import lanes, loading, runner, skipped
 from invjax.runs.folder import RunFolder, command
 from invjax.runs.records import remarks
 from invjax.runs.runner import Outcome
@@ -62,6 +62,7 @@ def run(request: Request) -> None:
     assert request.workdir is not None
     folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
     folder.write_config(settings.as_json(), loading.weights_digests(groups))
+    skipped.write(folder.path / skipped.FILE, loading.unread(groups))
     originals = runner.write_originals(folder, groups)
     # Each representation may have recorded codes of its own.
     names = dict.fromkeys(target.name for g in groups for target in g.targets)

@@ -94,8 +94,8 @@ def draw_pairs(key: PRNGKey, num_codes: int) -> Drawn:
     A set of up to 141 codes has no more pairs, and all are taken, in order. Codes of a
     larger set are put in a random order, and each is compared with the few before it:
     as many as give at most `MOST_PAIRS`, which is one for a set of more than 5,001, of
-    which 10,001 are read at most. So every pair is as likely as any other, and the codes
-    that are held at a time, fewer than 141, become fewer as the set grows.
+    which 10,001 are taken at most. So every pair is as likely as any other, and the
+    codes that are held at a time, fewer than 141, become fewer as the set grows.
 
     Args:
       key: of the draw.

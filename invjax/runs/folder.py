@@ -19,6 +19,7 @@ from invjax.runs.records import Record
 _OURS = (
     "config.json",
     "metrics.jsonl",
+    "skipped.jsonl",
     "originals",
     "reconstructions",
     "samples",
