@@ -17,7 +17,8 @@ import unicodedata
 from collections.abc import Iterator
 from typing import BinaryIO
 
-_REFUSED = '<>:"/\\|?*'
+# And what changes the direction of text.
+_REFUSED = '<>:"/\\|?*' + "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _REFUSED_KINDS = ("Cc", "Cs", "Zl", "Zp")
 _DEVICES = ("con", "prn", "aux", "nul", "conin$", "conout$") + tuple(
     f"{word}{number}" for word in ("com", "lpt") for number in "123456789\xb9\xb2\xb3"
@@ -42,9 +43,10 @@ def portable_name(name: str) -> str:
     """A name for a file or a folder that every file system takes.
 
     Characters that one of them refuses are replaced by "_": separators, control
-    characters, < > : " | ? *, and a dot or a space at the end. Names of Windows'
-    devices are given a "_" in front. Of a name longer than 200 bytes the start is kept,
-    and a digest of the whole; an empty name becomes "_".
+    characters, < > : " | ? *, a dot or a space at the end, and also those that change
+    the direction of the text around them. Names of Windows' devices are given a "_" in
+    front. Of a name longer than 200 bytes the start is kept, and a digest of the whole;
+    an empty name becomes "_".
 
     Examples:
       >>> [portable_name(name) for name in ("c [1]", "a/b: c?", "end.", "NUL.x", "..")]
