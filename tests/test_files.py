@@ -103,7 +103,7 @@ def test_only_files_are_opened(tmp_path: pathlib.Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, words in [
         (tmp_path / "pipe", "is a pipe, socket or device"),
-        ("/dev/zero", "is a pipe, socket or device"),
+        (pathlib.Path("/dev/zero"), "is a pipe, socket or device"),
         (tmp_path, "is a folder"),
     ]:
         with pytest.raises(OSError, match=words):

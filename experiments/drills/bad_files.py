@@ -50,9 +50,9 @@ def make(kind: str, picture: Image.Image) -> bytes:
             return data[: len(data) // 2]
         case "damaged.png":
             data = saved(picture, "PNG")
-            # Within the compressed pixels, so that their check sum is wrong.
-            changed = bytes(255 - byte for byte in data[-30:-20])
-            return data[:-30] + changed + data[-20:]
+            # Where the compressed pixels begin; damage further on may go unnoticed.
+            at = data.index(b"IDAT") + 4
+            return data[:at] + b"\xff" * 4 + data[at + 4 :]
         case "empty.jpg":
             return b""
         case "text.jpg":

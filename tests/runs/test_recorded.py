@@ -1,8 +1,8 @@
 """Recorded codes are read from any .npy and .npz, or refused in one line."""
 
 import io
-import pathlib
 import os
+import pathlib
 import pickle
 import struct
 import zipfile
