@@ -49,7 +49,7 @@ COUNTS = ("failed", "dead starts")
 
 LINEAR_FLAGS = (
     "identify_among",
-    *("workdir", "overwrite", "dry_run", "smoke", "seed", "images"),
+    *("workdir", "overwrite", "dry_run", "smoke", "seed", "images", "on_bad_image"),
     *("representations", "preset", "num_steps", "image_size", "resize"),
     *("batch_size", "compute_dtype", "save_arrays"),
 )

@@ -98,7 +98,7 @@ def draw_pairs(key: PRNGKey, num_codes: int) -> Drawn:
     codes that are held at a time, fewer than 141, become fewer as the set grows.
 
     Args:
-      key: of the draw.
+      key: random key from which the pairs are drawn.
       num_codes: number of codes of the set, or of those that may turn out to be codes:
         what is left out of `order` later, such as unreadable images, does no harm.
 
