@@ -38,7 +38,7 @@ from invjax.report.contact_sheet import Cell, Row
 from invjax.report.curves import Curve
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Lane
-from invjax.runs.runner import Outcome
+from invjax.runs.runner import Finished
 from invjax.runs.settings import Settings
 
 _NETWORK = flags.DEFINE_string(
@@ -189,7 +189,7 @@ def bold(rows: Sequence[Sequence[str]]) -> list[int]:
     return studies.preset_rows(_COLUMNS, rows)
 
 
-def _cell(outcome: Outcome) -> Cell:
+def _cell(outcome: Finished) -> Cell:
     layer = outcome.lane.group.name.partition("/")[2]
     error = outcome.record.relative_error
     caption = f"{layer}: " + ("failed" if error is None else f"error {error:.1%}")

@@ -46,7 +46,7 @@ from invjax.representations.paper import Dsift, Hog
 from invjax.runs import variants
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Group, Lane, Variant
-from invjax.runs.runner import Outcome
+from invjax.runs.runner import Finished, Outcome
 from invjax.types import Representation
 
 _BETAS = flags.DEFINE_list("betas", ["1", "2"], "Exponents of the total variation.")
@@ -220,7 +220,7 @@ def _original(original: np.ndarray, group: Group) -> Cell:
     return Cell(original, f"original{told}")
 
 
-def _picture(outcome: Outcome) -> np.ndarray | None:
+def _picture(outcome: Finished) -> np.ndarray | None:
     picture = outcome.picture
     if picture is None or not _is_shallow(outcome.lane.group.phi):
         return picture

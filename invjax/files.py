@@ -7,6 +7,7 @@ is complete.
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import pathlib
@@ -14,7 +15,8 @@ import shutil
 import stat
 import tempfile
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
 # And what changes the direction of text.
@@ -27,6 +29,7 @@ _DEVICES = ("con", "prn", "aux", "nul", "conin$", "conout$") + tuple(
 _LONGEST_NAME = 200
 # mkstemp adds ten characters or so to a name that may be as long as names can be.
 _PREFIX = 40
+_MOST_SYNCING = 16
 
 
 def expand_home(path: str) -> str:
@@ -122,12 +125,15 @@ def _check_regular(mode: int, path: str | os.PathLike[str]) -> None:
         raise OSError(errno.EINVAL, kind, os.fspath(path))
 
 
-def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:
+def write_whole(
+    path: str | os.PathLike[str], data: bytes | str, *, durable: bool = False
+) -> None:
     """Writes a file atomically, and replaces one that exists.
 
     Args:
       path: the file; missing parent folders are made.
       data: its contents; text is encoded as UTF-8.
+      durable: as in `whole_file`.
 
     Examples:
       >>> with tempfile.TemporaryDirectory() as folder:
@@ -135,21 +141,82 @@ def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:
       ...     pathlib.Path(folder, "new", "a.txt").read_text()
       'text'
     """
-    with whole_file(path) as file:
+    with whole_file(path, durable=durable) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
+def write_first(path: str | os.PathLike[str], data: bytes | str) -> bool:
+    """Writes a file atomically unless there is one; whether it was this call.
+
+    Of several processes that write the same one at once, a single one succeeds.
+
+    Args:
+      path: the file; missing parent folders are made.
+      data: its contents; text is encoded as UTF-8.
+
+    Examples:
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     first = write_first(f"{folder}/a.txt", "first")
+      ...     second = write_first(f"{folder}/a.txt", "second")
+      ...     first, second, pathlib.Path(folder, "a.txt").read_text()
+      (True, False, 'first')
+    """
+    try:
+        with whole_file(path, durable=True, exclusive=True) as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+    except FileExistsError:
+        return False
+    return True
+
+
+def settle(paths: Sequence[str | os.PathLike[str]]) -> None:
+    """Waits until files that were written have reached the disk.
+
+    They are told at once, so that a disk takes them together.
+
+    Args:
+      paths: the files.
+    """
+
+    def sync(path: str | os.PathLike[str]) -> None:
+        with open(path, "r+b") as file:
+            os.fsync(file.fileno())
+
+    if paths:
+        with ThreadPoolExecutor(min(len(paths), _MOST_SYNCING)) as pool:
+            list(pool.map(sync, paths))
+
+
+def remove_unfinished(path: str | os.PathLike[str]) -> None:
+    """Deletes what a process that was killed while it wrote `path` has left beside it.
+
+    Nobody else may be writing `path` meanwhile.
+    """
+    path = pathlib.Path(path)
+    for left in path.parent.glob(f".{glob.escape(path.name[:_PREFIX])}.*"):
+        left.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def whole_file(
+    path: str | os.PathLike[str], *, durable: bool = False, exclusive: bool = False
+) -> Iterator[BinaryIO]:
     """Opens a file for writing that replaces `path` once the `with` block succeeds.
 
     If the block raises, `path` is left as it was.
 
     Args:
       path: the file; missing parent folders are made.
+      durable: whether the contents reach the disk before the file has its name, so that
+        it is whole after a loss of power, too.
+      exclusive: whether a file that is there is left alone; of several processes that
+        write the same one, the first succeeds.
 
     Yields:
       The open binary file.
+
+    Raises:
+      FileExistsError: `exclusive`, and there is a file in the end.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,9 +226,15 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         # mkstemp lets only the owner read; give the permissions of an ordinary file.
         os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        if exclusive:
+            _name_first(temporary, path)
+        else:
+            os.replace(temporary, path)
     except BaseException:
         pathlib.Path(temporary).unlink(missing_ok=True)
         raise
@@ -203,6 +276,22 @@ def remove(path: str | os.PathLike[str]) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _name_first(temporary: str, path: pathlib.Path) -> None:
+    """Names a file unless there is one of that name."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without links; two processes may both succeed, one after the
+        # other.
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, "exists", os.fspath(path)) from None
+        os.replace(temporary, path)
+    else:
+        os.unlink(temporary)
 
 
 def _umask() -> int:

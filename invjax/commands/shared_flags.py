@@ -5,12 +5,14 @@ Each is defined once, since absl refuses the same flag in two modules of one pro
 
 import functools
 import math
+import os
 
 import jax.numpy as jnp
 from absl import flags
 
 from invjax.commands import binary
 from invjax.inversion import presets, request
+from invjax.runs import processes
 from invjax.runs.errors import Refusal
 from invjax.runs.settings import Request, Settings
 
@@ -127,7 +129,24 @@ _SAVE_ARRAYS = flags.DEFINE_bool(
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print what would run, predicted time and memory, and stop."
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the run in --workdir.")
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite",
+    False,
+    "Replace the run in --workdir (default: go on with it where it was).",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes",
+    None,
+    "Number of processes that share the run, each started with the same command "
+    "(default: as Slurm, Open MPI or Kubernetes say, or 1).",
+    lower_bound=1,
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id",
+    None,
+    "Number of this process, from 0 (default: as Slurm, Open MPI or Kubernetes say).",
+    lower_bound=0,
+)
 _SMOKE = flags.DEFINE_bool(
     "smoke", False, "Run two inversions of five steps, as a trial."
 )
@@ -207,11 +226,18 @@ def from_flags(
         identify_among=_IDENTIFY_AMONG.value,
         on_bad_image=_ON_BAD_IMAGE.value,
     )
+    process = processes.find(os.environ, _PROCESS_ID.value, _NUM_PROCESSES.value)
+    if process.count > 1 and _OVERWRITE.value:
+        raise Refusal(
+            f"--overwrite: each of {process.count} processes would delete what the "
+            f"others do; delete {_WORKDIR.value} first instead"
+        )
     return Request(
         settings=settings,
         workdir=_WORKDIR.value,
         dry_run=_DRY_RUN.value,
         overwrite=_OVERWRITE.value,
+        process=process,
     )
 
 

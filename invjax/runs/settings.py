@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from invjax.inversion import objective, presets
+from invjax.runs.processes import Process
 from invjax.types import DataTerm, Representation
 
 SMOKE_STEPS = 5
@@ -97,9 +98,11 @@ class Request:
       workdir: folder for the results; None where nothing is written.
       dry_run: whether time and memory are predicted and nothing is run.
       overwrite: whether a run in `workdir` is replaced.
+      process: which of the processes that share the run this one is.
     """
 
     settings: Settings
     workdir: str | None
     dry_run: bool
     overwrite: bool
+    process: Process = Process()

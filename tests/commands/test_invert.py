@@ -22,7 +22,7 @@ from invjax.commands import invert
 from invjax.images import reading
 from invjax.images.pixels import ImageError
 from invjax.networks.weights.checkpoints import DamagedCheckpoint
-from invjax.runs import loading
+from invjax.runs import loading, shards
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
 from tests.experiments import inputs
@@ -191,22 +191,35 @@ def test_a_failed_lane_is_said_and_not_hidden(
 
 @needs_weights
 def test_an_interrupt_keeps_the_finished_lanes(
-    tmp_path: pathlib.Path,
-    photographs: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path, photographs: pathlib.Path
 ):
-    inputs.interrupt_after(1, monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
-        _run(
-            workdir=str(tmp_path / "run"),
-            images=str(photographs),
-            representations=["alexnet/conv1"],
-            num_steps=1,
-            batch_size=1,
-        )
-    assert len(_records(tmp_path / "run")) == 1
-    assert (tmp_path / "run" / "grid.png").exists()
-    assert (tmp_path / "run" / "index.html").exists()
+    values = {
+        "images": str(photographs),
+        "representations": ["alexnet/conv1"],
+        "num_steps": 1,
+        "batch_size": 1,
+    }
+    workdir = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        inputs.interrupt_after(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            _run(workdir=str(workdir), **values)
+    assert len(list(shards.read_records(workdir))) == 1
+    assert (workdir / "grid.png").exists()
+    assert (workdir / "index.html").exists()
+    assert not (workdir / "metrics.jsonl").exists()
+    # The same command goes on.
+    first = (workdir / "metrics" / "part-00000000.jsonl").stat().st_mtime_ns
+    _run(workdir=str(workdir), **values)
+    assert (workdir / "metrics" / "part-00000000.jsonl").stat().st_mtime_ns == first
+    _run(workdir=str(tmp_path / "whole"), **values)
+    found, expected = _records(workdir), _records(tmp_path / "whole")
+    for record in (*found, *expected):
+        del record["seconds"]
+    assert found == expected
+    for name in ("grid.png", "originals/one.png", "originals/two.png"):
+        whole = (tmp_path / "whole" / name).read_bytes()
+        assert (workdir / name).read_bytes() == whole
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from invjax.images import reading
 from invjax.networks import NETWORKS
 from invjax.networks.weights import pretrained
-from invjax.runs import runner
+from invjax.runs import runner, units
 
 needs_weights = pytest.mark.skipif(
     not pretrained.available(NETWORKS["alexnet"]),
@@ -30,7 +30,8 @@ def write_photographs(folder: pathlib.Path) -> None:
 
 
 def interrupt_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets Ctrl-C arrive once `count` groups of lanes have ended."""
+    """Lets Ctrl-C arrive once `count` groups of lanes have ended; units are lanes."""
+    monkeypatch.setattr(units, "lanes_per_unit", lambda *_: 1)
     whole = runner.invert
 
     def interrupted(*args: Any, **keywords: Any) -> Iterator[list[runner.Outcome]]:

@@ -1,10 +1,11 @@
 """What a study wrote, read back for its test."""
 
 import csv
-import json
 import pathlib
 
 import numpy as np
+
+from invjax.runs import shards
 
 
 def table(workdir: pathlib.Path) -> list[dict[str, str]]:
@@ -14,9 +15,8 @@ def table(workdir: pathlib.Path) -> list[dict[str, str]]:
 
 
 def records(workdir: pathlib.Path) -> list[dict]:
-    """The lines of metrics.jsonl."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    """The records of lanes that are done."""
+    return list(shards.read_records(workdir))
 
 
 def mean(records: list[dict], field: str, scale: float, digits: int) -> str:
