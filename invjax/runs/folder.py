@@ -43,9 +43,9 @@ _OURS = (
     "metrics",
     "metrics.jsonl",
 )
-"""What a run writes, as patterns. It is removed from the end on: metrics.jsonl, which says that a
-run is finished, then what says that units are, and config.json last, so that a folder
-half emptied is still known as a run, and as one that is not finished."""
+"""Patterns of what a run writes. It is removed from the end on: metrics.jsonl, which
+says that a run is finished, then what says that units are, and config.json last, so
+that a folder half emptied is still known as a run, and as one that is not finished."""
 
 # Their digests are compared, and not where they lie.
 _NOT_COMPARED = ("weights_dir",)
@@ -117,6 +117,7 @@ class RunFolder:
         Raises:
           Refusal: it is of another run; the line says what differs.
         """
+        there = self.config()
         device = jax.devices()[0]
         config = {
             "command": command(),
@@ -135,11 +136,12 @@ class RunFolder:
             "lanes": dict(lanes or {}),
         }
         text = json.dumps(config, indent=1, allow_nan=False)
-        with writing(self.path):
-            if files.write_first(self.path / _CONFIG, text + "\n"):
-                return json.loads(text)
-        there = self.config()
-        assert there is not None
+        if there is None:
+            with writing(self.path):
+                if files.write_first(self.path / _CONFIG, text + "\n"):
+                    return json.loads(text)
+            there = self.config()
+            assert there is not None
         if found := _differences(there, json.loads(text)):
             raise Refusal(
                 f"--workdir={self.path}: holds a run with other settings: "
@@ -170,6 +172,15 @@ class RunFolder:
             raise Refusal(f"{path}: damaged; pass --overwrite to begin anew")
         return config
 
+    def remove_unfinished(self) -> None:
+        """Deletes what processes that were killed have left of files in the folder.
+
+        Those of lanes and units are deleted when these are done again.
+        """
+        for pattern in _OURS:
+            for left in self.path.glob(f".{pattern}.*"):
+                left.unlink(missing_ok=True)
+
     @property
     def is_finished(self) -> bool:
         """Whether all there is to do for the run has been done."""
@@ -177,11 +188,12 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def writing(path: pathlib.Path) -> Iterator[None]:
+def writing(path: pathlib.Path, hint: str = "") -> Iterator[None]:
     """Turns what the file system refuses within the `with` block into one line.
 
     Args:
       path: folder of the run.
+      hint: how the line ends.
 
     Raises:
       Refusal: such as of a full disk or a folder that cannot be written to.
@@ -192,10 +204,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
         # Of the terminal, not of a file.
         raise
     except OSError as error:
-        raise Refusal(
-            f"--workdir={path}: {error.strerror or error}; finished units are kept, "
-            "and the same command goes on"
-        ) from None
+        raise Refusal(f"--workdir={path}: {error.strerror or error}{hint}") from None
 
 
 def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -42,18 +42,22 @@ def held(folder: pathlib.Path, process: Process) -> Iterator[None]:
     Raises:
       Refusal: another process holds it.
     """
-    if fcntl is None:
-        yield
-        return
     path = folder / shards.FOLDER / f"process-{process.number}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = _locked(path, process)
-    try:
+    with _held(path) as holder:
+        if holder is not None:
+            raise Refusal(_refusal(process, holder, path))
         yield
-    finally:
-        # Before it is closed, so that nobody locks a file that has no name any more.
-        path.unlink(missing_ok=True)
-        os.close(handle)
+
+
+@contextlib.contextmanager
+def finishing(folder: pathlib.Path) -> Iterator[bool]:
+    """Holds the lock of whoever finishes a run; says whether it is this process.
+
+    Args:
+      folder: folder of the run.
+    """
+    with _held(folder / shards.FOLDER / "finishing.lock") as holder:
+        yield holder is None
 
 
 def refuse_if_held(folder: pathlib.Path) -> None:
@@ -76,8 +80,31 @@ def refuse_if_held(folder: pathlib.Path) -> None:
                     ) from None
 
 
-def _locked(path: pathlib.Path, process: Process) -> int:
-    """A handle of the file, which is locked where the file system has locks."""
+@contextlib.contextmanager
+def _held(path: pathlib.Path) -> Iterator[str | None]:
+    """Holds a lock where the file system has locks; yields what its holder says.
+
+    That is None where it is this process.
+    """
+    if fcntl is None:
+        yield None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, holder = _locked(path)
+    if holder is not None:
+        os.close(handle)
+        yield holder
+        return
+    try:
+        yield None
+    finally:
+        # Before it is closed, so that nobody locks a file that has no name any more.
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _locked(path: pathlib.Path) -> tuple[int, str | None]:
+    """A handle of the file, and what its holder says; None where it is locked now."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -85,14 +112,13 @@ def _locked(path: pathlib.Path, process: Process) -> int:
         except OSError as error:
             if error.errno in _HELD:
                 said = os.pread(handle, 200, 0).decode(errors="replace").strip()
-                os.close(handle)
-                raise Refusal(_refusal(process, said, path)) from None
+                return handle, said or f"whoever holds {path}"
         if _is_named(handle, path):
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             words = f"{socket.gethostname()} process {os.getpid()} since {now}\n"
             os.ftruncate(handle, 0)
             os.pwrite(handle, words.encode(), 0)
-            return handle
+            return handle, None
         # Its holder has just ended and deleted it.
         os.close(handle)
 
@@ -104,8 +130,7 @@ def _is_named(handle: int, path: pathlib.Path) -> bool:
         return False
 
 
-def _refusal(process: Process, said: str, path: pathlib.Path) -> str:
-    holder = said or f"whoever holds {path}"
+def _refusal(process: Process, holder: str, path: pathlib.Path) -> str:
     if process.count == 1:
         return (
             f"--workdir={path.parent.parent}: {holder} is at work there; wait for it, "

@@ -45,6 +45,7 @@ from invjax.runs.shards import DamagedShard, Entry, Shard
 from invjax.runs.skipped import Skipped
 from invjax.runs.units import Unit
 
+_GOES_ON = "; units that are done are kept, and the same command goes on"
 _WINDOW_BYTES = 2**28
 _UNITS_PER_WINDOW = 8
 _TIMES_PER_WINDOW = 8
@@ -305,12 +306,14 @@ def carry_out(
     folder = run.folder
     if folder.is_finished:
         print(f"{folder.path}: finished already; nothing is changed", flush=True)
+        # Of whoever was killed just after finishing it.
+        folder.remove_unfinished()
+        shards.drop_arrays(folder.path)
         return True
-    with writing(folder.path), locks.held(folder.path, run.process):
+    with writing(folder.path, _GOES_ON), locks.held(folder.path, run.process):
         try:
+            _print_begin(run, left := run.to_do())
             while not folder.is_finished:
-                left = run.to_do()
-                _print_begin(run, left)
                 compute(left)
                 if missing := run.num_missing():
                     print(
@@ -320,11 +323,17 @@ def carry_out(
                     )
                     return False
                 try:
-                    _finish(run, show)
+                    with locks.finishing(folder.path) as is_mine:
+                        if not is_mine:
+                            print("another process finishes the run", flush=True)
+                            return False
+                        _finish(run, show)
                 except DamagedShard as error:
-                    if not folder.is_finished:
-                        print(f"{error}: its unit is done again", flush=True)
-                        compute([error.unit])
+                    # Whoever has finished the run meanwhile has removed arrays.
+                    if folder.is_finished:
+                        break
+                    print(f"{error}: its unit is done again", flush=True)
+                    left = [error.unit]
         except KeyboardInterrupt:
             if run.process.count == 1 and shards.present(folder.path):
                 _write_skipped(run, partial=True)
@@ -399,6 +408,7 @@ def run(
     *,
     weights: Mapping[str, str],
     process: Process | None = None,
+    lanes_per_unit: Sequence[int] | None = None,
     lpips_parameters: lpips.Parameters | None = None,
     measure: Measure | None = None,
     pictures: str = "reconstructions",
@@ -412,7 +422,8 @@ def run(
       settings: settings of the run.
       folder: folder of the run, claimed.
       weights: digests of the weights by representation.
-      process, lpips_parameters, measure, pictures: as in `begin` and `compute`.
+      process, lanes_per_unit: as in `begin`.
+      lpips_parameters, measure, pictures: as in `compute`.
 
     Yields:
       The lanes in order, also those that were done before, with their images.
@@ -421,11 +432,16 @@ def run(
       Refusal: the folder holds another run, or one that is finished.
     """
     begun = begin(
-        folder, LoadedPlan(planned), settings, weights=weights, process=process
+        folder,
+        LoadedPlan(planned),
+        settings,
+        weights=weights,
+        process=process,
+        lanes_per_unit=lanes_per_unit,
     )
     if folder.is_finished:
         raise Refusal(f"{folder.path}: finished already; its metrics.jsonl has all")
-    with writing(folder.path), locks.held(folder.path, begun.process):
+    with writing(folder.path, _GOES_ON), locks.held(folder.path, begun.process):
         compute(
             begun,
             begun.to_do(),
@@ -534,6 +550,7 @@ class UnitWriter:
             place: image for place, (_, image) in enumerate(ended) if image is not None
         }
         folder = self._run.folder.path
+        shards.remove_unfinished(folder, unit)
         if kept:
             shards.write_arrays(folder, unit, kept)
         files.settle(found.paths)
@@ -818,13 +835,11 @@ def _print_begin(run: Run, left: Sequence[Unit]) -> None:
 def _finish(run: Run, show: Callable[[Iterator[tuple[Unit, Shard]]], None]) -> None:
     """Writes what there is to see, then metrics.jsonl, and removes what was kept."""
     folder = run.folder.path
+    run.folder.remove_unfinished()
     _write_skipped(run, partial=False)
     show(run.shards())
-    files.remove_unfinished(folder / shards.WHOLE)
     shards.assemble(folder, run.units, run.digest)
     shards.drop_arrays(folder)
-    for path in (folder / "config.json", shards.path_of(folder, 0)):
-        files.remove_unfinished(path)
 
 
 def _write_skipped(run: Run, *, partial: bool) -> None:

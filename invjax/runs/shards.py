@@ -151,13 +151,19 @@ def read_arrays(folder: pathlib.Path, unit: Unit) -> dict[int, np.ndarray]:
     """
     path = arrays_of(folder, unit.number)
     try:
-        with np.load(path, allow_pickle=False) as stream:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stream:
             # Zip has a checksum for each array.
             return {int(name): stream[name] for name in stream.files}
     except FileNotFoundError:
         raise DamagedShard(unit, f"{path}: missing") from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DamagedShard(unit, f"{path}: damaged ({error})") from None
+
+
+def remove_unfinished(folder: pathlib.Path, unit: Unit) -> None:
+    """Deletes what a process that was killed has left of the files of a unit."""
+    for path in (path_of(folder, unit.number), arrays_of(folder, unit.number)):
+        files.remove_unfinished(path)
 
 
 def drop_arrays(folder: pathlib.Path) -> None:
