@@ -113,7 +113,9 @@ def compute(
             (numbers[outcome.lane.start], _with_rank(outcome, identifier))
             for outcome in found.outcomes
         )
-        num_samples = writer.write(unit, outcomes, {"diagnostics": found.diagnostics})
+        # As text: strict JSON has no infinity, which an R-hat may be.
+        said = {name: repr(value) for name, value in found.diagnostics.items()}
+        num_samples = writer.write(unit, outcomes, {"diagnostics": said})
         lane = members[unit.first]
         print(
             f"{lane.target.name} {lane.group.name} tv {lane.tv_weight:g}: "
@@ -147,8 +149,9 @@ def sets(
     for unit, shard in shards:
         finished = run.lanes(unit, shard)
         if "diagnostics" in shard.extra:
-            found = _gather(finished)
-            yield found._replace(diagnostics=dict(shard.extra["diagnostics"]))
+            said = shard.extra["diagnostics"]
+            diagnostics = {name: float(value) for name, value in said.items()}
+            yield _gather(finished)._replace(diagnostics=diagnostics)
             continue
         for lane in finished:
             if (complete := by_code.add(lane)) is not None:
