@@ -27,7 +27,7 @@ from tests.experiments import inputs, outputs
 from tests.runs import made_up
 
 SLOW = pytest.mark.slow
-STUDIES = [
+STUDIES: list[Any] = [
     (caricature, {"preset": "ijcv2016"}, {}),
     (invariance, {"num_starts": 2}, {}),
     pytest.param(

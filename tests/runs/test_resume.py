@@ -471,7 +471,7 @@ def test_a_script_gets_all_lanes_whenever_they_were_done(
     def go(name: str) -> list[tuple[str, float]]:
         folder = RunFolder.claim(str(tmp_path / name), overwrite=False)
         run = runner.run(planned, settings, folder, weights={}, lanes_per_unit=[2, 2])
-        return [(lane.path, float(np.sum(lane.image))) for lane in run]
+        return [(lane.path, float(np.sum(np.asarray(lane.image)))) for lane in run]
 
     machine.num_operations, machine.dies_at = 0, 30
     with pytest.raises(Killed):

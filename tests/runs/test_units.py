@@ -27,7 +27,7 @@ def test_every_lane_is_in_one_unit_process_and_window(
         # All of one kind.
         assert ends[unit.kind] - kinds[unit.kind] <= unit.first
         assert unit.stop <= ends[unit.kind]
-    found = []
+    found: list[int] = []
     for number in range(num_processes):
         mine = units.of_process(whole, number, num_processes)
         for window in units.windows(mine, [most] * len(kinds)):
