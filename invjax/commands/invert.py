@@ -30,6 +30,7 @@ from invjax import representations
 from invjax.commands import binary, shared_flags
 from invjax.images import reading, sources
 from invjax.images.pixels import ImageError
+from invjax.images.sources import ImageSource
 from invjax.metrics import lpips
 from invjax.report import contact_sheet, gallery
 from invjax.report.contact_sheet import Cell, Row
@@ -39,7 +40,7 @@ from invjax.runs.folder import RunFolder
 from invjax.runs.plans import LoadedPlan
 from invjax.runs.records import Record, Tally
 from invjax.runs.runner import Run
-from invjax.runs.settings import Request
+from invjax.runs.settings import Request, Settings
 from invjax.runs.shards import DamagedShard, Entry, Shard
 from invjax.runs.units import Unit
 
@@ -60,6 +61,12 @@ def main() -> None:
     request = shared_flags.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
     if request.dry_run:
         settings = request.settings
+        listed = _listed(settings)
+        if len(listed) > MOST_LOADED:
+            none = dict.fromkeys(settings.representations)
+            plan, _ = loading.load_listed(listed, settings, scales=none)
+            runner.print_estimates(plan.examples(), settings)
+            return
         planned = lanes.plan(loading.load_groups(settings), settings)
         runner.print_estimates(planned, settings)
     else:
@@ -94,7 +101,7 @@ def begin(request: Request) -> tuple[Run, lpips.Parameters | None]:
     """
     settings = request.settings
     assert request.workdir is not None
-    listed = [] if settings.images is None else sources.find(settings.images)
+    listed = _listed(settings)
     if len(listed) <= MOST_LOADED:
         groups = loading.load_groups(settings)
         lpips_parameters = loading.load_lpips(groups, settings)
@@ -276,6 +283,11 @@ class _Summary:
         mean = f"{self._total / self._number:.1%}" if self._number else "none"
         first = f"{name}: mean relative error {mean}"
         return ", ".join([first, *self._tally.remarks()])
+
+
+def _listed(settings: Settings) -> list[ImageSource]:
+    """The images of a run; none where it has recorded codes."""
+    return [] if settings.images is None else sources.find(settings.images)
 
 
 def _settled_scales(request: Request) -> dict[str, float | None] | None:

@@ -170,6 +170,14 @@ class ListedPlan(Plan):
         group = self._groups[kind]
         return lanes.of_target(group, group.targets[0], self._settings)[0]
 
+    def examples(self) -> list[Lane]:
+        """As many lanes as there are, of one image, such as for an estimate."""
+        return [
+            self.example(kind)
+            for kind, count in enumerate(self._kinds)
+            for _ in range(count)
+        ]
+
     def lanes(self, first: int, stop: int) -> Planned:
         kind, start = self._place(first)
         group, count = self._groups[kind], self._per_image[kind]

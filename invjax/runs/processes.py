@@ -5,6 +5,7 @@ is killed costs the others nothing. So `jax.distributed` is not used.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 
 from invjax.runs.errors import Refusal
@@ -84,6 +85,16 @@ def find(
             f"{found.number}, counted from 0"
         )
     return dataclasses.replace(found, count=count)
+
+
+def without_numbers(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables without those that `find` looks at, for a process that is alone."""
+    names = {*itertools.chain(*_RANKS), _INDEX}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in names and not name.startswith(_ARRAY)
+    }
 
 
 def _of_environment(

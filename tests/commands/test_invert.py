@@ -543,6 +543,15 @@ def test_a_large_set_is_shared_and_gone_on_with(
         assert (tmp_path / "run" / name).read_bytes() == same
 
 
+def test_a_large_set_is_estimated_by_one_of_its_images(
+    large: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    # Which would read up to 10,001 images.
+    monkeypatch.setattr(targets, "code_scale", None)
+    _run(dry_run=True, images=large, num_starts=2, **LARGE)
+    assert "hogb: 18 lanes of 2 steps, about" in capsys.readouterr().out
+
+
 def test_bad_images_of_a_large_set_may_be_refused(tmp_path: pathlib.Path, large: str):
     values = {**LARGE, "images": large, "on_bad_image": "refuse"}
     with pytest.raises(ImageError, match="0.png: cannot be read"):

@@ -42,6 +42,6 @@ def test_what_differs_is_noticed(tmp_path: pathlib.Path):
     assert found() == [
         ".a.png.left should not be there",
         "a.png differs",
-        "metrics/part-00000000.jsonl is missing",
         "3 lanes, not 2",
+        "metrics/part-00000000.jsonl is missing",
     ]
