@@ -66,18 +66,25 @@ def refuse_if_held(folder: pathlib.Path) -> None:
     Raises:
       Refusal: one is, as far as the file system knows.
     """
-    if fcntl is None:
-        return
-    for path in sorted((folder / shards.FOLDER).glob("process-*.lock")):
-        with open(path) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in _HELD:
-                    raise Refusal(
-                        f"--workdir={folder}: {file.read().strip()} is at work there; "
-                        "end it before --overwrite"
-                    ) from None
+    for path in _files(folder):
+        with _held(path) as holder:
+            if holder is not None:
+                raise Refusal(
+                    f"--workdir={folder}: {holder} is at work there; end it before "
+                    "--overwrite"
+                )
+
+
+def remove_left(folder: pathlib.Path) -> None:
+    """Deletes the files of locks that processes that were killed have left."""
+    for path in _files(folder):
+        # A lock that is taken is deleted when it is given back.
+        with _held(path):
+            pass
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted((folder / shards.FOLDER).glob("*.lock"))
 
 
 @contextlib.contextmanager

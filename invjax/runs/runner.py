@@ -309,6 +309,7 @@ def carry_out(
         # Of whoever was killed just after finishing it.
         folder.remove_unfinished()
         shards.drop_arrays(folder.path)
+        locks.remove_left(folder.path)
         return True
     with writing(folder.path, _GOES_ON), locks.held(folder.path, run.process):
         try:
@@ -840,6 +841,7 @@ def _finish(run: Run, show: Callable[[Iterator[tuple[Unit, Shard]]], None]) -> N
     show(run.shards())
     shards.assemble(folder, run.units, run.digest)
     shards.drop_arrays(folder)
+    locks.remove_left(folder)
 
 
 def _write_skipped(run: Run, *, partial: bool) -> None:

@@ -42,6 +42,10 @@ def test_a_second_process_of_a_number_is_refused_until_the_first_is_dead(
         first.send_signal(signal.SIGKILL)
     # What it left is no lock.
     assert list((tmp_path / "metrics").glob("process-1.lock"))
+    with locks.held(tmp_path, other):
+        locks.remove_left(tmp_path)
+        left = [path.name for path in (tmp_path / "metrics").iterdir()]
+        assert left == ["process-2.lock"]
     with locks.held(tmp_path, mine):
         with pytest.raises(Refusal, match="number 1 of the run already"):
             with locks.held(tmp_path, mine):
