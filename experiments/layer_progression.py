@@ -20,7 +20,6 @@ curves.png.
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Sequence
 
 from absl import flags
@@ -28,6 +27,7 @@ from absl import flags
 from experiments import studies
 from experiments.reproduction import printed
 from experiments.studies import Bench, Defaults, Findings, Study
+from invjax import files
 from invjax.commands import binary, shared_flags
 from invjax.images import sources
 from invjax.inversion import presets
@@ -159,7 +159,7 @@ def figure(findings: Findings) -> list[Row]:
     return rows
 
 
-def publish(findings: Findings, folder: pathlib.Path) -> None:
+def publish(findings: Findings, folder: files.Path) -> None:
     """Writes curves.png: error by layer, a curve per lambda_V, the paper's dashed."""
     records = findings.records
     layers = list(dict.fromkeys(record.representation for record in records))

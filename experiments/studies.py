@@ -19,13 +19,13 @@ test_studies.py has a whole one.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
+from invjax import files
 from invjax.commands import shared_flags
 from invjax.metrics import lpips
 from invjax.report import contact_sheet, tables
@@ -188,7 +188,7 @@ class Study:
     measure: Callable[[Bench, Outcome], Mapping[str, Any]] | None = None
     summarise: Callable[[Bench, Sequence[Finished]], Any] | None = None
     is_shown: Callable[[Bench, Lane], bool] = _show_all
-    publish: Callable[[Findings, pathlib.Path], None] | None = None
+    publish: Callable[[Findings, files.Path], None] | None = None
     remarks: Callable[[Findings], list[str]] | None = None
     bold: Callable[[Sequence[Sequence[str]]], Sequence[int]] | None = None
     cell_size: int = 224
@@ -335,7 +335,7 @@ def _collect(
         summarise(some)
 
 
-def _publish(study: Study, findings: Findings, folder: pathlib.Path) -> None:
+def _publish(study: Study, findings: Findings, folder: files.Path) -> None:
     """Writes the table, the figure and what else the study has."""
     rows = study.table(findings)
     bold = [] if study.bold is None else study.bold(rows)

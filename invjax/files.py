@@ -2,13 +2,14 @@
 
 A reader finds the old contents or the complete new ones: everything is written to a
 temporary path in the same folder, which takes the name of its destination only once it
-is complete.
+is complete. Objects of a bucket (gs://, s3://, az://) appear whole by themselves.
 """
 
 import contextlib
 import errno
 import glob
 import hashlib
+import io
 import os
 import pathlib
 import shutil
@@ -17,7 +18,12 @@ import tempfile
 import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
+
+from etils import epath
+
+Path: TypeAlias = pathlib.Path | epath.Path
+"""A path on this machine, or the address of an object."""
 
 # And what changes the direction of text.
 _REFUSED = '<>:"/\\|?*' + "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -30,6 +36,42 @@ _LONGEST_NAME = 200
 # mkstemp adds ten characters or so to a name that may be as long as names can be.
 _PREFIX = 40
 _MOST_SYNCING = 16
+_SCHEMES = ("gs", "s3", "az")
+
+
+def located(address: str | os.PathLike[str]) -> Path:
+    """The path of a file or folder, or of an object by its address.
+
+    Args:
+      address: a path, or an address that begins with gs://, s3:// or az://.
+
+    Raises:
+      ValueError: it is an address of another kind.
+
+    Examples:
+      >>> located("runs/a").name, located("gs://bucket/runs/a").name
+      ('a', 'a')
+    """
+    text = os.fspath(address)
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        return pathlib.Path(text)
+    if scheme not in _SCHEMES:
+        raise ValueError(
+            f"{text}: addresses that begin with "
+            f"{', '.join(f'{each}://' for each in _SCHEMES)} are accepted"
+        )
+    return epath.Path(text)
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is the address of an object.
+
+    Examples:
+      >>> is_remote("gs://bucket/a"), is_remote("/gs/a")
+      (True, False)
+    """
+    return "://" in os.fspath(path)
 
 
 def expand_home(path: str) -> str:
@@ -104,6 +146,8 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
       ...
       OSError: [Errno 22] is a folder: '/'
     """
+    if is_remote(path):
+        return io.BytesIO(located(path).read_bytes())
     _check_regular(os.stat(path).st_mode, path)
 
     def opener(name: str, flags: int) -> int:
@@ -182,6 +226,7 @@ def settle(paths: Sequence[str | os.PathLike[str]]) -> None:
         with open(path, "r+b") as file:
             os.fsync(file.fileno())
 
+    paths = [path for path in paths if not is_remote(path)]
     if paths:
         with ThreadPoolExecutor(min(len(paths), _MOST_SYNCING)) as pool:
             list(pool.map(sync, paths))
@@ -192,6 +237,8 @@ def remove_unfinished(path: str | os.PathLike[str]) -> None:
 
     Nobody else may be writing `path` meanwhile.
     """
+    if is_remote(path):
+        return
     path = pathlib.Path(path)
     for left in path.parent.glob(f".{glob.escape(path.name[:_PREFIX])}.*"):
         left.unlink(missing_ok=True)
@@ -218,7 +265,15 @@ def whole_file(
     Raises:
       FileExistsError: `exclusive`, and there is a file in the end.
     """
-    path = pathlib.Path(path)
+    path = located(path)
+    if is_remote(path):
+        buffer = io.BytesIO()
+        yield buffer
+        # Two processes may both find none.
+        if exclusive and path.exists():
+            raise FileExistsError(errno.EEXIST, "exists", os.fspath(path))
+        path.write_bytes(buffer.getvalue())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name[:_PREFIX]}."
@@ -271,8 +326,13 @@ def remove(path: str | os.PathLike[str]) -> None:
 
     A link to a folder is deleted, and the folder is not touched.
     """
-    path = pathlib.Path(path)
-    if path.is_dir() and not path.is_symlink():
+    path = located(path)
+    if isinstance(path, epath.Path):
+        if path.is_dir():
+            path.rmtree()
+        else:
+            path.unlink(missing_ok=True)
+    elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -21,12 +21,11 @@ interrupted, but for the column `seconds`. Exit codes: 0 done, 1 cannot be done,
 unreadable command line, 130 interrupted, 143 told to end (SIGTERM).
 """
 
-import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 
-from invjax import representations
+from invjax import files, representations
 from invjax.commands import binary, shared_flags
 from invjax.images import reading, sources
 from invjax.images.pixels import ImageError
@@ -206,7 +205,7 @@ class Sheet:
         self._rows: dict[tuple[str, float], list[Cell]] = {}
         self._top: dict[tuple[str, int], Cell] = {}
         # Where the picture of a cell is, and the unit that wrote it.
-        self._files: dict[int, tuple[pathlib.Path, Unit]] = {}
+        self._files: dict[int, tuple[files.Path, Unit]] = {}
 
     def add(self, unit: Unit, entry: Entry, record: Record) -> None:
         """Takes a lane where its row has room."""
@@ -248,7 +247,7 @@ class Sheet:
             path = contact_sheet.page_path(self._folder / "grid.png", number)
             contact_sheet.write(path, shown)
 
-    def _cell(self, caption: str, path: pathlib.Path, unit: Unit) -> Cell:
+    def _cell(self, caption: str, path: files.Path, unit: Unit) -> Cell:
         cell = Cell(None, caption)
         self._files[id(cell)] = path, unit
         return cell
@@ -294,7 +293,9 @@ def _settled_scales(request: Request) -> dict[str, float | None] | None:
     """The code scales of the run that is there, if any is and it is gone on with."""
     assert request.workdir is not None
     config = (
-        None if request.overwrite else RunFolder(pathlib.Path(request.workdir)).config()
+        None
+        if request.overwrite
+        else RunFolder(files.located(request.workdir)).config()
     )
     scales = (config or {}).get("lanes", {}).get("code_scales")
     if scales is None or set(scales) != set(request.settings.representations):

@@ -7,7 +7,6 @@ marks.
 
 import functools
 import os
-import pathlib
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -175,7 +174,7 @@ def pages(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield page
 
 
-def page_path(path: pathlib.Path, number: int) -> pathlib.Path:
+def page_path(path: files.Path, number: int) -> files.Path:
     """The file of a page, counted from 1: grid.png, grid_002.png, grid_003.png, ...
 
     Examples:

@@ -3,7 +3,6 @@
 import importlib.resources
 import math
 import os
-import pathlib
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -141,7 +140,7 @@ def write_gallery(
         num_failed=sum(_is_failed(lane) for lane in lanes),
         num_dead=sum(bool(lane.record.get("dead_start")) for lane in lanes),
     )
-    files.write_whole(pathlib.Path(workdir, "index.html"), page)
+    files.write_whole(files.located(workdir) / "index.html", page)
 
 
 def _section(image: GalleryImage, lanes: Sequence[GalleryLane]) -> dict[str, Any]:

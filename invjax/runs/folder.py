@@ -3,7 +3,6 @@
 import contextlib
 import importlib.metadata
 import json
-import pathlib
 import platform
 import shlex
 import sys
@@ -56,7 +55,7 @@ _PACKAGES = ("invjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nu
 class RunFolder:
     """A folder that belongs to one run."""
 
-    def __init__(self, path: pathlib.Path):
+    def __init__(self, path: files.Path):
         self.path = path
 
     @classmethod
@@ -73,10 +72,15 @@ class RunFolder:
           Refusal: it is not a folder, holds other things than a run, cannot be written
             to, or is to be emptied while a process is at work there.
         """
-        path = pathlib.Path(workdir)
-        if path.exists() and not path.is_dir():
-            raise Refusal(f"--workdir={workdir}: not a folder; name a new or empty one")
+        try:
+            path = files.located(workdir)
+        except ValueError as error:
+            raise Refusal(f"--workdir={error}") from None
         with writing(path):
+            if path.exists() and not path.is_dir():
+                raise Refusal(
+                    f"--workdir={workdir}: not a folder; name a new or empty one"
+                )
             there = (
                 sorted(item.name for item in path.iterdir()) if path.is_dir() else []
             )
@@ -177,6 +181,8 @@ class RunFolder:
 
         Those of lanes and units are deleted when these are done again.
         """
+        if files.is_remote(self.path):
+            return
         for pattern in _OURS:
             for left in self.path.glob(f".{pattern}.*"):
                 left.unlink(missing_ok=True)
@@ -188,7 +194,7 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def writing(path: pathlib.Path, hint: str = "") -> Iterator[None]:
+def writing(path: files.Path, hint: str = "") -> Iterator[None]:
     """Turns what the file system refuses within the `with` block into one line.
 
     Args:
@@ -205,6 +211,11 @@ def writing(path: pathlib.Path, hint: str = "") -> Iterator[None]:
         raise
     except OSError as error:
         raise Refusal(f"--workdir={path}: {error.strerror or error}{hint}") from None
+    except ImportError as error:
+        # What reads and writes buckets, such as gcsfs, is installed separately.
+        if not files.is_remote(path):
+            raise
+        raise Refusal(f"--workdir={path}: {' '.join(str(error).split())}") from None
 
 
 def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -260,7 +271,7 @@ def _word(value: Any) -> str:
     return "none" if value is None else f"{value}"
 
 
-def write_lines(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_lines(path: files.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes mappings as lines of strict JSON, atomically."""
     files.write_whole(path, records.lines(rows))
 

@@ -8,17 +8,17 @@ On a shared folder the lock counts on all machines where the file system carries
 to its server: NFS does, and gives up those of a dead client after about a minute and a
 half; Lustre and BeeGFS where they are mounted or configured so. Where a file system has
 no locks the run goes on without. Two processes of one number then do the same work
-twice; each file is written whole, so that nothing is lost or mixed.
+twice; each file is written whole, so that nothing is lost or mixed. Buckets have none.
 """
 
 import contextlib
 import datetime
 import errno
 import os
-import pathlib
 import socket
 from collections.abc import Iterator
 
+from invjax import files
 from invjax.runs import shards
 from invjax.runs.errors import Refusal
 from invjax.runs.processes import Process
@@ -32,7 +32,7 @@ _HELD = (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN)
 
 
 @contextlib.contextmanager
-def held(folder: pathlib.Path, process: Process) -> Iterator[None]:
+def held(folder: files.Path, process: Process) -> Iterator[None]:
     """Holds the lock of a process's number while the `with` block runs.
 
     Args:
@@ -50,7 +50,7 @@ def held(folder: pathlib.Path, process: Process) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def finishing(folder: pathlib.Path) -> Iterator[bool]:
+def finishing(folder: files.Path) -> Iterator[bool]:
     """Holds the lock of whoever finishes a run; says whether it is this process.
 
     Args:
@@ -60,7 +60,7 @@ def finishing(folder: pathlib.Path) -> Iterator[bool]:
         yield holder is None
 
 
-def refuse_if_held(folder: pathlib.Path) -> None:
+def refuse_if_held(folder: files.Path) -> None:
     """Refuses to empty the folder of a run in which a process is at work.
 
     Raises:
@@ -75,7 +75,7 @@ def refuse_if_held(folder: pathlib.Path) -> None:
                 )
 
 
-def remove_left(folder: pathlib.Path) -> None:
+def remove_left(folder: files.Path) -> None:
     """Deletes the files of locks that processes that were killed have left."""
     for path in _files(folder):
         # A lock that is taken is deleted when it is given back.
@@ -83,17 +83,17 @@ def remove_left(folder: pathlib.Path) -> None:
             pass
 
 
-def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+def _files(folder: files.Path) -> list[files.Path]:
     return sorted((folder / shards.FOLDER).glob("*.lock"))
 
 
 @contextlib.contextmanager
-def _held(path: pathlib.Path) -> Iterator[str | None]:
+def _held(path: files.Path) -> Iterator[str | None]:
     """Holds a lock where the file system has locks; yields what its holder says.
 
     That is None where it is this process.
     """
-    if fcntl is None:
+    if fcntl is None or files.is_remote(path):
         yield None
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def _held(path: pathlib.Path) -> Iterator[str | None]:
         os.close(handle)
 
 
-def _locked(path: pathlib.Path) -> tuple[int, str | None]:
+def _locked(path: files.Path) -> tuple[int, str | None]:
     """A handle of the file, and what its holder says; None where it is locked now."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -130,14 +130,14 @@ def _locked(path: pathlib.Path) -> tuple[int, str | None]:
         os.close(handle)
 
 
-def _is_named(handle: int, path: pathlib.Path) -> bool:
+def _is_named(handle: int, path: files.Path) -> bool:
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:
         return False
 
 
-def _refusal(process: Process, holder: str, path: pathlib.Path) -> str:
+def _refusal(process: Process, holder: str, path: files.Path) -> str:
     if process.count == 1:
         return (
             f"--workdir={path.parent.parent}: {holder} is at work there; wait for it, "

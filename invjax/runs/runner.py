@@ -8,7 +8,6 @@ and when; so it is the same for a run that was never interrupted.
 import contextlib
 import dataclasses
 import itertools
-import pathlib
 import sys
 import time
 from collections import Counter
@@ -579,7 +578,7 @@ class _OpenUnit:
     missing: set[int] = dataclasses.field(default_factory=set)
     is_announced: bool = False
     skipped: list[Skipped] = dataclasses.field(default_factory=list)
-    paths: list[pathlib.Path] = dataclasses.field(default_factory=list)
+    paths: list[files.Path] = dataclasses.field(default_factory=list)
     ended: list[tuple[Entry, np.ndarray | None]] = dataclasses.field(
         default_factory=list
     )
@@ -691,7 +690,7 @@ def original_path(image: str) -> str:
 
 def write_outcome(
     folder: RunFolder, outcome: Outcome, settings: Settings, *, pictures: str
-) -> list[pathlib.Path]:
+) -> list[files.Path]:
     """Writes the picture of a lane and, if asked for, its arrays; returns the files."""
     path = outcome.lane.path
     written = [folder.path / pictures / f"{path}.png"]

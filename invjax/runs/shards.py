@@ -8,7 +8,6 @@ its unit: where it is whole, the unit is done.
 import hashlib
 import json
 import os
-import pathlib
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,26 +69,26 @@ class Shard(NamedTuple):
     extra: Mapping[str, Any]
 
 
-def path_of(folder: pathlib.Path, number: int) -> pathlib.Path:
+def path_of(folder: files.Path, number: int) -> files.Path:
     """The shard of a unit by its number, in the folder of a run."""
     return folder / FOLDER / f"part-{number:08d}.jsonl"
 
 
-def arrays_of(folder: pathlib.Path, number: int) -> pathlib.Path:
+def arrays_of(folder: files.Path, number: int) -> files.Path:
     """The arrays of a unit, which are kept until the run is finished."""
     return folder / FOLDER / f"part-{number:08d}.npz"
 
 
-def present(folder: pathlib.Path) -> set[int]:
+def present(folder: files.Path) -> set[int]:
     """Numbers of the units that have a shard, whole or not."""
     try:
-        names = os.listdir(folder / FOLDER)
-    except FileNotFoundError:
+        names = [path.name for path in (folder / FOLDER).iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
         return set()
     return {int(found[1]) for name in names if (found := _NAME.fullmatch(name))}
 
 
-def write(folder: pathlib.Path, unit: Unit, run: str, shard: Shard) -> None:
+def write(folder: files.Path, unit: Unit, run: str, shard: Shard) -> None:
     """Writes the shard of a unit.
 
     Args:
@@ -111,7 +110,7 @@ def write(folder: pathlib.Path, unit: Unit, run: str, shard: Shard) -> None:
     files.write_whole(path_of(folder, unit.number), f"{lines}{last}\n", durable=True)
 
 
-def read(folder: pathlib.Path, unit: Unit, run: str) -> Shard:
+def read(folder: files.Path, unit: Unit, run: str) -> Shard:
     """Reads the shard of a unit, and checks that it is whole and the unit's own.
 
     Args:
@@ -132,7 +131,7 @@ def read(folder: pathlib.Path, unit: Unit, run: str) -> Shard:
 
 
 def write_arrays(
-    folder: pathlib.Path, unit: Unit, arrays: Mapping[int, np.ndarray]
+    folder: files.Path, unit: Unit, arrays: Mapping[int, np.ndarray]
 ) -> None:
     """Writes arrays of a unit, by the place of their entry; before its shard.
 
@@ -143,7 +142,7 @@ def write_arrays(
         np.savez(stream, **named)  # type: ignore[arg-type]
 
 
-def read_arrays(folder: pathlib.Path, unit: Unit) -> dict[int, np.ndarray]:
+def read_arrays(folder: files.Path, unit: Unit) -> dict[int, np.ndarray]:
     """Reads the arrays of a unit, by the place of their entry.
 
     Raises:
@@ -151,7 +150,7 @@ def read_arrays(folder: pathlib.Path, unit: Unit) -> dict[int, np.ndarray]:
     """
     path = arrays_of(folder, unit.number)
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stream:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stream:
             # Zip has a checksum for each array.
             return {int(name): stream[name] for name in stream.files}
     except FileNotFoundError:
@@ -160,19 +159,19 @@ def read_arrays(folder: pathlib.Path, unit: Unit) -> dict[int, np.ndarray]:
         raise DamagedShard(unit, f"{path}: damaged ({error})") from None
 
 
-def remove_unfinished(folder: pathlib.Path, unit: Unit) -> None:
+def remove_unfinished(folder: files.Path, unit: Unit) -> None:
     """Deletes what a process that was killed has left of the files of a unit."""
     for path in (path_of(folder, unit.number), arrays_of(folder, unit.number)):
         files.remove_unfinished(path)
 
 
-def drop_arrays(folder: pathlib.Path) -> None:
+def drop_arrays(folder: files.Path) -> None:
     """Deletes the arrays of all units."""
     for path in (folder / FOLDER).glob("part-*.npz"):
         path.unlink(missing_ok=True)
 
 
-def assemble(folder: pathlib.Path, units: Sequence[Unit], run: str) -> bool:
+def assemble(folder: files.Path, units: Sequence[Unit], run: str) -> bool:
     """Makes metrics.jsonl of all shards, in order; returns whether it was this call.
 
     Where another process has made it already, it is left alone.
@@ -208,9 +207,9 @@ def read_records(workdir: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     Yields:
       Lines of metrics.jsonl.
     """
-    folder = pathlib.Path(workdir)
+    folder = files.located(workdir)
     try:
-        stream = open(folder / WHOLE)
+        stream = (folder / WHOLE).open()
     except FileNotFoundError:
         for number in sorted(present(folder)):
             try:
@@ -224,7 +223,7 @@ def read_records(workdir: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 
 
 def _checked(
-    folder: pathlib.Path, unit: Unit, run: str
+    folder: files.Path, unit: Unit, run: str
 ) -> tuple[list[str], dict[str, Any]]:
     """The lines of a unit's shard, and what its last line says; raises as `read`."""
     path = path_of(folder, unit.number)
@@ -239,7 +238,7 @@ def _checked(
     return lines, about
 
 
-def _parts(path: pathlib.Path) -> tuple[list[str], dict[str, Any]]:
+def _parts(path: files.Path) -> tuple[list[str], dict[str, Any]]:
     """The lines of a shard, with their ends, and what its last line says.
 
     Raises:

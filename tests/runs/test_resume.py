@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from invjax import files
 from invjax.images import pixels
 from invjax.report import tables
 from invjax.runs import lanes, locks, runner, shards
@@ -121,7 +122,7 @@ def planned() -> list[Lane]:
     return lanes.plan(groups, made_up.settings(num_starts=STARTS))
 
 
-def _begin(workdir: pathlib.Path, planned: list[Lane], process: Process) -> Run:
+def _begin(workdir: files.Path, planned: list[Lane], process: Process) -> Run:
     settings = made_up.settings(num_starts=STARTS)
     return runner.begin(
         RunFolder.claim(str(workdir), overwrite=False),
@@ -134,7 +135,7 @@ def _begin(workdir: pathlib.Path, planned: list[Lane], process: Process) -> Run:
 
 
 def _go(
-    workdir: pathlib.Path,
+    workdir: files.Path,
     planned: list[Lane],
     process: Process | None = None,
     *,
