@@ -178,7 +178,7 @@ def page_path(path: files.Path, number: int) -> files.Path:
     """The file of a page, counted from 1: grid.png, grid_002.png, grid_003.png, ...
 
     Examples:
-      >>> page_path(pathlib.Path("grid.png"), 12).name
+      >>> page_path(files.located("grid.png"), 12).name
       'grid_012.png'
     """
     return path if number == 1 else path.with_stem(f"{path.stem}_{number:03d}")

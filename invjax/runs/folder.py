@@ -194,7 +194,7 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def writing(path: files.Path, hint: str = "") -> Iterator[None]:
+def writing(path: files.Path, *, hint: str = "") -> Iterator[None]:
     """Turns what the file system refuses within the `with` block into one line.
 
     Args:

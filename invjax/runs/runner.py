@@ -310,7 +310,7 @@ def carry_out(
         shards.drop_arrays(folder.path)
         locks.remove_left(folder.path)
         return True
-    with writing(folder.path, _GOES_ON), locks.held(folder.path, run.process):
+    with writing(folder.path, hint=_GOES_ON), locks.held(folder.path, run.process):
         try:
             _print_begin(run, left := run.to_do())
             while not folder.is_finished:
@@ -441,7 +441,7 @@ def run(
     )
     if folder.is_finished:
         raise Refusal(f"{folder.path}: finished already; its metrics.jsonl has all")
-    with writing(folder.path, _GOES_ON), locks.held(folder.path, begun.process):
+    with writing(folder.path, hint=_GOES_ON), locks.held(folder.path, begun.process):
         compute(
             begun,
             begun.to_do(),
