@@ -116,6 +116,8 @@ class Preset:
       view_fade: fractions of the descent at which the strength of the views begins to
         fall from 1, and is 0.
       tv_weight: lambda_V where the caller gives none; None for that of the table above.
+      chroma_weight: how much more differences in colour count in R_TV than those in
+        brightness; None where they count alike.
     """
 
     name: str
@@ -131,6 +133,7 @@ class Preset:
     views: Views | None = None
     view_fade: tuple[float, float] = (0.5, 0.95)
     tv_weight: float | None = None
+    chroma_weight: float | None = None
 
     @property
     def has_jitter(self) -> bool:
@@ -248,7 +251,9 @@ PRESETS: dict[str, Preset] = {
             start_rms=NATURAL_RMS,
             relaxes=True,
             views=Views(),
+            view_fade=(0.5, 0.72),
             tv_weight=NATURAL_TV_WEIGHT,
+            chroma_weight=8.0,
         ),
         Preset(
             # A reference, no paper's: Adam as one would try it first, with optax's
@@ -263,6 +268,8 @@ PRESETS: dict[str, Preset] = {
 }
 
 _SHALLOW: dict[str, Preset] = {
+    # A view has another code, and lambda_V is that of the table.
+    "natural": dataclasses.replace(PRESETS["natural"], views=None, tv_weight=None),
     # The released code's experiment_shallow.m: four stages of 200 iterations.
     "cvpr2015": dataclasses.replace(
         PRESETS["cvpr2015"],
