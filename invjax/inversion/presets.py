@@ -5,8 +5,9 @@
 for comparison. These three minimise the same energy with the same weights, so their
 energies can be compared. `ijcv2016` is the later paper's method, with an objective of
 its own. `natural` is for deep codes, whose images nobody recognises otherwise: it shows
-the representation random views of the image (`views`), which fade while the descent
-ends, and has weights of its own.
+the representation random views of the image (`views`), which fade in the middle of the
+descent, counts differences of colour more than those of brightness, and has weights of
+its own; experiments/README.md has what each of these does.
 
 The weight lambda_V depends on the depth of the layer:
 
