@@ -18,6 +18,13 @@ is stretched, shows red beaks, toes at the border, and a bun. The network itself
 all of them the names of their classes. --units takes channel numbers and, for a last
 layer, names of classes.
 
+    python -m experiments.maximise --workdir=runs/natural --preset=natural \
+        --representations=efficientnet_lite0/logits --num_starts=1 \
+        --units='tree frog,flamingo,cheeseburger'
+
+shows the network random views of each picture, and takes a twentieth of the paper's
+regularisers: two flamingos by the water, a frog beneath a leaf, a cheeseburger.
+
 The direction w is one-hot at the central place. Its value is that of the released code,
 10,000 / field^2 / (largest activation of the channel on photographs). Here these
 photographs are those of --images, four by default; the paper has 1,281 of ImageNet's
@@ -29,7 +36,8 @@ of the size of a mosaic's cell. The released code divides by the largest activat
 another channel than the one it maximises; here it is the same channel.
 
 `--preset=fast` minimises the paper's objective by our solver, except that R_alpha there
-takes every channel by itself. The other presets are refused.
+takes every channel by itself. `--preset=natural` is for deep layers. The other presets
+are refused.
 
 Noise may switch a neuron behind ReLUs off, so that nothing leads from it to a picture
 that excites it (`dead_start`). Such a picture, and any whose activation is not above 0

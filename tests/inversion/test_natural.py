@@ -222,3 +222,11 @@ def test_jitter_beside_views_is_refused(phi, codes):
     with pytest.raises(ValueError, match="natural shifts its views"):
         request.prepare(codes, phi, 3, preset="natural", jitter=4)
     request.prepare(codes, phi, 3, preset="natural", jitter=1)
+
+
+def test_maximisation_has_a_share_of_the_papers_regularisers():
+    papers = presets.linear_term_weights("fast", (64, 48, 3))
+    own = presets.linear_term_weights("natural", (64, 48, 3))
+    for name in ("tv_weight", "alpha_weight"):
+        assert own[name] == pytest.approx(papers[name] * presets.NATURAL_LINEAR_SHARE)
+    assert own["range_bound"] == papers["range_bound"]
