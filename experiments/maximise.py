@@ -150,12 +150,13 @@ def load(bench: Bench) -> Bench:
             raise Refusal(f"--image_size={side}: {error}") from None
         exact = lanes.in_float32(phi)
         assert isinstance(exact, CnnRepresentation)
-        prepared = photographs[targets.preparation(phi, whole)]
+        prepared = photographs.prepared[targets.preparation(phi, whole)]
         peaks = neurons.peaks(exact, prepared)
         found = {f"unit_{neuron.channel:04d}": neuron for neuron in sought}
         layer = layers[phi.name] = Layer(phi, side, peaks, found)
         wanted = [_target(layer, name) for name in found]
-        groups.append(Group(phi.name, phi, wanted, code_scale=float("nan")))
+        group = Group(phi.name, phi, wanted, code_scale=float("nan"))
+        groups.append(group._replace(unread=photographs.skipped))
     names = {
         name: [neuron.name for neuron in layer.neurons.values()]
         for name, layer in layers.items()

@@ -28,7 +28,7 @@ from invjax.commands import shared_flags
 from invjax.metrics import lpips
 from invjax.report import contact_sheet, tables
 from invjax.report.contact_sheet import Row
-from invjax.runs import lanes, loading, runner, variants
+from invjax.runs import lanes, loading, runner, skipped, variants
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
 from invjax.runs.lanes import Group, Lane, Variant
@@ -49,7 +49,7 @@ COUNTS = ("failed", "dead starts")
 
 LINEAR_FLAGS = (
     "identify_among",
-    *("workdir", "overwrite", "dry_run", "smoke", "seed", "images"),
+    *("workdir", "overwrite", "dry_run", "smoke", "seed", "images", "on_bad_image"),
     *("representations", "preset", "num_steps", "image_size", "resize"),
     *("batch_size", "compute_dtype", "save_arrays"),
 )
@@ -243,6 +243,7 @@ def run(
     folder.write_config(
         settings.as_json() | dict(bench.options), loading.weights_digests(bench.groups)
     )
+    skipped.write(folder.path / skipped.FILE, loading.unread(bench.groups))
     if study.writes_originals:
         runner.write_originals(folder, bench.groups)
     print(f"lanes: {len(planned)}", flush=True)

@@ -9,7 +9,8 @@ about a minute on two cores; mean relative errors are 8.2, 18.3 and 25.0 %.
         --representations=alexnet/relu1,alexnet/relu3 --num_starts=4
 
 Writes below --workdir: config.json, metrics.jsonl (a line per lane), originals/,
-reconstructions/<image>/<representation>/start_000.png, grid.png and index.html.
+reconstructions/<image>/<representation>/start_000.png, grid.png and index.html;
+grid_002.png and so on where there are more than 500 pictures.
 Exit codes: 0 done, 1 cannot be done, 2 unreadable command line, 130 interrupted
 (finished lanes are kept).
 """
@@ -24,7 +25,7 @@ from invjax.commands import binary, shared_flags
 from invjax.report import contact_sheet, gallery
 from invjax.report.contact_sheet import Cell, Row
 from invjax.report.gallery import GalleryImage, GalleryLane
-from invjax.runs import lanes, loading, runner
+from invjax.runs import lanes, loading, runner, skipped
 from invjax.runs.folder import RunFolder, command
 from invjax.runs.records import remarks
 from invjax.runs.runner import Outcome
@@ -32,7 +33,6 @@ from invjax.runs.settings import Request
 
 _IMAGES = "sample:chelsea,sample:coffee"
 _REPRESENTATIONS = ("alexnet/relu1", "alexnet/relu3", "alexnet/pool5")
-_MOST_COLUMNS = 24
 
 
 def main() -> None:
@@ -62,6 +62,7 @@ def run(request: Request) -> None:
     assert request.workdir is not None
     folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
     folder.write_config(settings.as_json(), loading.weights_digests(groups))
+    skipped.write(folder.path / skipped.FILE, loading.unread(groups))
     originals = runner.write_originals(folder, groups)
     # Each representation may have recorded codes of its own.
     names = dict.fromkeys(target.name for g in groups for target in g.targets)
@@ -86,9 +87,10 @@ def write_pictures(
     finished: Sequence[Outcome],
     images: Sequence[GalleryImage],
 ) -> None:
-    """Writes grid.png and index.html of the lanes that have ended."""
-    if finished:
-        contact_sheet.write(workdir / "grid.png", sheet_rows(finished))
+    """Writes grid.png, its further pages, and index.html of the lanes that ended."""
+    for number, page in enumerate(contact_sheet.pages(sheet_rows(finished)), start=1):
+        path = contact_sheet.page_path(workdir / "grid.png", number)
+        contact_sheet.write(path, page)
     gallery.write_gallery(
         workdir,
         title="Images with the code of an image",
@@ -122,7 +124,7 @@ def sheet_rows(finished: Sequence[Outcome]) -> list[Row]:
     labelled = [Row(label, cells) for label, cells in rows.items()]
     if top:
         labelled.insert(0, Row("originals", list(top.values())))
-    return [row._replace(cells=row.cells[:_MOST_COLUMNS]) for row in labelled]
+    return labelled
 
 
 def summary(finished: Sequence[Outcome]) -> str:

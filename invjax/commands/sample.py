@@ -45,7 +45,7 @@ import numpy as np
 from absl import flags
 
 from invjax.commands import binary, shared_flags
-from invjax.runs import classifiers, lanes, loading, runner
+from invjax.runs import classifiers, lanes, loading, runner, skipped
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
 from invjax.runs.lanes import Group
@@ -214,6 +214,7 @@ def run(request: Request, options: Options) -> None:
     folder.write_config(
         settings.as_json() | options.as_json(), loading.weights_digests(groups)
     )
+    skipped.write(folder.path / skipped.FILE, loading.unread(groups))
     print(f"inversions: {len(planned)}", flush=True)
     report = SetReport(folder, settings, options, lpips_parameters, classifier)
     try:

@@ -24,8 +24,18 @@ _IMAGES: flags.FlagHolder[str | None] = flags.DEFINE(
     binary.PATHS,
     "images",
     None,
-    "Comma-separated files, globs, folders and sample:NAME (default: sample "
-    "photographs).",
+    "Comma-separated files, globs, folders, @LIST (a text file with a path on each "
+    "line), tar archives and sample:NAME; 'a-{000..009}.tar' stands for ten names "
+    "(default: sample photographs).",
+    # A shell that expands braces gives the flag once for each name.
+    allow_overwrite=False,
+)
+_ON_BAD_IMAGE = flags.DEFINE_enum(
+    "on_bad_image",
+    "skip",
+    ["skip", "refuse"],
+    "What to do with an image that cannot be used, such as a truncated file: pass over "
+    "it and say why in skipped.jsonl, or refuse to run.",
 )
 _CODE: flags.FlagHolder[str | None] = flags.DEFINE(
     binary.PATH,
@@ -195,6 +205,7 @@ def from_flags(
         seed=_SEED.value,
         smoke=_SMOKE.value,
         identify_among=_IDENTIFY_AMONG.value,
+        on_bad_image=_ON_BAD_IMAGE.value,
     )
     return Request(
         settings=settings,

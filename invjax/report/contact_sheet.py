@@ -7,8 +7,9 @@ marks.
 
 import functools
 import os
+import pathlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,10 @@ _SOFT_INK = "#5c5c5c"
 _RULE = "#d9d9d9"
 _PANEL = "#f1f1f1"
 _MISSING = "failed"
+_MOST_COLUMNS = 24
+
+MOST_CELLS = 500
+"""Number of pictures of a page at most, unless it has more rows than that."""
 
 
 class Cell(NamedTuple):
@@ -133,6 +138,55 @@ def write(
     sheet = contact_sheet(rows, cell_size=cell_size)
     with files.whole_file(path) as stream:
         sheet.save(stream, "PNG")
+
+
+def pages(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Divides rows that are long or many into sheets of at most `MOST_CELLS` pictures.
+
+    Rows that have more than 24 cells are continued below all rows, under the same
+    labels, so that what stands below each other still belongs together.
+
+    Args:
+      rows: rows whose cells of one column belong together.
+
+    Yields:
+      The rows of each page. Rows that fit are one page, as they are.
+
+    Examples:
+      >>> grey = np.full((8, 8, 1), 0.5, np.float32)
+      >>> many = [Row(label, [Cell(grey, "")] * 600) for label in ("a", "b")]
+      >>> [sum(len(row.cells) for row in page) for page in pages(many)]
+      [480, 480, 240]
+    """
+    longest = max((len(row.cells) for row in rows), default=0)
+    columns = min(_MOST_COLUMNS, max(1, MOST_CELLS // max(1, len(rows))))
+    page: list[Row] = []
+    for start in range(0, longest, columns):
+        block = [
+            row._replace(cells=row.cells[start : start + columns])
+            for row in rows
+            if len(row.cells) > start
+        ]
+        if page and _num_cells(page) + _num_cells(block) > MOST_CELLS:
+            yield page
+            page = []
+        page += block
+    if page:
+        yield page
+
+
+def page_path(path: pathlib.Path, number: int) -> pathlib.Path:
+    """The file of a page, counted from 1: grid.png, grid_002.png, grid_003.png, ...
+
+    Examples:
+      >>> page_path(pathlib.Path("grid.png"), 12).name
+      'grid_012.png'
+    """
+    return path if number == 1 else path.with_stem(f"{path.stem}_{number:03d}")
+
+
+def _num_cells(rows: Sequence[Row]) -> int:
+    return sum(len(row.cells) for row in rows)
 
 
 def _layout(cell_size: int) -> _Layout:

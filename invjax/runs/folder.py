@@ -19,6 +19,7 @@ from invjax.runs.records import Record
 _OURS = (
     "config.json",
     "metrics.jsonl",
+    "skipped.jsonl",
     "originals",
     "reconstructions",
     "samples",
@@ -72,6 +73,8 @@ class RunFolder:
             )
         try:
             # config.json goes last: a folder half emptied is still known as a run.
+            for page in path.glob("grid_*.png"):
+                files.remove(page)
             for name in reversed(_OURS):
                 files.remove(path / name)
             path.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ one of them. The judge is a network other than the inverted one; see
 `metrics.identification`.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,9 +16,11 @@ from invjax.images import pixels, sources
 from invjax.metrics import identification
 from invjax.metrics.identification import Identification
 from invjax.representations.cnn import CnnRepresentation
+from invjax.runs import targets
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Lane
 from invjax.runs.settings import Settings
+from invjax.runs.skipped import Skipped, summary
 
 COLUMNS = ("identification_rank", "identification_percentile")
 """Columns of a record: as in `metrics.identification.Identification`."""
@@ -32,15 +35,14 @@ class Identifier:
 
     Raises:
       Refusal: there are fewer than two candidates.
-      ImageError: an image cannot be found or read.
+      ImageError: an image cannot be found.
     """
 
     def __init__(self, spec: str, settings: Settings):
+        self._spec = spec
         self._settings = settings
-        self._images = [
-            sources.load(source) for source in sources.find(spec, tell=print)
-        ]
-        if len(self._images) < 2:
+        self._listed = sources.find(spec, tell=print)
+        if len(self._listed) < 2:
             raise Refusal(
                 f"--identify_among={spec}: one image; at least two are accepted"
             )
@@ -59,6 +61,8 @@ class Identifier:
 
         Raises:
           MissingWeights: those of the judge are not at hand.
+          ImageError: a candidate cannot be read, with --on_bad_image=refuse.
+          Refusal: fewer than two candidates can be read.
         """
         target = lane.target
         if picture is None or target.original is None:
@@ -121,13 +125,31 @@ class Identifier:
         return self._judges[name]
 
     def _of(self, name: str) -> tuple[np.ndarray, list[int]]:
-        """Features [m, d] and ids of the candidates, as the judge sees them."""
+        """Features [m, d] and ids of the candidates, as the judge sees them.
+
+        Candidates are read one after another, and only their features are kept.
+        """
         if name not in self._candidates:
             judge = self._judge(name)
-            size = judge.image_shape[0]
-            cropped = [pixels.centre_crop(image, size) for image in self._images]
-            ids = [pixels.image_id(image) for image in cropped]
-            self._candidates[name] = _features(judge, cropped), ids
+            settings = dataclasses.replace(
+                self._settings, image_size=None, resize="crop"
+            )
+            rows, ids, left_out = [], [], []
+            for _, images in targets.read_images(self._listed, [judge], settings):
+                if isinstance(images, Skipped):
+                    left_out.append(images)
+                    continue
+                (cropped,) = images.values()
+                ids.append(pixels.image_id(cropped))
+                rows.append(_features(judge, [cropped]))
+            if left_out:
+                print(f"--identify_among: {summary(left_out, len(self._listed))}")
+            if len(rows) < 2:
+                raise Refusal(
+                    f"--identify_among={self._spec}: fewer than two images can be "
+                    f"read; {left_out[0].source}: {left_out[0].reason}"
+                )
+            self._candidates[name] = np.concatenate(rows), ids
         return self._candidates[name]
 
 

@@ -36,6 +36,8 @@ class Settings:
       smoke: whether only two lanes of five steps are run, to see that it works.
       identify_among: images among which originals are identified, named as `images`;
         None for no identification.
+      on_bad_image: "skip" passes over images that cannot be used, "refuse" refuses the
+        run because of one.
     """
 
     images: str | None
@@ -57,6 +59,7 @@ class Settings:
     seed: int
     smoke: bool
     identify_among: str | None = None
+    on_bad_image: str = "skip"
 
     def steps(
         self,

@@ -187,3 +187,29 @@ def test_pictures_far_out_of_range_are_clipped():
         [Row("", [Cell(np.ones_like(bright), "")])], cell_size=16
     )
     np.testing.assert_array_equal(np.asarray(sheet), np.asarray(white))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ((3, 3), [[3, 3]]),
+        ((24, 24, 20), [[24, 24, 20]]),
+        ((30, 30), [[24, 24, 6, 6]]),
+        ((260, 260), [[24, 24] * 10, [20, 20]]),
+        ((25, 1), [[24, 1, 1]]),
+        ((3,) * 200, [[2] * 200, [1] * 200]),
+        ((0,), []),
+    ],
+)
+def test_pages_have_all_cells_in_order(lengths, expected):
+    picture = np.zeros((2, 2, 1), np.float32)
+    rows = [
+        Row(f"row {number}", [Cell(picture, f"{number}:{n}") for n in range(length)])
+        for number, length in enumerate(lengths)
+    ]
+    found = list(contact_sheet.pages(rows))
+    assert [[len(row.cells) for row in page] for page in found] == expected
+    for row in rows:
+        parts = [other for page in found for other in page if other.label == row.label]
+        assert [cell for part in parts for cell in part.cells] == row.cells
+    assert all(sum(map(len, (r.cells for r in page))) <= 500 for page in found)

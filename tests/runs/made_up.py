@@ -94,4 +94,4 @@ def group(
         )
         for image_name, image in images(names).items()
     ]
-    return loading.group_of(name, phi, found)
+    return loading.group_of(name, phi, found, settings=_SETTINGS)
