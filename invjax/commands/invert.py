@@ -9,7 +9,10 @@ about a minute on two cores; mean relative errors are 8.2, 18.3 and 25.0 %.
         --representations=alexnet/relu1,alexnet/relu3 --num_starts=4
 
 Writes below --workdir: config.json, metrics.jsonl (a line per lane), originals/,
-reconstructions/<image>/<representation>/start_000.png, grid.png and index.html.
+reconstructions/<image>/<representation>/start_000.png, grid.png, grid_stretched.png and
+index.html. PNG files of reconstructions and grid.png are clipped to [0, 1]. In
+grid_stretched.png and in stretched/, which index.html shows on demand, each
+reconstruction is stretched from its smallest to its largest value, as in the papers.
 Exit codes: 0 done, 1 cannot be done, 2 unreadable command line, 130 interrupted
 (finished lanes are kept).
 """
@@ -71,7 +74,11 @@ def run(request: Request) -> None:
     finished: list[Outcome] = []
     try:
         for outcome in runner.run(
-            planned, settings, folder, lpips_parameters=lpips_parameters
+            planned,
+            settings,
+            folder,
+            lpips_parameters=lpips_parameters,
+            stretched="stretched",
         ):
             finished.append(outcome)
     finally:
@@ -86,9 +93,9 @@ def write_pictures(
     finished: Sequence[Outcome],
     images: Sequence[GalleryImage],
 ) -> None:
-    """Writes grid.png and index.html of the lanes that have ended."""
+    """Writes grid.png, grid_stretched.png and index.html of the lanes that ended."""
     if finished:
-        contact_sheet.write(workdir / "grid.png", sheet_rows(finished))
+        contact_sheet.write_both(workdir / "grid.png", sheet_rows(finished))
     gallery.write_gallery(
         workdir,
         title="Images with the code of an image",
@@ -96,7 +103,9 @@ def write_pictures(
         images=images,
         lanes=[
             GalleryLane(
-                outcome.record.as_json(), f"reconstructions/{outcome.lane.path}.png"
+                outcome.record.as_json(),
+                f"reconstructions/{outcome.lane.path}.png",
+                f"stretched/{outcome.lane.path}.jpg",
             )
             for outcome in finished
         ],
@@ -118,7 +127,7 @@ def sheet_rows(finished: Sequence[Outcome]) -> list[Row]:
         caption = "failed" if error is None else f"error {error:.1%}"
         if lane.start:
             caption = f"start {lane.start}: {caption}"
-        rows.setdefault(label, []).append(Cell(outcome.picture, caption))
+        rows.setdefault(label, []).append(Cell.found(outcome.picture, caption))
     labelled = [Row(label, cells) for label, cells in rows.items()]
     if top:
         labelled.insert(0, Row("originals", list(top.values())))

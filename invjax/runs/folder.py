@@ -21,6 +21,7 @@ _OURS = (
     "metrics.jsonl",
     "originals",
     "reconstructions",
+    "stretched",
     "samples",
     "maps",
     "arrays",
@@ -32,10 +33,13 @@ _OURS = (
     "geometry.csv",
     "geometry.md",
     "grid.png",
+    "grid_stretched.png",
     "index.html",
     "table.csv",
     "table.md",
     "figure.png",
+    "figure_clipped.png",
+    "figure_stretched.png",
     "curves.png",
 )
 _PACKAGES = ("invjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
