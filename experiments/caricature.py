@@ -18,8 +18,8 @@ and contrast is lost before anything is exaggerated.
 takes every channel by itself. The other presets are refused.
 
 Writes config.json, metrics.jsonl, originals/, reconstructions/, table.csv, table.md and
-figure.png, in which the contrast of all pictures but the originals is stretched. In the
-table:
+figure.png, in which all pictures but the originals are stretched, each to its range;
+figure_clipped.png has the same pictures clipped to [0, 1]. In the table:
 
     growth      <p, Phi(x)> / |p|^2; it is 1 for the original where no value is negative
     cosine      cosine between Phi(x) and p; below 1 where other features grow as well
@@ -43,7 +43,7 @@ from invjax.images import sources
 from invjax.inversion import objective, presets
 from invjax.metrics import labels
 from invjax.metrics.labels import Classifier
-from invjax.report import contrast, tables
+from invjax.report import tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.runs import classifiers, loading
 from invjax.runs.errors import Refusal
@@ -188,13 +188,13 @@ def figure(findings: Findings) -> list[Row]:
         if name not in originals:
             called = names.get(name, "no label")
             originals[name] = Cell(outcome.lane.initial, f"{name}: {called}")
-        picture, caption = None, "failed"
+        caption = "failed"
         if outcome.picture is not None:
-            picture = contrast.stretched(outcome.picture)
             caption = f"growth {record.value('growth'):.1f}"
             label = record.value("label")
             caption += f": {label}" if label else ""
-        rows.setdefault(record.representation, []).append(Cell(picture, caption))
+        cell = Cell.found(outcome.picture, caption)
+        rows.setdefault(record.representation, []).append(cell)
     labelled = [Row(name, cells) for name, cells in rows.items()]
     return [Row("originals", list(originals.values())), *labelled]
 
@@ -213,6 +213,7 @@ STUDY = Study(
     columns=_COLUMNS,
     table=table,
     figure=figure,
+    picture_range="stretched",
     measure=measure,
     used_flags=studies.LINEAR_FLAGS,
     refused_flags={

@@ -17,6 +17,7 @@ nearly the same errors, and the regularisers affect them in the same way. The ro
 Writes config.json, metrics.jsonl (with the labels of every lane: `classifier_*` by
 EfficientNet-Lite0, `own_*` by the inverted network), reconstructions/, table.csv,
 table.md and figure.png: originals, starts, and where the starts differ.
+figure_stretched.png has every reconstruction stretched to its range.
 """
 
 import functools
@@ -170,7 +171,7 @@ def figure(findings: Findings) -> list[Row]:
             caption = "failed" if error is None else f"{error:.1%}"
             if label := outcome.record.value("classifier_label"):
                 caption += f": {label}"
-            cells.append(Cell(outcome.picture, caption))
+            cells.append(Cell.found(outcome.picture, caption))
         pictures = [o.picture for o in outcomes if o.picture is not None]
         if len(pictures) > 1:
             deviation = np.asarray(diversity.maps(np.stack(pictures)).deviation)

@@ -13,10 +13,10 @@ starts find much the same picture.
         --representations=efficientnet_lite0/logits --num_starts=1 \
         --units='black swan,tree frog,cheeseburger'
 
-optimises pictures of classes, a minute each. They are faint; the figure, whose contrast
-is stretched, shows red beaks, toes at the border, and a bun. The network itself gives
-all of them the names of their classes. --units takes channel numbers and, for a last
-layer, names of classes.
+optimises pictures of classes, a minute each. They are faint; the figure, where each is
+stretched to its range, shows red beaks, toes at the border, and a bun. The network
+itself gives all of them the names of their classes. --units takes channel numbers and,
+for a last layer, names of classes.
 
     python -m experiments.maximise --workdir=runs/natural --preset=natural \
         --representations=efficientnet_lite0/logits --num_starts=1 \
@@ -49,7 +49,8 @@ its ReLU, such as conv5 in place of relu5, hardly has such starts.
 Writes config.json, metrics.jsonl (a line per picture: its activation, that of the noise
 it began at, the largest on the photographs, their ratio, and for classes the label that
 EfficientNet-Lite0 gives it), reconstructions/, table.csv, table.md and figure.png,
-whose contrast is stretched.
+where each picture is stretched to its range; figure_clipped.png has them clipped to
+[0, 1].
 """
 
 import dataclasses
@@ -67,7 +68,7 @@ from invjax.images import pixels, sources
 from invjax.inversion import objective, presets
 from invjax.metrics import labels
 from invjax.metrics.labels import Classifier
-from invjax.report import contrast, tables
+from invjax.report import tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.representations.cnn import CnnRepresentation
 from invjax.runs import classifiers, lanes, loading, runner, targets
@@ -346,7 +347,7 @@ def _cell(outcome: Outcome) -> Cell:
     caption = f"{unit}: {outcome.record.value('activation'):.1f}"
     if not outcome.record.value("is_excited"):
         caption = f"{unit}: not excited"
-    return Cell(contrast.stretched(outcome.picture), caption)
+    return Cell.found(outcome.picture, caption)
 
 
 STUDY = Study(
@@ -364,6 +365,7 @@ STUDY = Study(
     columns=_COLUMNS,
     table=table,
     figure=figure,
+    picture_range="stretched",
     remarks=remarks,
     measure=measure,
     used_flags=(*studies.LINEAR_FLAGS, "num_starts", "dead_relu"),

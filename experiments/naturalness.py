@@ -16,7 +16,8 @@ pairs of different photographs, as what chance would give. A lambda_V of 0 stand
 regulariser: there is no lambda_alpha, no bound and no jitter either.
 
 Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md (rows at the
-lambda_V that presets take are bold), figure.png and curves.png.
+lambda_V that presets take are bold), figure.png, figure_stretched.png (where every
+reconstruction is stretched to its range) and curves.png.
 """
 
 import functools
@@ -176,7 +177,7 @@ def figure(findings: Findings) -> list[Row]:
         caption += "failed" if score is None else f"{score:.2f}"
         if label := record.value("classifier_label"):
             caption += f", {label}"
-        rows[group.name, target.name].cells.append(Cell(outcome.picture, caption))
+        rows[group.name, target.name].cells.append(Cell.found(outcome.picture, caption))
     return list(rows.values())
 
 

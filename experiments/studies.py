@@ -28,6 +28,7 @@ from invjax.commands import shared_flags
 from invjax.metrics import lpips
 from invjax.report import contact_sheet, tables
 from invjax.report.contact_sheet import Row
+from invjax.report.contrast import PictureRange
 from invjax.runs import lanes, loading, runner, skipped, variants
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
@@ -162,6 +163,9 @@ class Study:
         lanes and dead starts.
       bold: returns the numbers of the rows that table.md sets in bold.
       cell_size: side of a cell of figure.png in pixels.
+      picture_range: the form of figure.png, in which images that were found are clipped
+        to [0, 1] or stretched, each to its range; figure_stretched.png or
+        figure_clipped.png has the other form.
       used_flags: names of the shared flags that have a meaning; None for all.
       refused_flags: shared flags that are refused, and why.
       configure: completes the settings by the study's own flags.
@@ -185,6 +189,7 @@ class Study:
     remarks: Callable[[Findings], list[str]] | None = None
     bold: Callable[[Sequence[Sequence[str]]], Sequence[int]] | None = None
     cell_size: int = 224
+    picture_range: PictureRange = "clipped"
     used_flags: tuple[str, ...] | None = None
     refused_flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     configure: Callable[[Settings], Settings] = _unchanged
@@ -308,7 +313,12 @@ def _publish(study: Study, findings: Findings, folder: pathlib.Path) -> None:
     tables.write(folder, study.columns, rows, bold=bold)
     figure = study.figure(findings) if study.figure and findings.shown else []
     if figure:
-        contact_sheet.write(folder / "figure.png", figure, cell_size=study.cell_size)
+        contact_sheet.write_both(
+            folder / "figure.png",
+            figure,
+            cell_size=study.cell_size,
+            picture_range=study.picture_range,
+        )
     if study.publish is not None:
         study.publish(findings, folder)
     print(tables.markdown(study.columns, rows, bold=bold))

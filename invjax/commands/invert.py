@@ -9,8 +9,11 @@ about a minute on two cores; mean relative errors are 8.2, 18.3 and 25.0 %.
         --representations=alexnet/relu1,alexnet/relu3 --num_starts=4
 
 Writes below --workdir: config.json, metrics.jsonl (a line per lane), originals/,
-reconstructions/<image>/<representation>/start_000.png, grid.png and index.html;
-grid_002.png and so on where there are more than 500 pictures.
+reconstructions/<image>/<representation>/start_000.png, grid.png, grid_stretched.png and
+index.html. PNG files of reconstructions and grid.png are clipped to [0, 1]. In
+grid_stretched.png and in stretched/, which index.html shows on demand, each
+reconstruction is stretched from its smallest to its largest value, as in the papers.
+Beyond 500 pictures the sheets continue on grid_002.png and so on.
 Exit codes: 0 done, 1 cannot be done, 2 unreadable command line, 130 interrupted
 (finished lanes are kept).
 """
@@ -72,7 +75,11 @@ def run(request: Request) -> None:
     finished: list[Outcome] = []
     try:
         for outcome in runner.run(
-            planned, settings, folder, lpips_parameters=lpips_parameters
+            planned,
+            settings,
+            folder,
+            lpips_parameters=lpips_parameters,
+            stretched="stretched",
         ):
             finished.append(outcome)
     finally:
@@ -87,10 +94,13 @@ def write_pictures(
     finished: Sequence[Outcome],
     images: Sequence[GalleryImage],
 ) -> None:
-    """Writes grid.png, its further pages, and index.html of the lanes that ended."""
+    """Writes index.html and the contact sheets of the lanes that ended.
+
+    Sheets are grid.png and grid_stretched.png, and further pages of both.
+    """
     for number, page in enumerate(contact_sheet.pages(sheet_rows(finished)), start=1):
         path = contact_sheet.page_path(workdir / "grid.png", number)
-        contact_sheet.write(path, page)
+        contact_sheet.write_both(path, page)
     gallery.write_gallery(
         workdir,
         title="Images with the code of an image",
@@ -98,7 +108,9 @@ def write_pictures(
         images=images,
         lanes=[
             GalleryLane(
-                outcome.record.as_json(), f"reconstructions/{outcome.lane.path}.png"
+                outcome.record.as_json(),
+                f"reconstructions/{outcome.lane.path}.png",
+                f"stretched/{outcome.lane.path}.jpg",
             )
             for outcome in finished
         ],
@@ -120,7 +132,7 @@ def sheet_rows(finished: Sequence[Outcome]) -> list[Row]:
         caption = "failed" if error is None else f"error {error:.1%}"
         if lane.start:
             caption = f"start {lane.start}: {caption}"
-        rows.setdefault(label, []).append(Cell(outcome.picture, caption))
+        rows.setdefault(label, []).append(Cell.found(outcome.picture, caption))
     labelled = [Row(label, cells) for label, cells in rows.items()]
     if top:
         labelled.insert(0, Row("originals", list(top.values())))

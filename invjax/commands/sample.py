@@ -35,8 +35,9 @@ about three times that at the most.
 Writes below --workdir: config.json, metrics.jsonl (a line per sample), sets.jsonl (a
 line per image, representation, lambda_V and selection),
 samples/<image>/<representation>/start_000.png,
-maps/<image>/<representation>/{mean,deviation,component_1,...}.png, table.csv, table.md
-and figure.png; with --geometry also geometry and invariances, as .jsonl, .csv and .md.
+maps/<image>/<representation>/{mean,deviation,component_1,...}.png, table.csv, table.md,
+figure.png and figure_stretched.png, where each sample is stretched to its range; with
+--geometry also geometry and invariances, as .jsonl, .csv and .md.
 """
 
 import dataclasses

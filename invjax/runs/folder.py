@@ -22,6 +22,7 @@ _OURS = (
     "skipped.jsonl",
     "originals",
     "reconstructions",
+    "stretched",
     "samples",
     "maps",
     "arrays",
@@ -33,10 +34,13 @@ _OURS = (
     "geometry.csv",
     "geometry.md",
     "grid.png",
+    "grid_stretched.png",
     "index.html",
     "table.csv",
     "table.md",
     "figure.png",
+    "figure_clipped.png",
+    "figure_stretched.png",
     "curves.png",
 )
 _PACKAGES = ("invjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
