@@ -102,9 +102,10 @@ _RESIZE = flags.DEFINE_enum(
 )
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
-    16,
-    "Number of inversions that run side by side: on GPU and TPU in one compiled call, "
-    "on CPU in threads, at most one per core.",
+    None,
+    "Number of inversions that run side by side: on GPU and TPU in one compiled call "
+    "on each device (default: what fits, at most 512), on CPU in threads, at most one "
+    "per core (default: 16).",
     lower_bound=1,
 )
 _COMPUTE_DTYPE = flags.DEFINE_enum(

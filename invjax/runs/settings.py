@@ -28,7 +28,8 @@ class Settings:
       image_size: side in pixels of the square for networks, short side for shallow
         representations; None for the network's own and the image's own.
       resize: "crop" or "stretch": how images become square.
-      batch_size: number of lanes that run side by side.
+      batch_size: number of lanes that run side by side, on GPU and TPU on each device;
+        None for as many as fit.
       compute_dtype: "float32" or "bfloat16", of a network's arithmetic in the descent.
       weights_dir: folder of converted weights; None for the default.
       save_arrays: whether unclipped images and their codes are written, too.
@@ -52,7 +53,7 @@ class Settings:
     dead_relu: str | None
     image_size: int | None
     resize: str
-    batch_size: int
+    batch_size: int | None
     compute_dtype: str
     weights_dir: str | None
     save_arrays: bool

@@ -21,7 +21,7 @@ def test_settings_without_flags():
         images="a.png",
         representations=("hog", "hogb"),
         num_steps=None,
-        batch_size=16,
+        batch_size=None,
     )
 
 

@@ -3,13 +3,11 @@
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from invjax.inversion import batch, dead_starts, objective, request
 from invjax.inversion.objective import Terms
 from invjax.inversion.result import BUDGET
 from invjax.metrics.lpips import Parameters
@@ -19,12 +17,11 @@ from invjax.preimages.mcmc import Samples
 from invjax.runs import lanes, records, runner
 from invjax.runs.folder import RunFolder
 from invjax.runs.identification import Identifier
-from invjax.runs.lanes import Group, Lane
+from invjax.runs.lanes import Lane
 from invjax.runs.records import Record
 from invjax.runs.runner import Outcome
 from invjax.runs.sets.options import Options
 from invjax.runs.settings import Settings
-from invjax.runs.targets import Target
 
 FOLDER = "samples"
 """Subfolder that the pictures are written to."""
@@ -196,14 +193,8 @@ def _repelled_set(
     keywords = members[0].keywords(settings) | {"tv_weight": members[0].tv_weight}
     num_steps = keywords["num_steps"]
     keys = [runner.lane_key(lane, settings) for lane in members]
-    begun = _begun(keys, target, group, keywords)
     found = repulsion.repel(
-        keys,
-        target.code,
-        group.phi,
-        weight=options.repulsion,
-        initial_image=begun.images,
-        **keywords | {"dead_relu": None},
+        keys, target.code, group.phi, weight=options.repulsion, **keywords
     )
     found = jax.tree.map(np.asarray, found)
     seconds = (time.perf_counter() - began) / len(members)
@@ -219,42 +210,12 @@ def _repelled_set(
             num_steps=num_steps,
             energy=float(found.energies[place]),
             terms=jax.tree.map(lambda leaf, row=place: leaf[row], found.terms),
-            dead_start=bool(begun.are_dead[place]),
-            num_revivals=int(begun.num_revivals[place]),
+            dead_start=bool(found.dead_start[place]),
+            num_revivals=int(found.num_revivals[place]),
             seconds=seconds,
             lpips_parameters=lpips_parameters,
         )
         yield Outcome(lane, record.with_measured({"set": number}), image, code)
-
-
-class _Begun(NamedTuple):
-    """Where the images of a set begin.
-
-    Attributes:
-      images: [s, h, w, c]; None for the noise of their keys.
-      are_dead, num_revivals: [s], as `dead_start` and `num_revivals` in `Result`.
-    """
-
-    images: np.ndarray | None
-    are_dead: np.ndarray
-    num_revivals: np.ndarray
-
-
-def _begun(
-    keys: list[jax.Array], target: Target, group: Group, keywords: dict[str, Any]
-) -> _Begun:
-    """Looks for dead starts as inversions do, and leads out of them if asked for."""
-    codes = np.stack([target.code] * len(keys))
-    given = {name: keywords[name] for name in keywords if name != "execution"}
-    plan = request.prepare(codes, group.phi, len(keys), **given).on_device()
-    states = dead_starts.begin(jnp.stack(keys), plan)
-    images = None
-    if np.any(states.num_revivals):
-        z = batch.images(plan.phases[0].program, states)
-        images = np.stack([objective.to_image(one, plan.shared.centre) for one in z])
-    return _Begun(
-        images, np.asarray(states.dead_start), np.asarray(states.num_revivals)
-    )
 
 
 def _chained(
