@@ -48,7 +48,7 @@ COUNTS = ("failed", "dead starts")
 """Columns of every table: lanes that diverged, and that began where ReLUs were off."""
 
 LINEAR_FLAGS = (
-    "identify_among",
+    *("identify_among", "classifier"),
     *("workdir", "overwrite", "dry_run", "smoke", "seed", "images"),
     *("representations", "preset", "num_steps", "image_size", "resize"),
     *("batch_size", "compute_dtype", "save_arrays"),

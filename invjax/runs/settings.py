@@ -36,6 +36,8 @@ class Settings:
       smoke: whether only two lanes of five steps are run, to see that it works.
       identify_among: images among which originals are identified, named as `images`;
         None for no identification.
+      classifier: name of the network's last layer that names pictures; None for one
+        that is not inverted (`labels.judge`).
     """
 
     images: str | None
@@ -57,6 +59,7 @@ class Settings:
     seed: int
     smoke: bool
     identify_among: str | None = None
+    classifier: str | None = None
 
     def steps(
         self,
