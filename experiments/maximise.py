@@ -15,8 +15,9 @@ starts find much the same picture.
 
 optimises pictures of classes, a minute each. They are faint; the figure, whose contrast
 is stretched, shows red beaks, toes at the border, and a bun. The network itself gives
-all of them the names of their classes. --units takes channel numbers and, for a last
-layer, names of classes.
+all of them the names of their classes; EfficientNet-Lite1, which the table asks, calls
+the swan a vault and the others by their names. --units takes channel numbers and, for a
+last layer, names of classes.
 
 The direction w is one-hot at the central place. Its value is that of the released code,
 10,000 / field^2 / (largest activation of the channel on photographs). Here these
