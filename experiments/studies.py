@@ -49,7 +49,7 @@ COUNTS = ("failed", "dead starts")
 """Columns of every table: lanes that diverged, and that began where ReLUs were off."""
 
 LINEAR_FLAGS = (
-    "identify_among",
+    *("identify_among", "classifier"),
     *("workdir", "overwrite", "dry_run", "smoke", "seed", "images", "on_bad_image"),
     *("representations", "preset", "num_steps", "image_size", "resize"),
     *("batch_size", "compute_dtype", "save_arrays"),

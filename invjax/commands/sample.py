@@ -25,9 +25,10 @@ a least error, and shallow layers have one far below the errors of deep layers.
 
 Ratios are to the mean distance between the photographs of the run. The effective rank
 and the fractions of variance of s samples are bounded by s: compare equal numbers of
-samples. EfficientNet-Lite0 names the samples where its weights are at hand. --geometry
-also measures the representation's Jacobian at the original and at a sample, and its
-designed invariances; that takes as long as some inversions.
+samples. EfficientNet-Lite0 names the samples where its weights are at hand, and Lite1
+where Lite0 is inverted; --classifier names another network. --geometry also measures
+the representation's Jacobian at the original and at a sample, and its designed
+invariances; that takes as long as some inversions.
 
 The images of a set are held in memory while it is measured: 0.6 MB each at 224 px, and
 about three times that at the most.
@@ -46,7 +47,8 @@ import numpy as np
 from absl import flags
 
 from invjax.commands import binary, shared_flags
-from invjax.runs import classifiers, lanes, loading, runner, skipped
+from invjax.runs import lanes, loading, runner, skipped
+from invjax.runs.classifiers import Classifiers
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
 from invjax.runs.lanes import Group
@@ -104,6 +106,8 @@ _REPULSION = flags.DEFINE_float(
 _GEOMETRY = flags.DEFINE_bool(
     "geometry", False, "Also measure the Jacobian and the designed invariances."
 )
+
+shared_flags.define_classifier()
 
 _METHODS_OF = {
     "temperature": CHAINS,
@@ -208,7 +212,7 @@ def run(request: Request, options: Options) -> None:
     settings = request.settings
     groups = load(settings)
     lpips_parameters = loading.load_lpips(groups, settings)
-    classifier = classifiers.load_default(settings)
+    classifiers = Classifiers(groups, settings, words=("classifier",))
     planned = lanes.plan(groups, settings)
     assert request.workdir is not None
     folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
@@ -217,7 +221,7 @@ def run(request: Request, options: Options) -> None:
     )
     skipped.write(folder.path / skipped.FILE, loading.unread(groups))
     print(f"inversions: {len(planned)}", flush=True)
-    report = SetReport(folder, settings, options, lpips_parameters, classifier)
+    report = SetReport(folder, settings, options, lpips_parameters, classifiers)
     try:
         for found in methods.draw(planned, settings, options, folder, lpips_parameters):
             report.add(found)

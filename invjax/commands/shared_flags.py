@@ -11,6 +11,7 @@ from absl import flags
 
 from invjax.commands import binary
 from invjax.inversion import presets, request
+from invjax.metrics import labels
 from invjax.runs.errors import Refusal
 from invjax.runs.settings import Request, Settings
 
@@ -145,6 +146,18 @@ def define_layers() -> flags.FlagHolder[list[str] | None]:
     )
 
 
+@functools.cache
+def define_classifier() -> flags.FlagHolder[str | None]:
+    """Defines --classifier, for the binaries that name what pictures show."""
+    return flags.DEFINE_string(
+        "classifier",
+        None,
+        "Last layer of the network that names pictures, NETWORK/LAYER; not a network "
+        f"that is inverted (default: the first of {', '.join(labels.JUDGES)} that is "
+        "not).",
+    )
+
+
 def from_flags(
     *,
     images: str,
@@ -207,6 +220,7 @@ def from_flags(
         smoke=_SMOKE.value,
         identify_among=_IDENTIFY_AMONG.value,
         on_bad_image=_ON_BAD_IMAGE.value,
+        classifier=flags.FLAGS["classifier"].value if _has_classifier() else None,
     )
     return Request(
         settings=settings,
@@ -231,6 +245,10 @@ def refuse_others(*used: str) -> None:
                 f"--{flag.name} means nothing here; of the shared flags "
                 f"{', '.join(f'--{name}' for name in used)} are accepted"
             )
+
+
+def _has_classifier() -> bool:
+    return "classifier" in flags.FLAGS
 
 
 def _weights(words: list[str] | None) -> tuple[float, ...] | None:

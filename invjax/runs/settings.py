@@ -39,6 +39,8 @@ class Settings:
         None for no identification.
       on_bad_image: "skip" passes over images that cannot be used, "refuse" refuses the
         run because of one.
+      classifier: name of the network's last layer that names pictures; None for one
+        that is not inverted (`labels.judge`).
     """
 
     images: str | None
@@ -61,6 +63,7 @@ class Settings:
     smoke: bool
     identify_among: str | None = None
     on_bad_image: str = "skip"
+    classifier: str | None = None
 
     def steps(
         self,

@@ -22,8 +22,9 @@ from experiments import shallow_table as shallow
 from experiments.studies import Study
 from invjax.commands import invert, sample
 from invjax.images import reading
+from invjax.metrics import labels
 from invjax.representations.cnn import CnnRepresentation
-from invjax.runs import classifiers, lanes, loading, records, runner
+from invjax.runs import lanes, loading, records, runner
 from invjax.runs.errors import Refusal
 from tests.conftest import micro_representation
 from tests.experiments import outputs
@@ -58,7 +59,7 @@ def _micro(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(loading, "load_representation", lambda name, _: load(name))
     monkeypatch.setattr(loading, "load_network_layer", lambda name, _: load(name))
     monkeypatch.setattr(loading, "load_lpips", lambda groups, settings: None)
-    monkeypatch.setattr(classifiers, "load_default", lambda settings: None)
+    monkeypatch.setattr(labels, "load", made_up.no_weights)
 
 
 @pytest.fixture
