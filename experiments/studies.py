@@ -30,6 +30,7 @@ from invjax.commands import shared_flags
 from invjax.metrics import lpips
 from invjax.report import contact_sheet, tables
 from invjax.report.contact_sheet import Row
+from invjax.report.contrast import PictureRange
 from invjax.runs import lanes, loading, runner, variants
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
@@ -53,7 +54,7 @@ COUNTS = ("failed", "dead starts")
 """Columns of every table: lanes that diverged, and that began where ReLUs were off."""
 
 LINEAR_FLAGS = (
-    "identify_among",
+    *("identify_among", "classifier"),
     *("workdir", "overwrite", "dry_run", "smoke", "seed", "images", "on_bad_image"),
     *("num_processes", "process_id"),
     *("representations", "preset", "num_steps", "image_size", "resize"),
@@ -169,6 +170,9 @@ class Study:
         lanes and dead starts.
       bold: returns the numbers of the rows that table.md sets in bold.
       cell_size: side of a cell of figure.png in pixels.
+      picture_range: the form of figure.png, in which images that were found are clipped
+        to [0, 1] or stretched, each to its range; figure_stretched.png or
+        figure_clipped.png has the other form.
       used_flags: names of the shared flags that have a meaning; None for all.
       refused_flags: shared flags that are refused, and why.
       configure: completes the settings by the study's own flags.
@@ -192,6 +196,7 @@ class Study:
     remarks: Callable[[Findings], list[str]] | None = None
     bold: Callable[[Sequence[Sequence[str]]], Sequence[int]] | None = None
     cell_size: int = 224
+    picture_range: PictureRange = "clipped"
     used_flags: tuple[str, ...] | None = None
     refused_flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     configure: Callable[[Settings], Settings] = _unchanged
@@ -342,7 +347,12 @@ def _publish(study: Study, findings: Findings, folder: files.Path) -> None:
     tables.write(folder, study.columns, rows, bold=bold)
     figure = study.figure(findings) if study.figure and findings.shown else []
     if figure:
-        contact_sheet.write(folder / "figure.png", figure, cell_size=study.cell_size)
+        contact_sheet.write_both(
+            folder / "figure.png",
+            figure,
+            cell_size=study.cell_size,
+            picture_range=study.picture_range,
+        )
     if study.publish is not None:
         study.publish(findings, folder)
     print(tables.markdown(study.columns, rows, bold=bold))

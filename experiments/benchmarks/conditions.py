@@ -38,6 +38,6 @@ def default_precision() -> str:
 
 
 def one_chunk(num_lanes: int) -> Execution:
-    """One compiled loop of all lanes; on CPU lane by lane, in host threads."""
-    default = execution.default_execution()
+    """One compiled loop of all lanes on one device; on CPU one by one, in threads."""
+    default = dataclasses.replace(execution.default_execution(), num_devices=1)
     return dataclasses.replace(default, width=num_lanes) if default.scan else default

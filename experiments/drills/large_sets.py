@@ -40,8 +40,8 @@ _NUM_IMAGES = flags.DEFINE_list(
     "num_images", ["2000", "20000"], "Comma-separated sizes of sets."
 )
 _SIDE = flags.DEFINE_integer("side", 32, "Pixels of a side of an image.", lower_bound=8)
-_NUM_STARTS = flags.DEFINE_integer(
-    "num_starts", 4, "Lanes per image, by which times are divided.", lower_bound=1
+_STARTS_PER_IMAGE = flags.DEFINE_integer(
+    "starts_per_image", 4, "Lanes per image, by which times are divided.", lower_bound=1
 )
 _AS_ARCHIVES = flags.DEFINE_bool(
     "as_archives", False, "Put the images into tar archives."
@@ -92,8 +92,8 @@ def main() -> None:
         print(
             f"{size} images, {num_corrupt} corrupt: peak {one['peak_mib']:.0f} MiB; "
             f"per image {clock:.2f} ms by the clock, {processor:.2f} ms of the "
-            f"processor, per lane {clock / _NUM_STARTS.value:.3f} and "
-            f"{processor / _NUM_STARTS.value:.3f} ms (listing "
+            f"processor, per lane {clock / _STARTS_PER_IMAGE.value:.3f} and "
+            f"{processor / _STARTS_PER_IMAGE.value:.3f} ms (listing "
             f"{one['seconds_listing']:.2f} s, code scale {one['seconds_scale']:.1f} s "
             f"or {one['cpu_seconds_scale']:.1f} s)",
             flush=True,

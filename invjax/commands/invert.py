@@ -10,9 +10,12 @@ about a minute on two cores; mean relative errors are 8.2, 18.3 and 25.0 %.
 
 Writes below --workdir: config.json, originals/,
 reconstructions/<image>/<representation>/start_000.png, metrics/part-00000000.jsonl and
-so on (a file for each half minute of work), and in the end grid.png (grid_002.png and
-so on where there are more than 500 pictures), index.html and metrics.jsonl, a line per
-lane.
+so on (a file for each half minute of work), and in the end grid.png,
+grid_stretched.png, index.html and metrics.jsonl, a line per lane. PNG files of
+reconstructions and grid.png are clipped to [0, 1]. In grid_stretched.png and in
+stretched/, which index.html shows on demand, each reconstruction is stretched from its
+smallest to its largest value, as in the papers. Beyond 500 pictures the sheets continue
+on grid_002.png and so on.
 
 A command that was interrupted, by Ctrl-C, a kill or a full disk, goes on when it is
 given again; so do several processes that share a run (--num_processes). Lanes that are
@@ -50,6 +53,7 @@ _IMAGES = "sample:chelsea,sample:coffee"
 _REPRESENTATIONS = ("alexnet/relu1", "alexnet/relu3", "alexnet/pool5")
 _MOST_IN_GALLERY = 500
 _MOST_IN_SHEETS = 2000
+_STRETCHED = "stretched"
 
 
 def main() -> None:
@@ -84,7 +88,11 @@ def run(request: Request) -> None:
 
     def compute(todo: list[Unit]) -> None:
         runner.compute(
-            begun, todo, lpips_parameters=lpips_parameters, writes_originals=True
+            begun,
+            todo,
+            lpips_parameters=lpips_parameters,
+            stretched=_STRETCHED,
+            writes_originals=True,
         )
 
     runner.carry_out(begun, compute, view.show)
@@ -131,7 +139,7 @@ def begin(request: Request) -> tuple[Run, lpips.Parameters | None]:
 
 
 class View:
-    """What there is to see of a run: grid.png, index.html and a summary.
+    """What there is to see of a run: contact sheets, index.html and a summary.
 
     Args:
       run: the run.
@@ -142,7 +150,7 @@ class View:
         self._folder = run.folder.path
 
     def show(self, shards: Iterator[tuple[Unit, Shard]]) -> None:
-        """Writes grid.png and index.html of lanes that are done, and prints a summary.
+        """Writes sheets and index.html of lanes that are done, and prints a summary.
 
         Args:
           shards: the units that are done.
@@ -163,7 +171,8 @@ class View:
                 sheet.add(unit, entry, record)
                 if len(shown) < _MOST_IN_GALLERY:
                     picture = f"reconstructions/{entry.path}.png"
-                    shown.append(GalleryLane(entry.record, picture))
+                    stretched = f"{_STRETCHED}/{entry.path}.jpg"
+                    shown.append(GalleryLane(entry.record, picture, stretched))
                     images.setdefault(
                         record.image, GalleryImage(record.image, self._original(record))
                     )
@@ -204,8 +213,8 @@ class Sheet:
         self._most = max(1, _MOST_IN_SHEETS // num_rows)
         self._rows: dict[tuple[str, float], list[Cell]] = {}
         self._top: dict[tuple[str, int], Cell] = {}
-        # Where the picture of a cell is, and the unit that wrote it.
-        self._files: dict[int, tuple[files.Path, Unit]] = {}
+        # Where the pictures of a cell are, and the unit that wrote them.
+        self._files: dict[int, tuple[list[files.Path], Unit]] = {}
 
     def add(self, unit: Unit, entry: Entry, record: Record) -> None:
         """Takes a lane where its row has room."""
@@ -215,7 +224,7 @@ class Sheet:
         column = (record.image, record.start)
         original = self._folder / runner.original_path(record.image)
         if column not in self._top and original.exists():
-            self._top[column] = self._cell(record.image, original, unit)
+            self._top[column] = self._cell(record.image, [original], unit)
         error = record.relative_error
         caption = "failed" if error is None else f"error {error:.1%}"
         if record.start:
@@ -223,11 +232,14 @@ class Sheet:
         if record.has_failed:
             row.append(Cell(None, caption))
         else:
-            picture = self._folder / "reconstructions" / f"{entry.path}.png"
-            row.append(self._cell(caption, picture, unit))
+            pictures = [
+                self._folder / "reconstructions" / f"{entry.path}.png",
+                self._folder / _STRETCHED / f"{entry.path}.jpg",
+            ]
+            row.append(self._cell(caption, pictures, unit))
 
     def write(self) -> None:
-        """Writes grid.png and its further pages; nothing where there is no lane.
+        """Writes grid.png, grid_stretched.png and further pages of both.
 
         Raises:
           DamagedShard: a picture cannot be read.
@@ -245,23 +257,28 @@ class Sheet:
                 for row in page
             ]
             path = contact_sheet.page_path(self._folder / "grid.png", number)
-            contact_sheet.write(path, shown)
+            contact_sheet.write_both(path, shown)
 
-    def _cell(self, caption: str, path: files.Path, unit: Unit) -> Cell:
+    def _cell(self, caption: str, paths: list[files.Path], unit: Unit) -> Cell:
         cell = Cell(None, caption)
-        self._files[id(cell)] = path, unit
+        self._files[id(cell)] = paths, unit
         return cell
 
     def _with_picture(self, cell: Cell) -> Cell:
         if id(cell) not in self._files:
             return cell
-        path, unit = self._files[id(cell)]
+        paths, unit = self._files[id(cell)]
         try:
-            picture = reading.read(path)
+            pictures = [_read(path) for path in paths]
         except ImageError as error:
             raise DamagedShard(unit, str(error)) from None
-        is_grey = np.all(picture == picture[..., :1])
-        return cell._replace(picture=picture[..., :1] if is_grey else picture)
+        return Cell(pictures[0], cell.caption, *pictures[1:])
+
+
+def _read(path: files.Path) -> np.ndarray:
+    """A picture that the run wrote; a grey one has one channel."""
+    picture = reading.read(path)
+    return picture[..., :1] if np.all(picture == picture[..., :1]) else picture
 
 
 class _Summary:

@@ -12,6 +12,7 @@ from absl import flags
 
 from invjax.commands import binary
 from invjax.inversion import presets, request
+from invjax.metrics import labels
 from invjax.runs import processes
 from invjax.runs.errors import Refusal
 from invjax.runs.settings import Request, Settings
@@ -104,9 +105,10 @@ _RESIZE = flags.DEFINE_enum(
 )
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
-    16,
-    "Number of inversions that run side by side: on GPU and TPU in one compiled call, "
-    "on CPU in threads, at most one per core.",
+    None,
+    "Number of inversions that run side by side: on GPU and TPU in one compiled call "
+    "on each device (default: what fits, at most 512), on CPU in threads, at most one "
+    "per core (default: 16).",
     lower_bound=1,
 )
 _COMPUTE_DTYPE = flags.DEFINE_enum(
@@ -160,6 +162,18 @@ def define_layers() -> flags.FlagHolder[list[str] | None]:
         None,
         "Comma-separated layers: names of layers of --network, or NETWORK/LAYER in "
         "benchmarks (default: all at hand, or by case and backend).",
+    )
+
+
+@functools.cache
+def define_classifier() -> flags.FlagHolder[str | None]:
+    """Defines --classifier, for the binaries that name what pictures show."""
+    return flags.DEFINE_string(
+        "classifier",
+        None,
+        "Last layer of the network that names pictures, NETWORK/LAYER; not a network "
+        f"that is inverted (default: the first of {', '.join(labels.JUDGES)} that is "
+        "not).",
     )
 
 
@@ -225,6 +239,7 @@ def from_flags(
         smoke=_SMOKE.value,
         identify_among=_IDENTIFY_AMONG.value,
         on_bad_image=_ON_BAD_IMAGE.value,
+        classifier=flags.FLAGS["classifier"].value if _has_classifier() else None,
     )
     process = processes.find(os.environ, _PROCESS_ID.value, _NUM_PROCESSES.value)
     if process.count > 1 and _OVERWRITE.value:
@@ -256,6 +271,10 @@ def refuse_others(*used: str) -> None:
                 f"--{flag.name} means nothing here; of the shared flags "
                 f"{', '.join(f'--{name}' for name in used)} are accepted"
             )
+
+
+def _has_classifier() -> bool:
+    return "classifier" in flags.FLAGS
 
 
 def _weights(words: list[str] | None) -> tuple[float, ...] | None:

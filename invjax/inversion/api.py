@@ -11,6 +11,7 @@ preset, the host loops over chunks of lanes and over steps, and what is compiled
 lanes is the vmapped step of one.
 """
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeVar, Unpack
@@ -20,10 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax import identity
-from invjax.inversion import dead_starts, loop, request, slots
+from invjax.inversion import dead_starts, loop, memory, request, slots
 from invjax.inversion.execution import Execution, default_execution
+from invjax.inversion.keeping import Keeper
 from invjax.inversion.lane import LaneState
 from invjax.inversion.loop import CompiledPhase
+from invjax.inversion.memory import OnNarrower
 from invjax.inversion.request import Keywords, Plan, prepare
 from invjax.inversion.result import Result
 from invjax.types import (
@@ -40,7 +43,7 @@ class Estimate(NamedTuple):
 
     Attributes:
       seconds_per_lane: wall time divided by the number of lanes, without compiling.
-      num_bytes: memory on the device while chunks run side by side and one more waits;
+      num_bytes: memory on each device while chunks run side by side and one more waits;
         what they share is counted once for each.
     """
 
@@ -102,6 +105,9 @@ def invert(
         weight is multiplied by tv_weight / (the layer's lambda_V), so that the default
         is the paper's, half of it halves the regulariser, and 0 leaves it out.
       alpha_weight: lambda_alpha, the weight of the alpha-norm, likewise.
+      chroma_weight: how much more differences between neighbours in colour count in the
+        total variation that is minimised than those in brightness; by default what the
+        preset says, and alike in the papers'. `Result.energy` counts them alike.
       data_weight: C, the weight of the data term under ijcv2016; refused under other
         presets, whose data term has weight 1. By default `presets.data_weight`.
       data_term: (code, target, mask) -> scalar, to be minimised in place of
@@ -191,8 +197,8 @@ def invert_batch(
       codes: [l, ...], a target for each lane.
       phi, image_shape, preset, num_steps, data_term, beta, jitter, dead_relu,
         mask, centre, history_every: shared by the lanes, as in `invert`.
-      learning_rate, tv_weight, alpha_weight, data_weight, range_bound, tolerance: a
-        number, or one for each lane [l].
+      learning_rate, tv_weight, alpha_weight, chroma_weight, data_weight, range_bound,
+        tolerance: a number, or one for each lane [l].
       initial_image: [h, w, c], or one for each lane [l, h, w, c].
       execution: how lanes are run. On CPU a lane has the same bits alone and in any
         batch.
@@ -227,6 +233,8 @@ def invert_stream(
     *,
     history_every: int = 10,
     execution: Execution | None = None,
+    on_narrower: OnNarrower | None = None,
+    keeper: Keeper | None = None,
     **settings: Unpack[Keywords],
 ) -> Generator[tuple[np.ndarray, Result], None, None]:
     """Inverts many codes and hands results over as they come; see `invert_batch`.
@@ -238,6 +246,12 @@ def invert_stream(
 
     Args:
       keys, codes, phi, history_every, execution, **settings: as in `invert_batch`.
+      on_narrower: is told how lanes go on where the memory of a device has run out:
+        with half the width, lanes that were not handed over from their start. None for
+        a warning.
+      keeper: keeps the states of long descents, such as `runs.solver_states` does in
+        files, and is asked for them first. Not asked where slots are refilled, that is
+        in a compiled loop with a tolerance. None for nobody.
 
     Raises: as `invert`, at the call and not at the first result.
 
@@ -268,11 +282,20 @@ def invert_stream(
     if history_every < 1:
         raise ValueError(f"history_every is {history_every}; it must be positive")
     execution = execution or default_execution()
-    if execution.scan and plan.has_tolerance:
-        return slots.stream(
-            stacked, plan, width=execution.width, history_every=history_every
-        )
-    return loop.stream(stacked, plan, execution=execution, history_every=history_every)
+
+    def those(lanes: np.ndarray, execution: Execution) -> memory.LaneStream[Result]:
+        how: Any = {
+            "execution": execution,
+            "history_every": history_every,
+            "lanes": lanes,
+        }
+        if execution.scan and plan.has_tolerance:
+            return slots.stream(stacked, plan, **how)
+        return loop.stream(stacked, plan, keeper=keeper, **how)
+
+    return memory.narrowing(
+        those, len(stacked), execution=execution, on_narrower=on_narrower
+    )
 
 
 @_with_settings
@@ -325,6 +348,53 @@ def chunk_bytes(
     return compiled.num_bytes + loop.waiting_bytes(plan, states)
 
 
+@_with_settings
+def fitting_width(
+    code: Any,
+    phi: RepresentationLike,
+    *,
+    limit: int | None = None,
+    most: int = memory.MOST_LANES,
+    execution: Execution | None = None,
+    **settings: Unpack[Keywords],
+) -> int:
+    """The number of lanes per compiled call and device that the memory suggests.
+
+    The largest power of two, at most `most`, whose predicted memory is not more than
+    `memory.USABLE` of the device's. What is compiled for the prediction is what the
+    inversion then uses.
+
+    Args:
+      code: one target.
+      phi: the representation, or its name.
+      limit: bytes that JAX may use on a device; by default as the device says. Where it
+        does not, as on CPU, the width is that of `execution`.
+      most: largest width.
+      execution: as in `invert_batch`; its width is not used where there is a limit.
+      **settings: other keywords of `invert`, except `history_every`.
+
+    Raises:
+      ValueError: as `invert`.
+      MemoryError: not even one lane fits.
+    """
+    execution = execution or default_execution()
+    limit = memory.device_limit() if limit is None else limit
+    if limit is None:
+        return execution.width
+
+    def num_bytes(width: int) -> int:
+        so_wide = dataclasses.replace(execution, width=width)
+        return chunk_bytes(code, phi, execution=so_wide, **settings)
+
+    usable = int(memory.USABLE * limit)
+    width = memory.largest_width(num_bytes, usable, most=most)
+    if width is None:
+        raise MemoryError(
+            f"one lane does not fit: JAX may use {limit / 2**30:.3g} GiB of the device"
+        )
+    return width
+
+
 def _chunk(
     code: Any,
     phi: RepresentationLike,
@@ -332,10 +402,10 @@ def _chunk(
     settings: Keywords,
 ) -> tuple[Plan, LaneState]:
     """A chunk full of lanes of one code, before their first step."""
-    width = execution.width
-    codes = np.repeat(request.one_code(code), width, axis=0)
-    plan = prepare(codes, phi, width, **settings).on_device()
-    keys = jax.random.split(jax.random.key(0), width)
+    num_lanes = execution.lanes_per_call
+    codes = np.repeat(request.one_code(code), num_lanes, axis=0)
+    plan = prepare(codes, phi, num_lanes, **settings).spread(execution.mesh).on_device()
+    keys = plan.place(jax.random.split(jax.random.key(0), num_lanes))
     return plan, dead_starts.start(keys, plan)
 
 

@@ -1,10 +1,12 @@
 """What is compiled: the functions of `lane`, vmapped over lanes and jitted.
 
 This is the one place where lanes are vmapped. Arrays [l, ...] count lanes along their
-first axis; `in_axes` says which arguments they share.
+first axis. Where they are spread over several devices, each device runs the program of
+its own lanes (`devices`).
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from invjax.callables import TracedCallable
-from invjax.inversion import lane, objective
+from invjax.inversion import devices, lane, objective
 from invjax.inversion.execution import jit_unoptimised
 from invjax.inversion.lane import LaneSettings, LaneState, Pace, Program
 from invjax.inversion.objective import Shared
@@ -32,7 +34,8 @@ def start(
 ) -> LaneState:
     """`lane.start` for every lane."""
 
-    def one(key: PRNGKey, initial: Image | None) -> LaneState:
+    def one(common: Any, key: PRNGKey, initial: Image | None) -> LaneState:
+        scale, attempt = common
         return lane.start(
             program,
             key,
@@ -42,16 +45,16 @@ def start(
             has_tolerance=has_tolerance,
         )
 
-    return jax.vmap(one)(keys, initial)
+    return _over_lanes(one, (scale, attempt), keys, initial)
 
 
 @functools.partial(jit_unoptimised, static_argnames="program")
 def images(program: Program, states: LaneState) -> Float[Array, "l h w c"]:
     """`lane.image` for every lane."""
-    return jax.vmap(functools.partial(lane.image, program))(states)
+    return _over_lanes(lambda _, state: lane.image(program, state), None, states)
 
 
-@functools.partial(jax.jit, static_argnames="program")
+@functools.partial(devices.jit, static_argnames="program")
 def are_dead(
     program: Program,
     phi: TracedCallable,
@@ -61,20 +64,33 @@ def are_dead(
 ) -> Bool[Array, " l"]:
     """`objective.is_dead` for every lane, at z [h, w, c] in grey levels."""
 
-    def one(settings: LaneSettings, z: Image) -> Bool[Array, ""]:
+    def one(common: Any, settings: LaneSettings, z: Image) -> Bool[Array, ""]:
+        phi, shared = common
         return objective.is_dead(
             z, phi, shared, settings.problem, data_term=program.data_term
         )
 
-    return jax.vmap(one)(settings, images)
+    return _over_lanes(one, (phi, shared), settings, images)
 
 
-@functools.partial(jax.jit, static_argnames=("before", "program"))
+@functools.partial(devices.jit, static_argnames=("before", "program"))
 def next_phase(
     before: Program, program: Program, states: LaneState, keys: PRNGKeys
 ) -> LaneState:
     """`lane.next_phase` for every lane."""
-    return jax.vmap(functools.partial(lane.next_phase, before, program))(states, keys)
+    return _over_lanes(
+        lambda _, state, key: lane.next_phase(before, program, state, key),
+        None,
+        states,
+        keys,
+    )
+
+
+def _over_lanes(one: Callable[..., Any], common: Any, *lanes: Any) -> Any:
+    """`one(common, *lane)` for every lane, on the device that it is on."""
+    # What lanes have in common is not vmapped over, but still is an argument.
+    many = jax.vmap(one, in_axes=(None, *[0] * len(lanes)))
+    return devices.on_each(many, common, *lanes)
 
 
 def _step(
@@ -85,6 +101,7 @@ def _step(
     states: LaneState,
     pace: Pace,
 ) -> tuple[LaneState, Float[Array, " l"]]:
+    """`lane.step` for the lanes of one device."""
     if pace.relaxation is not None:
         phi = phi.relaxed(pace.relaxation)
 
@@ -96,7 +113,7 @@ def _step(
     return jax.vmap(one, in_axes=(None, 0, 0))(shared, settings, states)
 
 
-@functools.partial(jax.jit, static_argnames="program", donate_argnames="states")
+@functools.partial(devices.jit, static_argnames="program", donate_argnames="states")
 def step(
     program: Program,
     phi: TracedCallable,
@@ -115,10 +132,15 @@ def step(
       states: [l], the lanes' states; their memory is taken over.
       pace: scalars of this step.
     """
-    return _step(program, phi, shared, settings, states, pace)
+
+    def steps(common: Any, settings: LaneSettings, states: LaneState) -> Any:
+        phi, shared, pace = common
+        return _step(program, phi, shared, settings, states, pace)
+
+    return devices.on_each(steps, (phi, shared, pace), settings, states)
 
 
-@functools.partial(jax.jit, static_argnames="program", donate_argnames="states")
+@functools.partial(devices.jit, static_argnames="program", donate_argnames="states")
 def scan_steps(
     program: Program,
     phi: TracedCallable,
@@ -131,15 +153,26 @@ def scan_steps(
 
     Arguments as in `step`.
     """
-    return jax.lax.scan(
-        lambda states, now: _step(program, phi, shared, settings, states, now),
+
+    def steps(common: Any, settings: LaneSettings, states: LaneState) -> Any:
+        phi, shared, pace = common
+        return jax.lax.scan(
+            lambda states, now: _step(program, phi, shared, settings, states, now),
+            states,
+            pace,
+        )
+
+    return devices.on_each(
+        steps,
+        (phi, shared, pace),
+        settings,
         states,
-        pace,
+        out_specs=(devices.LANES, devices.STEPS_AND_LANES),
     )
 
 
 @functools.partial(
-    jax.jit, static_argnames=("program", "num_steps"), donate_argnames="states"
+    devices.jit, static_argnames=("program", "num_steps"), donate_argnames="states"
 )
 def scan_steps_at_own_pace(
     program: Program,
@@ -162,16 +195,29 @@ def scan_steps_at_own_pace(
       num_steps: t, number of steps that this call takes.
     """
 
-    def one(settings: LaneSettings, state: LaneState) -> tuple[LaneState, Scalar]:
-        position = lane.steps_in_phase(state)
-        # Beyond the end the index is the last one, and nothing is done.
-        now = jax.tree.map(lambda row: row[position], pace)
-        relaxed = phi if now.relaxation is None else phi.relaxed(now.relaxation)
-        is_due = position < len(pace.rate_scale)
-        return lane.step(program, relaxed, shared, settings, state, now, is_due=is_due)
+    def steps(common: Any, settings: LaneSettings, states: LaneState) -> Any:
+        phi, shared, pace = common
 
-    return jax.lax.scan(
-        lambda states, _: jax.vmap(one)(settings, states), states, length=num_steps
+        def one(settings: LaneSettings, state: LaneState) -> tuple[LaneState, Scalar]:
+            position = lane.steps_in_phase(state)
+            # Beyond the end the index is the last one, and nothing is done.
+            now = jax.tree.map(lambda row: row[position], pace)
+            relaxed = phi if now.relaxation is None else phi.relaxed(now.relaxation)
+            is_due = position < len(pace.rate_scale)
+            return lane.step(
+                program, relaxed, shared, settings, state, now, is_due=is_due
+            )
+
+        return jax.lax.scan(
+            lambda states, _: jax.vmap(one)(settings, states), states, length=num_steps
+        )
+
+    return devices.on_each(
+        steps,
+        (phi, shared, pace),
+        settings,
+        states,
+        out_specs=(devices.LANES, devices.STEPS_AND_LANES),
     )
 
 
@@ -205,8 +251,13 @@ def _finish(
     states: LaneState,
     final: Float[Array, "l h w c"],
 ) -> Result:
-    one = functools.partial(lane.finish, program, phi)
-    return jax.vmap(one, in_axes=(None, 0, 0, 0))(shared, settings, states, final)
+    def one(
+        common: Any, settings: LaneSettings, state: LaneState, final: Image
+    ) -> Result:
+        phi, shared = common
+        return lane.finish(program, phi, shared, settings, state, final)
+
+    return _over_lanes(one, (phi, shared), settings, states, final)
 
 
 def energies(
@@ -224,15 +275,42 @@ def energies(
     return jax.vmap(one)(settings, images)
 
 
-@jax.jit
-def take_lanes(tree: Any, lanes: Int[Array, " k"]) -> Any:
-    """The rows of these lanes of every array [l, ...] of a tree."""
-    return jax.tree.map(lambda leaf: leaf[lanes], tree)
+@devices.jit
+def take_lanes(tree: Any, places: Int[Array, " k"]) -> Any:
+    """The rows at these places of every array [l, ...] of a tree.
+
+    Args:
+      tree: tree of arrays.
+      places: numbers of lanes; on several devices as many for each, counted on it.
+    """
+
+    def take(_: None, tree: Any, places: Int[Array, " k"]) -> Any:
+        return jax.tree.map(lambda leaf: leaf[places], tree)
+
+    return devices.on_each(take, None, tree, places)
 
 
-@jax.jit
+@functools.partial(devices.jit, donate_argnames="tree")
+def put_lanes(tree: Any, rows: Any, places: Int[Array, " k"]) -> Any:
+    """The arrays [l, ...] of a tree with other rows at these places.
+
+    Args:
+      tree: tree of arrays; their memory is taken over.
+      rows: tree of arrays [k, ...].
+      places: as in `take_lanes`, each at most once; a row whose place is l is left out.
+    """
+
+    def put(_: None, tree: Any, rows: Any, places: Int[Array, " k"]) -> Any:
+        return jax.tree.map(
+            lambda leaf, row: leaf.at[places].set(row, mode="drop"), tree, rows
+        )
+
+    return devices.on_each(put, None, tree, rows, places)
+
+
+@devices.jit
 def replace_lanes(
     is_new: Bool[Array, " l"], new: LaneState, old: LaneState
 ) -> LaneState:
     """The new states of the lanes where `is_new`, the old ones of the others."""
-    return jax.vmap(lane.select)(is_new, new, old)
+    return _over_lanes(lambda _, *each: lane.select(*each), None, is_new, new, old)

@@ -82,7 +82,7 @@ def _are_dead(plan: Plan, images: jax.Array) -> jax.Array:
 def _redraw(
     keys: PRNGKeys, plan: Plan, states: LaneState, are_dead: jax.Array
 ) -> LaneState:
-    num_restarts = jnp.zeros(len(keys), jnp.int32)
+    num_restarts = jnp.zeros_like(are_dead, jnp.int32)
     for attempt in range(1, MOST_RESTARTS + 1):
         if not np.any(are_dead):
             break
@@ -104,7 +104,7 @@ def _revive(
         None if strengths is None else strengths[0],
     )
     begun, moved = states, states
-    num_steps = jnp.zeros(len(keys), jnp.int32)
+    num_steps = jnp.zeros_like(are_dead, jnp.int32)
     for _ in range(MOST_RELAXED_STEPS):
         if not np.any(are_dead):
             break

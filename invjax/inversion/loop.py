@@ -5,7 +5,7 @@ compiled program one step: XLA does not parallelise convolutions inside its loop
 and a lane has the same bits whatever else is asked for. Chunks then run side by side in
 host threads, as one step keeps a core busy for part of the time only. On GPU and TPU
 the lanes of a chunk are vmapped and the steps scanned; the width is part of a result's
-identity.
+identity. On several devices a chunk has that many lanes on each of them (`devices`).
 
 Chunks overlap: while one descends, the next one is prepared and waits in line, so that
 the device does not stand still while the host finishes a chunk, fetches its results and
@@ -19,6 +19,7 @@ only repeat compiled steps.
 """
 
 import dataclasses
+import itertools
 import threading
 import time
 from collections import deque
@@ -30,8 +31,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.inversion import batch, dead_starts, lane
+from invjax.inversion import batch, dead_starts, devices, keeping, lane
 from invjax.inversion.execution import Execution
+from invjax.inversion.keeping import Keeper
 from invjax.inversion.lane import LaneState, Pace, Phase
 from invjax.inversion.request import Plan
 from invjax.inversion.result import Result
@@ -46,15 +48,19 @@ _STEPS_BETWEEN_CHECKS = 5
 Carry = TypeVar("Carry")
 
 
-def chunks(num_lanes: int, width: int) -> Iterator[tuple[np.ndarray, int]]:
+def chunks(lanes: np.ndarray, width: int) -> Iterator[tuple[np.ndarray, int]]:
     """The lanes of each chunk, [width], and how many of them count.
 
     The last chunk is filled up with copies of its first lane.
+
+    Args:
+      lanes: [l], numbers of lanes.
+      width: number of lanes of a chunk.
     """
-    for first in range(0, num_lanes, width):
-        numbers = np.arange(first, first + width)
-        kept = min(width, num_lanes - first)
-        yield np.where(numbers < num_lanes, numbers, first), kept
+    for first in range(0, len(lanes), width):
+        own = lanes[first : first + width]
+        filling = np.full(width - len(own), own[0])
+        yield np.concatenate([own, filling]), len(own)
 
 
 def advance(
@@ -63,6 +69,7 @@ def advance(
     paces: Any,
     *,
     scan: bool,
+    first: int = 0,
 ) -> Iterator[tuple[int, Carry, Any]]:
     """Takes the steps of a schedule one by one, or `SCAN_STEPS` to a compiled call.
 
@@ -73,13 +80,14 @@ def advance(
       carry: what is carried from step to step; its memory may be taken over.
       paces: tree of arrays [t], what changes from step to step.
       scan: whether `call` is a compiled loop.
+      first: the step to begin with, which a former call has ended before.
 
     Yields:
       After each call: the number of its first step, the carry, and what else the call
       returned.
     """
     (num_steps,) = {len(row) for row in jax.tree.leaves(paces)}
-    firsts = range(0, num_steps, _steps_per_call(scan))
+    firsts = range(first, num_steps, _steps_per_call(scan))
 
     def pace_at(first: int) -> Any:
         steps = slice(first, first + SCAN_STEPS) if scan else first
@@ -87,7 +95,9 @@ def advance(
 
     if scan:
         # All of them at once, so that no call waits for a transfer.
-        rows: Iterable[Any] = jax.device_put([pace_at(first) for first in firsts])
+        rows: Iterable[Any] = devices.replicate(
+            [pace_at(first) for first in firsts], devices.mesh_of(carry)
+        )
     else:
         rows = map(pace_at, firsts)
     for first, pace in zip(firsts, rows, strict=True):
@@ -96,7 +106,13 @@ def advance(
 
 
 def stream(
-    keys: PRNGKeys, plan: Plan, *, execution: Execution, history_every: int
+    keys: PRNGKeys,
+    plan: Plan,
+    *,
+    execution: Execution,
+    history_every: int,
+    lanes: np.ndarray | None = None,
+    keeper: Keeper | None = None,
 ) -> Generator[tuple[np.ndarray, Result], None, None]:
     """Runs the lanes of a plan chunk by chunk.
 
@@ -105,6 +121,8 @@ def stream(
       plan: the plan of these lanes, on the host.
       execution: the width of the chunks, and how they are run.
       history_every: k of `Result.history`.
+      lanes: numbers of the lanes to run; None for all.
+      keeper: keeps the states of chunks; None for nobody.
 
     Yields:
       Numbers [n] of lanes that have ended, in order, and their results, with fields
@@ -120,11 +138,13 @@ def stream(
         return numbers, jax.tree.map(lambda leaf: leaf[:kept], result)
 
     is_over = threading.Event()
+    plan = plan.spread(execution.mesh)
+    lanes = np.arange(len(keys)) if lanes is None else lanes
     with ThreadPoolExecutor(execution.num_threads) as pool:
         try:
-            for lanes, kept in chunks(len(keys), execution.width):
-                part = plan.of(lanes)
-                chunk_keys = keys[lanes]
+            for chunk, kept in chunks(lanes, execution.lanes_per_call):
+                part = plan.of(chunk)
+                chunk_keys = plan.place(keys[chunk])
                 states = dead_starts.begin(chunk_keys, part)
                 steps = compile_phases(chunk_keys, part, states, scan=execution.scan)
                 descent = pool.submit(
@@ -136,8 +156,9 @@ def stream(
                     history_every=history_every,
                     scan=execution.scan,
                     is_over=is_over,
+                    keeper=keeper,
                 )
-                running.append((lanes[:kept], part, descent))
+                running.append((chunk[:kept], part, descent))
                 # The newest waits in the pool: no thread stands still while the oldest
                 # is finished here and handed to the caller.
                 if len(running) > execution.num_threads:
@@ -177,7 +198,7 @@ class CompiledPhase:
 
     @property
     def num_bytes(self) -> int:
-        """Memory on the device during the longest call; see `num_bytes`."""
+        """Memory on each device during the longest call; see `num_bytes`."""
         return num_bytes(self.by_num_steps[self.steps_per_call])
 
 
@@ -220,7 +241,7 @@ def compile_phase(
 
 
 def num_bytes(compiled: jax.stages.Compiled) -> int:
-    """Memory on the device while a program runs: arguments, temporaries and results.
+    """Memory on each device while a program runs: arguments, temporaries and results.
 
     Memory that arguments and results share counts once. 0 where the backend does not
     say.
@@ -237,14 +258,15 @@ def num_bytes(compiled: jax.stages.Compiled) -> int:
 
 
 def waiting_bytes(plan: Plan, states: LaneState) -> int:
-    """Memory on the device of a chunk that is prepared while others descend.
+    """Memory on each device of a chunk that is prepared while others descend.
 
     Args:
       plan: the plan of a chunk's lanes, on the device.
       states: [l], the lanes' states.
     """
     own = (plan.settings, plan.initial, states)
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(own))
+    num_devices = 1 if plan.mesh is None else plan.mesh.size
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(own)) // num_devices
 
 
 def seconds_per_step(
@@ -295,7 +317,12 @@ def take_steps(
 
 
 class _Descent(NamedTuple):
-    """Where a chunk of lanes ended, and the history but for its last column."""
+    """Where a chunk of lanes is, and its history so far.
+
+    Attributes:
+      states: [l], the lanes' states.
+      history: [l, t], `Result.history`; NaN for what is to come and in the last column.
+    """
 
     states: LaneState
     history: np.ndarray
@@ -314,10 +341,12 @@ def _descend(
     history_every: int,
     scan: bool,
     is_over: threading.Event,
+    keeper: Keeper | None = None,
 ) -> _Descent:
     """Takes a chunk of lanes through all phases.
 
-    A phase ends early where all lanes have converged.
+    A phase ends early where all lanes have converged. Where the chunk has a state that
+    was kept, the descent begins there.
 
     Args:
       keys: [l], the lanes' keys.
@@ -327,22 +356,42 @@ def _descend(
       history_every: k of `Result.history`.
       scan: whether the loop over steps is compiled.
       is_over: set when nobody waits for the result any more.
+      keeper: keeps the chunk's state; None for nobody.
     """
     history = plan.empty_history(plan.num_lanes, history_every)
     wanted: list[tuple[int, Any]] = []
+
+    def fetch() -> None:
+        for first, values in jax.device_get(wanted):
+            rows = values.reshape(-1, plan.num_lanes)
+            kept = rows[-first % history_every :: history_every]
+            column = -(-first // history_every)
+            history[:, column : column + len(kept)] = kept.T
+        wanted.clear()
+
     before: Any = ()
-    done = 0
+    done = begun = 0
+    if keeper is not None:
+        name = _name(keys, plan, history_every=history_every, scan=scan)
+        found = keeper.restore(name, lambda at: _types(keys, plan, states, history, at))
+        if found is not None:
+            begun, (kept_states, history) = found
+            states = plan.place(kept_states)
     for number, phase in enumerate(plan.phases):
-        if number > 0:
+        # What was kept is the state of the phase whose step was the last one.
+        if begun <= done and number > 0:
             last = plan.phases[number - 1].program
             states = batch.next_phase(last, phase.program, states, keys)
         for first, moved, values in advance(
-            steps[number], states, phase.pace, scan=scan
+            steps[number], states, phase.pace, scan=scan, first=max(begun - done, 0)
         ):
             states = moved
             rows = phase.pace.rate_scale[first : first + _steps_per_call(scan)].size
             if -(done + first) % history_every < rows:
                 wanted.append((done + first, values))
+            if keeper is not None and keeper.is_due(name):
+                fetch()
+                keeper.save(name, done + first + rows, _Descent(states, history))
             # The queue of the device stays short, so that an interrupt takes effect.
             jax.block_until_ready(before)
             before = values
@@ -354,13 +403,29 @@ def _descend(
             ):
                 break
         done += phase.num_steps
-    for first, values in jax.device_get(wanted):
-        kept = values.reshape(-1, plan.num_lanes)[
-            -first % history_every :: history_every
-        ]
-        column = -(-first // history_every)
-        history[:, column : column + len(kept)] = kept.T
+    fetch()
     return _Descent(jax.block_until_ready(states), history)
+
+
+def _name(keys: PRNGKeys, plan: Plan, *, history_every: int, scan: bool) -> str:
+    """Says what is in a chunk and how it is run, for its keeper."""
+    lengths = [phase.num_steps for phase in plan.phases]
+    options = (lengths, plan.dead_relu, history_every, scan, _steps_per_call(scan))
+    return keeping.name_of(keys, plan.settings, plan.initial, options=options)
+
+
+def _types(
+    keys: PRNGKeys, plan: Plan, states: LaneState, history: np.ndarray, num_steps: int
+) -> _Descent:
+    """The types of what is kept of a chunk after so many steps."""
+    now: Any = jax.eval_shape(lambda: states)
+    done = 0
+    for before, phase in itertools.pairwise(plan.phases):
+        done += before.num_steps
+        if num_steps <= done:
+            break
+        now = batch.next_phase.eval_shape(before.program, phase.program, now, keys)
+    return _Descent(now, history)
 
 
 def _finish(plan: Plan, descent: _Descent) -> Result:

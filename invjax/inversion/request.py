@@ -8,13 +8,14 @@ from typing import Any, NamedTuple, TypedDict
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from invjax import callables
 from invjax.callables import TracedCallable
 from invjax.images import pixels
-from invjax.inversion import objective, presets
+from invjax.inversion import devices, objective, presets
 from invjax.inversion.lane import LaneSettings, Phase, Program
 from invjax.inversion.objective import Exponents, IjcvWeights, PerLane, Shared
 from invjax.inversion.presets import Preset
@@ -39,6 +40,7 @@ class Keywords(TypedDict, total=False):
     learning_rate: ArrayLike | None
     tv_weight: ArrayLike | None
     alpha_weight: ArrayLike | None
+    chroma_weight: ArrayLike | None
     data_weight: ArrayLike | None
     data_term: DataTerm
     beta: float
@@ -64,6 +66,7 @@ class Plan(NamedTuple):
       initial: [l, h, w, c], grey levels minus the centre, to start from in place of
         noise; on the host as `settings`.
       dead_relu: the way out of dead starts; None where the lanes just run.
+      mesh: the devices that lanes are spread over; None for JAX's default one.
     """
 
     phases: tuple[Phase, ...]
@@ -73,6 +76,7 @@ class Plan(NamedTuple):
     start_scale: Array
     initial: Any = None
     dead_relu: str | None = None
+    mesh: Mesh | None = None
 
     @property
     def num_steps(self) -> int:
@@ -92,12 +96,24 @@ class Plan(NamedTuple):
     def of(self, lanes: np.ndarray) -> "Plan":
         """The plan of the lanes with these numbers, with settings on the device."""
 
-        def rows(leaf: Any) -> Array:
-            # Chosen by NumPy: nothing is compiled for every shape of code.
-            return jnp.asarray(np.asarray(leaf)[lanes])
-
-        settings, initial = jax.tree.map(rows, (self.settings, self.initial))
+        # Chosen by NumPy: nothing is compiled for every shape of code.
+        own = jax.tree.map(
+            lambda leaf: np.asarray(leaf)[lanes], (self.settings, self.initial)
+        )
+        settings, initial = self.place(own)
         return self._replace(settings=settings, initial=initial)
+
+    def place(self, tree: Any) -> Any:
+        """Arrays [l, ...] of lanes where this plan has them."""
+        return devices.split(tree, self.mesh)
+
+    def spread(self, mesh: Mesh | None) -> "Plan":
+        """The plan of lanes on these devices, which get what the lanes share."""
+        if mesh is None:
+            return self._replace(mesh=None)
+        common = devices.replicate((self.phi, self.shared, self.start_scale), mesh)
+        phi, shared, start_scale = common
+        return self._replace(phi=phi, shared=shared, start_scale=start_scale, mesh=mesh)
 
     def on_device(self) -> "Plan":
         """The plan of all lanes, with their settings on the device."""
@@ -120,6 +136,7 @@ def prepare(
     learning_rate: ArrayLike | None = None,
     tv_weight: ArrayLike | None = None,
     alpha_weight: ArrayLike | None = None,
+    chroma_weight: ArrayLike | None = None,
     data_weight: ArrayLike | None = None,
     data_term: DataTerm = objective.squared_error,
     beta: float = 2.0,
@@ -162,6 +179,10 @@ def prepare(
         tv_weight=per_lane("tv_weight", tv_weight, tv),
         alpha_weight=per_lane("alpha_weight", alpha_weight, presets.ALPHA_WEIGHT),
     )
+    chroma = chosen.chroma_weight if chroma_weight is None else chroma_weight
+    if chroma is not None:
+        chroma = per_lane("chroma_weight", chroma, 1)
+        problem = problem._replace(chroma_weight=chroma)
     if chosen.form == "ijcv2016":
         c = presets.data_weight(phi, data_term=data_term)
         c = per_lane("data_weight", data_weight, c)

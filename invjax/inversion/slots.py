@@ -4,8 +4,11 @@ Where a compiled loop of a fixed width runs lanes with a tolerance, a chunk woul
 as long as its slowest lane. Here the slot of a lane that has converged, failed or used
 up its steps goes to the next lane that waits, so that a lane costs little more than the
 steps that it takes. Every lane has a step counter of its own and reads the pace of the
-phase there: its result depends neither on when it began nor on what ran beside it, up
-to the rounding that the place in a chunk may bring with it on some devices.
+phase there: its result depends neither on when it began nor on what ran beside it.
+
+On some devices a program rounds differently at every place of a chunk. So lane i of
+those that are run is always at place i modulo the width, on whichever device has that
+place free first, and has the same bits on any number of devices.
 
 Phases follow each other: all lanes of a block pass the first one before the second
 begins.
@@ -16,10 +19,10 @@ from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from invjax.inversion import batch, dead_starts, lane
+from invjax.inversion import batch, dead_starts, devices, lane
+from invjax.inversion.execution import Execution
 from invjax.inversion.lane import LaneState, Phase
 from invjax.inversion.loop import CompiledPhase
 from invjax.inversion.request import Plan
@@ -31,30 +34,38 @@ _STEPS_PER_CALL = 25
 _WIDTHS_PER_BLOCK = 8
 """Lanes, in widths, that pass a phase together where another phase follows.
 
-Their states are held in memory between the phases.
+Their states are held in the host's memory between the phases.
 """
 
 
 def stream(
-    keys: PRNGKeys, plan: Plan, *, width: int, history_every: int
+    keys: PRNGKeys,
+    plan: Plan,
+    *,
+    execution: Execution,
+    history_every: int,
+    lanes: np.ndarray | None = None,
 ) -> Generator[tuple[np.ndarray, Result], None, None]:
     """Runs the lanes of a plan with a tolerance.
 
     Args:
       keys: [l], the lanes' keys.
       plan: the plan of these lanes, on the host.
-      width: number of slots of the compiled loop.
+      execution: the number of slots on each device is its width.
       history_every: k of `Result.history`.
+      lanes: numbers of the lanes to run; None for all.
 
     Yields:
       Numbers [n] of lanes that have ended, as they end, and their results, with fields
       [n, ...] in the host's memory.
     """
-    num_lanes = len(keys)
-    most = num_lanes if len(plan.phases) == 1 else _WIDTHS_PER_BLOCK * width
-    for first in range(0, num_lanes, most):
-        lanes = np.arange(first, min(first + most, num_lanes))
-        block = _Block(keys, plan, width, history_every, lanes)
+    plan = plan.spread(execution.mesh)
+    lanes = np.arange(len(keys)) if lanes is None else lanes
+    is_plain = len(plan.phases) == 1
+    most = len(lanes) if is_plain else _WIDTHS_PER_BLOCK * execution.lanes_per_call
+    for first in range(0, len(lanes), most):
+        own = lanes[first : first + most]
+        block = _Block(keys, plan, execution, history_every, own)
         for number in range(len(plan.phases)):
             yield from block.run(number)
 
@@ -110,15 +121,17 @@ class _Block:
         self,
         keys: PRNGKeys,
         plan: Plan,
-        width: int,
+        execution: Execution,
         history_every: int,
         block: np.ndarray,
     ):
         self._keys = keys
         self._plan = plan
-        self._width = width
+        self._width = execution.width
+        self._num_slots = execution.lanes_per_call
         self._history_every = history_every
         self._block = block
+        # Rows in the host's memory, without the key of the phase that has ended.
         self._ended: dict[int, LaneState] = {}
         # Of lanes that have begun and not ended; a block may be all lanes there are.
         self._history: dict[int, np.ndarray] = {}
@@ -132,8 +145,9 @@ class _Block:
             self._record(news, done, phase.num_steps)
             ended = np.flatnonzero(news.is_ended)
             if number < len(plan.phases) - 1:
-                for slot in ended:
-                    self._ended[news.lanes[slot]] = _row(news.states, slot)
+                rows = self._fetched(news.states._replace(key=None), ended)
+                for row, slot in enumerate(ended):
+                    self._ended[news.lanes[slot]] = _row(rows, row)
             elif len(ended):
                 yield news.lanes[ended], self._results(phase, news, ended)
 
@@ -155,11 +169,7 @@ class _Block:
         finished = batch.finish(
             phase.program, part.phi, part.shared, part.settings, news.states
         )
-        # Only lanes that have ended leave the device. Their number is rounded up to a
-        # power of two: few programs serve all numbers.
-        padded = np.resize(ended, min(1 << (len(ended) - 1).bit_length(), self._width))
-        rows = jax.device_get(batch.take_lanes(finished, padded))
-        result = jax.tree.map(lambda leaf: leaf[: len(ended)], rows)
+        result = self._fetched(finished, ended)
         history = np.stack([self._history.pop(n) for n in news.lanes[ended]])
         history[:, -1] = result.history
         return result._replace(history=history)
@@ -167,30 +177,36 @@ class _Block:
     def _steps(self, number: int) -> Iterator[_News]:
         """Fills the slots and takes steps until every lane has passed the phase."""
         phase = self._plan.phases[number]
-        waiting = deque(self._block)
-        lanes = np.full(self._width, self._block[0])
-        is_busy = np.zeros(self._width, bool)
-        states = None
-        while waiting or np.any(is_busy):
-            is_new = np.zeros(self._width, bool)
-            for slot in np.flatnonzero(~is_busy)[: len(waiting)]:
-                lanes[slot], is_new[slot] = waiting.popleft(), True
+        pace = devices.replicate(phase.pace, self._plan.mesh)
+        waiting = [
+            deque(self._block[place :: self._width]) for place in range(self._width)
+        ]
+        lanes = np.full(self._num_slots, self._block[0])
+        is_busy = np.zeros(self._num_slots, bool)
+        own, states = None, None
+        while any(waiting) or np.any(is_busy):
+            is_new = np.zeros(self._num_slots, bool)
+            for slot in np.flatnonzero(~is_busy):
+                if mine := waiting[slot % self._width]:
+                    lanes[slot], is_new[slot] = mine.popleft(), True
             if np.any(is_new):
-                part = self._plan.of(lanes)
-                new = self._begin(number, lanes)
+                own = self._moved(number, lanes, is_new, own)
+                new = self._begin(number, lanes, own)
                 states = (
-                    new if states is None else batch.replace_lanes(is_new, new, states)
+                    new
+                    if states is None
+                    else batch.replace_lanes(self._plan.place(is_new), new, states)
                 )
                 is_busy |= is_new
-            assert states is not None
+            assert states is not None and own is not None
             positions = np.asarray(lane.steps_in_phase(states))
             states, values = batch.scan_steps_at_own_pace(
                 phase.program,
-                part.phi,
-                part.shared,
-                part.settings,
+                own.plan.phi,
+                own.plan.shared,
+                own.plan.settings,
                 states,
-                phase.pace,
+                pace,
                 num_steps=_steps_per_call(phase),
             )
             is_going = np.asarray(lane.is_descending(states))
@@ -203,23 +219,93 @@ class _Block:
                 positions,
                 np.asarray(values),
                 states,
-                part,
+                own.plan,
             )
             is_busy = is_busy & ~is_ended
 
-    def _begin(self, number: int, lanes: np.ndarray) -> LaneState:
-        """States of these lanes at the beginning of a phase."""
+    def _moved(
+        self, number: int, lanes: np.ndarray, is_new: np.ndarray, own: "_Own | None"
+    ) -> "_Own":
+        """What belongs to the lanes in the slots; only that of new ones is moved."""
+
+        def of(numbers: np.ndarray) -> _Own:
+            plan = self._plan.of(numbers)
+            if number == 0:
+                return _Own(plan, None)
+            rows = [self._ended[number] for number in numbers]
+            stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+            return _Own(plan, plan.place(stacked))
+
+        if own is None:
+            return of(lanes)
+        slots = np.flatnonzero(is_new)
+        places, rows = self._per_device(slots, filling=self._width)
+        numbers = np.full(len(places), lanes[slots[0]])
+        numbers[rows] = lanes[slots]
+        moved = of(numbers)
+        settings, initial, ended = batch.put_lanes(
+            (own.plan.settings, own.plan.initial, own.ended),
+            (moved.plan.settings, moved.plan.initial, moved.ended),
+            self._plan.place(places),
+        )
+        return _Own(own.plan._replace(settings=settings, initial=initial), ended)
+
+    def _begin(self, number: int, lanes: np.ndarray, own: "_Own") -> LaneState:
+        """States of the lanes in the slots at the beginning of a phase."""
+        keys = self._plan.place(self._keys[lanes])
         if number == 0:
-            return dead_starts.begin(self._keys[lanes], self._plan.of(lanes))
-        rows = [self._ended[number] for number in lanes]
-        states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+            return dead_starts.begin(keys, own.plan)
         before, now = self._plan.phases[number - 1], self._plan.phases[number]
-        return batch.next_phase(before.program, now.program, states, self._keys[lanes])
+        return batch.next_phase(before.program, now.program, own.ended, keys)
+
+    def _fetched(self, tree: Any, slots: np.ndarray) -> Any:
+        """The rows of these slots in the host's memory; no others leave the device."""
+        places, rows = self._per_device(slots, filling=0)
+        taken = jax.device_get(batch.take_lanes(tree, self._plan.place(places)))
+        return jax.tree.map(lambda leaf: leaf[rows], taken)
+
+    def _per_device(
+        self, slots: np.ndarray, *, filling: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Slots as places on their devices, as many on each.
+
+        Their number is rounded up to a power of two: few programs serve all numbers.
+
+        Args:
+          slots: numbers of slots, in order.
+          filling: the place that the others are filled up with.
+
+        Returns:
+          The places, device by device, and where among them the slots are.
+        """
+        homes, places = np.divmod(slots, self._width)
+        num_devices = self._num_slots // self._width
+        most = np.bincount(homes, minlength=num_devices).max()
+        size = min(1 << int(most - 1).bit_length(), self._width)
+        padded = np.full((num_devices, size), filling, np.int32)
+        rows = np.empty(len(slots), int)
+        for home in range(num_devices):
+            mine = np.flatnonzero(homes == home)
+            padded[home, : len(mine)] = places[mine]
+            rows[mine] = home * size + np.arange(len(mine))
+        return padded.ravel(), rows
+
+
+class _Own(NamedTuple):
+    """What belongs to the lanes in the slots, on the devices.
+
+    Attributes:
+      plan: their plan.
+      ended: their states at the end of the phase before; None in the first one.
+    """
+
+    plan: Plan
+    ended: LaneState | None
 
 
 def _steps_per_call(phase: Phase) -> int:
     return min(_STEPS_PER_CALL, phase.num_steps)
 
 
-def _row(tree: Any, slot: np.integer) -> Any:
-    return jax.tree.map(lambda leaf: leaf[slot], tree)
+def _row(tree: Any, row: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[row], tree)

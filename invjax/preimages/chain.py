@@ -2,10 +2,13 @@
 
 The image is start + colour(offset). The offset is small, so that float32 holds the
 differences on which acceptance depends. As for inversion, the loop runs on the
-host with one chain per program on CPU, and is compiled elsewhere.
+host with one chain per program on CPU, and is compiled elsewhere; chains are spread
+over devices as lanes are.
 """
 
 import functools
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +19,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from invjax.callables import TracedCallable
 from invjax.images import spectrum
-from invjax.inversion import loop, objective
+from invjax.inversion import devices, loop, objective
+from invjax.inversion.keeping import Keeper
 from invjax.inversion.lane import Program
 from invjax.inversion.objective import PerLane, Shared
 from invjax.preimages.kernels import Kernel
@@ -96,7 +100,7 @@ class Run(NamedTuple):
       program: the energy and the image's shape.
       kernel: the Metropolis-Hastings kernel.
       scan: whether loops over steps are compiled.
-      num_warmup, num_samples, thin: as in `sampling.sample`.
+      num_warmup, num_samples, thin: as in `mcmc.sample`.
     """
 
     program: Program
@@ -106,39 +110,130 @@ class Run(NamedTuple):
     num_samples: int
     thin: int
 
-    def chunk(self, target: Density, chains: Chain, goals: Any) -> tuple[Any, ...]:
-        """Warms a chunk up and draws: the fields of `Samples` except the last."""
-        directions = projection_directions(self.program.image_shape)
-        num_blocks = -(-self.num_warmup // _BLOCK)
-        num_calibrating = int(_CALIBRATING * num_blocks)
-        logs = []
-        for number in range(num_calibrating):
-            chains, _ = self._advance(target, chains, _BLOCK, True)
-            if goals is None:
-                continue
+    def chunk(
+        self,
+        target: Density,
+        chains: Chain,
+        goals: Any,
+        *,
+        name: str = "",
+        keeper: Keeper | None = None,
+    ) -> tuple[Any, ...]:
+        """Warms a chunk up and draws: the fields of `Samples` except the last.
+
+        Args:
+          target: the density, on the devices of the chains.
+          chains: [l], the chains at their starts; their memory is taken over.
+          goals: [l], the relative errors that temperatures are calibrated to; None
+            where the temperatures are given.
+          name: what the keeper knows the chunk by.
+          keeper: keeps how far the chunk has come; None for nobody.
+        """
+        mesh = devices.mesh_of(chains)
+        directions = devices.replicate(
+            projection_directions(self.program.image_shape), mesh
+        )
+        progress = _Progress(
+            chains,
+            jnp.zeros_like(chains.rate),
+            np.zeros((self._num_calibrating, len(chains.rate)), np.float32),
+            self._no_draws(target, directions, chains),
+        )
+        begun = 0
+        if keeper is not None:
+            like = jax.eval_shape(lambda: progress)
+            found = keeper.restore(name, lambda _: like)
+            if found is not None:
+                begun, kept = found
+                chains, acceptance = devices.split((kept.chains, kept.acceptance), mesh)
+                progress = kept._replace(chains=chains, acceptance=acceptance)
+        for position in range(begun, self._num_blocks + self.num_samples):
+            if position < self._num_blocks:
+                progress = self._warmed(position, target, directions, progress, goals)
+            else:
+                progress = self._drawn(position, target, directions, progress)
+            if keeper is not None and keeper.is_due(name):
+                keeper.save(name, position + 1, progress)
+        chains = progress.chains
+        start_energy, temperature = jax.device_get(
+            (chains.start_energy, chains.temperature)
+        )
+        excess = progress.draws.energy.mean(axis=1) - start_energy
+        heating = 2 * excess / (math.prod(chains.start.shape[1:]) * temperature)
+        return (
+            *progress.draws,
+            progress.acceptance,
+            temperature,
+            chains.rate,
+            heating,
+        )
+
+    @property
+    def _num_blocks(self) -> int:
+        """Number of blocks of steps of the warm-up."""
+        return -(-self.num_warmup // _BLOCK)
+
+    @property
+    def _num_calibrating(self) -> int:
+        """Number of blocks after which T may be corrected."""
+        return int(_CALIBRATING * self._num_blocks)
+
+    def _no_draws(
+        self, target: Density, directions: Float[Array, "p h w c"], chains: Chain
+    ) -> Draw:
+        """Room for all draws, [l, k, ...], in the host's memory."""
+        one = _measure.eval_shape(self.program, target, directions, chains)
+        return jax.tree.map(
+            lambda leaf: np.zeros(
+                (len(leaf), self.num_samples, *leaf.shape[1:]), leaf.dtype
+            ),
+            one,
+        )
+
+    def _warmed(
+        self,
+        position: int,
+        target: Density,
+        directions: Float[Array, "p h w c"],
+        progress: "_Progress",
+        goals: Any,
+    ) -> "_Progress":
+        """One block of the warm-up."""
+        chains, logs = progress.chains, progress.logs
+        if position == self._num_calibrating:
+            if goals is not None:
+                mean = np.mean(logs[len(logs) // 2 :], axis=0)
+                temperatures = devices.split(np.exp(mean), devices.mesh_of(chains))
+                chains = _set_temperature(chains, temperatures)
+            chains = _restart_averaging(self.kernel, chains)
+        chains, _ = self._advance(target, chains, _BLOCK, True)
+        if position < self._num_calibrating and goals is not None:
             terms = _measure(self.program, target, directions, chains).terms
             chains = _calibrate(
-                chains, jnp.sqrt(terms.data), goals, jnp.float32(_gain(number))
+                chains, jnp.sqrt(terms.data), goals, jnp.float32(_gain(position))
             )
-            logs.append(np.log(chains.temperature))
-        if logs:
-            mean = np.mean(logs[len(logs) // 2 :], axis=0)
-            chains = _set_temperature(chains, jnp.exp(jnp.asarray(mean)))
-        chains = _restart_averaging(self.kernel, chains)
-        for _ in range(num_blocks - num_calibrating):
-            chains, _ = self._advance(target, chains, _BLOCK, True)
-        chains = _freeze(self.kernel, chains)
-        draws, acceptance = [], jnp.zeros_like(chains.rate)
-        for _ in range(self.num_samples):
-            chains, accepted = self._advance(target, chains, self.thin, False)
-            acceptance += accepted / (self.num_samples * self.thin)
-            draw = _measure(self.program, target, directions, chains)
-            # To the host: the device holds one draw.
-            draws.append(jax.tree.map(np.asarray, draw))
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *draws)
-        excess = stacked.energy.mean(axis=1) - chains.start_energy
-        heating = 2 * excess / (chains.start[0].size * chains.temperature)
-        return (*stacked, acceptance, chains.temperature, chains.rate, heating)
+            logs[position] = np.log(chains.temperature)
+        return progress._replace(chains=chains)
+
+    def _drawn(
+        self,
+        position: int,
+        target: Density,
+        directions: Float[Array, "p h w c"],
+        progress: "_Progress",
+    ) -> "_Progress":
+        """One draw of every chain."""
+        chains, number = progress.chains, position - self._num_blocks
+        if number == 0:
+            chains = _freeze(self.kernel, chains)
+        chains, accepted = self._advance(target, chains, self.thin, False)
+        draw = _measure(self.program, target, directions, chains)
+        # To the host: the device holds one draw.
+        rooms, drawn = jax.tree.leaves(progress.draws), jax.tree.leaves(draw)
+        for room, leaf in zip(rooms, drawn, strict=True):
+            room[:, number] = leaf
+        acceptance = progress.acceptance + accepted / (self.num_samples * self.thin)
+        return progress._replace(chains=chains, acceptance=acceptance)
 
     def _advance(
         self, target: Density, chains: Chain, num_steps: int, adapt: bool
@@ -152,6 +247,23 @@ class Run(NamedTuple):
             chains = moved
             total += accepted
         return chains, total
+
+
+class _Progress(NamedTuple):
+    """How far a chunk of chains has come.
+
+    Attributes:
+      chains: [l], the chains.
+      acceptance: [l], sum over the draws so far of the mean probability of acceptance,
+        divided by the number of all draws.
+      logs: [b, l], log T after every block that corrects it; 0 for those to come.
+      draws: [l, k, ...], the draws; 0 for those to come.
+    """
+
+    chains: Chain
+    acceptance: Float[Array, " l"]
+    logs: np.ndarray
+    draws: Draw
 
 
 def _gain(number: int) -> float:
@@ -168,7 +280,7 @@ def _log_density(
     return (chain.start_energy - energy) / chain.temperature
 
 
-@functools.partial(jax.jit, static_argnames=("program", "kernel"))
+@functools.partial(devices.jit, static_argnames=("program", "kernel"))
 def start(
     keys: PRNGKeys,
     program: Program,
@@ -188,7 +300,7 @@ def start(
       temperatures: [l], T of each chain.
     """
 
-    def lane(key: PRNGKey, image: Image, temperature: Scalar) -> Chain:
+    def lane(target: Density, key: PRNGKey, image: Image, temperature: Scalar) -> Chain:
         z = objective.to_variable(image, target.shared.centre)
         energy, _ = program.energy_at(z, *target)
         search_key, key = jax.random.split(key)
@@ -219,7 +331,13 @@ def start(
             kernel=state, rate=rate, averaging=_averaging(kernel, rate)
         )
 
-    return jax.vmap(lane)(keys, images, temperatures)
+    return _over_chains(lane, target, keys, images, temperatures)
+
+
+def _over_chains(one: Callable[..., Any], common: Any, *chains: Any) -> Any:
+    """`one(common, *chain)` for every chain, on the device that it is on."""
+    many = jax.vmap(one, in_axes=(None, *[0] * len(chains)))
+    return devices.on_each(many, common, *chains)
 
 
 def _step_lanes(
@@ -229,7 +347,7 @@ def _step_lanes(
     chains: Chain,
     adapt: Array,
 ) -> tuple[Chain, Float[Array, " l"]]:
-    """One step of every chain, and its probability of acceptance."""
+    """One step of the chains of a device, and their probability of acceptance."""
     _, update, _ = adaptation.dual_averaging_adaptation(kernel.target_acceptance)
 
     def lane(chain: Chain) -> tuple[Chain, Scalar]:
@@ -254,13 +372,27 @@ def _step_lanes(
     return jax.vmap(lane)(chains)
 
 
-_step = functools.partial(
-    jax.jit, static_argnames=("program", "kernel"), donate_argnames="chains"
-)(_step_lanes)
+@functools.partial(
+    devices.jit, static_argnames=("program", "kernel"), donate_argnames="chains"
+)
+def _step(
+    program: Program,
+    kernel: Kernel,
+    target: Density,
+    chains: Chain,
+    adapt: Bool[Array, ""],
+) -> tuple[Chain, Float[Array, " l"]]:
+    """One step of every chain, and its probability of acceptance."""
+
+    def steps(common: Any, chains: Chain) -> Any:
+        target, adapt = common
+        return _step_lanes(program, kernel, target, chains, adapt)
+
+    return devices.on_each(steps, (target, adapt), chains)
 
 
 @functools.partial(
-    jax.jit, static_argnames=("program", "kernel"), donate_argnames="chains"
+    devices.jit, static_argnames=("program", "kernel"), donate_argnames="chains"
 )
 def _scan(
     program: Program,
@@ -269,22 +401,29 @@ def _scan(
     chains: Chain,
     adapt: Bool[Array, " t"],
 ) -> tuple[Chain, Float[Array, " l"]]:
-    chains, acceptance = jax.lax.scan(
-        lambda chains, adapt: _step_lanes(program, kernel, target, chains, adapt),
-        chains,
-        adapt,
-    )
-    return chains, jnp.sum(acceptance, axis=0)
+    """`_step` for t steps in one program, and the sums of the probabilities."""
+
+    def steps(common: Any, chains: Chain) -> Any:
+        target, adapt = common
+        chains, acceptance = jax.lax.scan(
+            lambda chains, adapt: _step_lanes(program, kernel, target, chains, adapt),
+            chains,
+            adapt,
+        )
+        return chains, jnp.sum(acceptance, axis=0)
+
+    return devices.on_each(steps, (target, adapt), chains)
 
 
-@functools.partial(jax.jit, static_argnames="program")
+@functools.partial(devices.jit, static_argnames="program")
 def _measure(
     program: Program,
     target: Density,
     directions: Float[Array, "p h w c"],
     chains: Chain,
 ) -> Draw:
-    def lane(chain: Chain) -> Draw:
+    def lane(common: Any, chain: Chain) -> Draw:
+        target, directions = common
         z = chain.start + spectrum.colour(chain.kernel.position)
         energy, terms = program.energy_at(z, *target)
         image = objective.to_image(z, target.shared.centre)
@@ -295,12 +434,12 @@ def _measure(
             projections=jnp.tensordot(directions, image, axes=3),
         )
 
-    return jax.vmap(lane)(chains)
+    return _over_chains(lane, (target, directions), chains)
 
 
-@jax.jit
+@devices.jit
 def _set_temperature(chains: Chain, temperatures: Float[Array, " l"]) -> Chain:
-    def lane(chain: Chain, temperature: Scalar) -> Chain:
+    def lane(_: None, chain: Chain, temperature: Scalar) -> Chain:
         ratio = chain.temperature / temperature
         state = chain.kernel._replace(
             logdensity=chain.kernel.logdensity * ratio,
@@ -308,10 +447,10 @@ def _set_temperature(chains: Chain, temperatures: Float[Array, " l"]) -> Chain:
         )
         return chain._replace(kernel=state, temperature=temperature)
 
-    return jax.vmap(lane)(chains, temperatures)
+    return _over_chains(lane, None, chains, temperatures)
 
 
-@jax.jit
+@devices.jit
 def _calibrate(
     chains: Chain,
     errors: Float[Array, " l"],
@@ -337,17 +476,21 @@ def _averaging(kernel: Kernel, rate: Scalar) -> adaptation.DualAveragingAdaptati
     )
 
 
-@functools.partial(jax.jit, static_argnames="kernel")
+@functools.partial(devices.jit, static_argnames="kernel")
 def _restart_averaging(kernel: Kernel, chains: Chain) -> Chain:
     """Forgets the way to the typical set, where smaller steps were needed."""
 
-    def lane(chain: Chain) -> Chain:
+    def lane(_: None, chain: Chain) -> Chain:
         return chain._replace(averaging=_averaging(kernel, chain.rate))
 
-    return jax.vmap(lane)(chains)
+    return _over_chains(lane, None, chains)
 
 
-@functools.partial(jax.jit, static_argnames="kernel")
+@functools.partial(devices.jit, static_argnames="kernel")
 def _freeze(kernel: Kernel, chains: Chain) -> Chain:
     _, _, final = adaptation.dual_averaging_adaptation(kernel.target_acceptance)
-    return chains._replace(rate=jax.vmap(final)(chains.averaging))
+
+    def lane(_: None, chain: Chain) -> Chain:
+        return chain._replace(rate=final(chain.averaging))
+
+    return _over_chains(lane, None, chains)

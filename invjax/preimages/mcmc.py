@@ -23,8 +23,10 @@ from jaxtyping import Array, Float
 
 from invjax import identity
 from invjax.images import pixels
-from invjax.inversion import loop, request
+from invjax.inversion import devices, keeping, loop, memory, request
 from invjax.inversion.execution import Execution, default_execution
+from invjax.inversion.keeping import Keeper
+from invjax.inversion.memory import OnNarrower
 from invjax.inversion.objective import Terms
 from invjax.preimages import chain
 from invjax.preimages.chain import Density, Run
@@ -103,6 +105,8 @@ def sample(
     mask: Any = None,
     centre: Any = None,
     execution: Execution | None = None,
+    on_narrower: OnNarrower | None = None,
+    keeper: Keeper | None = None,
 ) -> Samples:
     """Draws images that have `code`, by chains that start from images near it.
 
@@ -130,6 +134,7 @@ def sample(
       thin: number of steps per draw.
       tv_weight, alpha_weight, mask, centre: the energy's, as in `invert`.
       execution: how chains are run, as lanes are in `invert_batch`.
+      on_narrower, keeper: as in `invert_stream`.
 
     Raises:
       ValueError: a setting, the code or the starts do not fit, or not exactly one of
@@ -166,15 +171,38 @@ def sample(
         temperatures = _per_chain("temperature", cast(Any, temperature), len(keys))
     execution = execution or default_execution()
     run = Run(program, kernel, execution.scan, num_warmup, num_samples, thin)
-    parts = []
-    for lanes, kept in loop.chunks(len(keys), execution.width):
-        state = chain.start(
-            keys[lanes], run.program, kernel, target, starts[lanes], temperatures[lanes]
+    how = (kernel, execution.scan, num_warmup, num_samples, thin)
+
+    def draw(chains: np.ndarray, execution: Execution) -> memory.LaneStream[Any]:
+        mesh = execution.mesh
+        there = target if mesh is None else devices.replicate(target, mesh)
+        for lanes, kept in loop.chunks(chains, execution.lanes_per_call):
+            own = (
+                starts[lanes],
+                temperatures[lanes],
+                None if goals is None else goals[lanes],
+            )
+            chain_keys, (images, begin_at, own_goals) = devices.split(
+                (keys[lanes], own), mesh
+            )
+            state = chain.start(
+                chain_keys, run.program, kernel, there, images, begin_at
+            )
+            if not np.all(np.isfinite(state.start_energy)):
+                raise ValueError("the energy of a start is not finite")
+            name = ""
+            if keeper is not None:
+                name = keeping.name_of(keys[lanes], own, target.problem, options=how)
+            part = run.chunk(there, state, own_goals, name=name, keeper=keeper)
+            rows = jax.tree.map(lambda leaf, n=kept: np.asarray(leaf)[:n], part)
+            yield lanes[:kept], rows
+
+    parts = [
+        part
+        for _, part in memory.narrowing(
+            draw, len(keys), execution=execution, on_narrower=on_narrower
         )
-        if not np.all(np.isfinite(state.start_energy)):
-            raise ValueError("the energy of a start is not finite")
-        part = run.chunk(target, state, None if goals is None else goals[lanes])
-        parts.append(jax.tree.map(lambda leaf, n=kept: np.asarray(leaf)[:n], part))
+    ]
     fields = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     return Samples._make((*fields, diagnose(fields[1], fields[3])))
 

@@ -28,7 +28,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from invjax import identity
 from invjax.callables import TracedCallable
-from invjax.inversion import batch, loop, objective, request, result
+from invjax.inversion import (
+    batch,
+    dead_starts,
+    loop,
+    objective,
+    request,
+    result,
+)
 from invjax.inversion.execution import Execution, default_execution
 from invjax.inversion.lane import LaneSettings, Pace, Phase, Program
 from invjax.inversion.objective import Shared, Terms
@@ -54,6 +61,7 @@ class Repelled(NamedTuple):
       distances: d_ij, [s, s], grey levels on the coarse grid.
       status: `result.BUDGET`, or `result.FAILED` of the whole set, which is then as it
         was before the step that failed.
+      dead_start, num_revivals: as in `Result`.
       history: mean of E + repulsion over the set, every ten steps.
     """
 
@@ -63,6 +71,8 @@ class Repelled(NamedTuple):
     relative_errors: Float[Array, " s"]
     distances: Float[Array, "s s"]
     status: Int[Array, ""]
+    dead_start: Bool[Array, " s"]
+    num_revivals: Int[Array, " s"]
     history: Float[np.ndarray, " t"]
 
 
@@ -115,10 +125,11 @@ def repel(
     """Inverts one code to images that are unlike each other.
 
     With weight 0 these are the inversions `invert_batch` finds from the same keys, to
-    rounding. By default the repulsion fades to nothing over the second half of the
-    descent, so that what is returned settles into minima of the plain energy and is
-    compared with independent inversions at nearly equal error; with `fade_from` 1 the
-    images are a compromise, and their error is the price.
+    rounding; dead starts are found and left as there. By default the repulsion fades to
+    nothing over the second half of the descent, so that what is returned settles into
+    minima of the plain energy and is compared with independent inversions at nearly
+    equal error; with `fade_from` 1 the images are a compromise, and their error is the
+    price.
 
     Args:
       keys: [s], a key per start; two or more.
@@ -151,7 +162,7 @@ def repel(
         weight=jnp.float32(weight),
         bandwidth=jnp.float32(bandwidth),
     )
-    started = batch.start(phase.program, keys, plan.start_scale, initial=plan.initial)
+    started = dead_starts.begin(keys, plan)
     state = _State(started.solver, jnp.asarray(True))
     scan = (execution or default_execution()).scan
     step = functools.partial(_scan if scan else _step, phase.program, grid, setting)
@@ -163,7 +174,9 @@ def repel(
             # Waiting here also lets an interrupt through.
             history.extend(np.atleast_1d(totals)[::_LOG_EVERY])
     return _finish(phase.program, grid, setting, state)._replace(
-        history=np.asarray(history, np.float32)
+        dead_start=started.dead_start,
+        num_revivals=started.num_revivals,
+        history=np.asarray(history, np.float32),
     )
 
 
@@ -241,7 +254,7 @@ def _scan(
 
 @functools.partial(jax.jit, static_argnames=("program", "grid"))
 def _finish(program: Program, grid: int, setting: _Setting, state: _State) -> Repelled:
-    """The set at its current state, without a history."""
+    """The set at its current state, without its starts and its history."""
     images = _images(program, state)
     energies, terms = _energies(program, setting, images)
     centre = setting.shared.centre
@@ -254,6 +267,8 @@ def _finish(program: Program, grid: int, setting: _Setting, state: _State) -> Re
         status=jnp.where(state.is_alive, result.BUDGET, result.FAILED).astype(
             jnp.int32
         ),
+        dead_start=jnp.zeros(len(images), bool),
+        num_revivals=jnp.zeros(len(images), jnp.int32),
         history=np.zeros(0, np.float32),
     )
 

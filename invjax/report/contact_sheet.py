@@ -1,6 +1,10 @@
 """A contact sheet: labelled rows of captioned pictures on white.
 
 Pictures are NumPy arrays [h, w, 3] or [h, w, 1] in [0, 1]; values outside are clipped.
+A sheet has two forms: images that were found are clipped in one, and each is stretched
+to its own range in the other, as the papers show them. A line below says which form it
+is; originals, maps and glyphs are the same in both.
+
 The font is Pillow's own. Letters that it lacks lose their accents or become question
 marks.
 """
@@ -9,7 +13,7 @@ import functools
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +21,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from invjax import files
 from invjax.images.pixels import to_pillow
+from invjax.report import contrast
+from invjax.report.contrast import PictureRange
 
 _PAPER = "#ffffff"
 _INK = "#1a1a1a"
@@ -29,6 +35,11 @@ _MOST_COLUMNS = 24
 MOST_CELLS = 500
 """Number of pictures of a page at most, unless it has more rows than that."""
 
+_SAID: dict[PictureRange, str] = {
+    "clipped": "Images found are clipped to [0, 1].",
+    "stretched": "Images found are stretched, each to its own range.",
+}
+
 
 class Cell(NamedTuple):
     """One picture and its caption.
@@ -37,10 +48,25 @@ class Cell(NamedTuple):
       picture: [h, w, 3] or [h, w, 1] in [0, 1], or None for a failed lane, which is
         shown as an empty panel that says "failed".
       caption: One line, cut with an ellipsis where it is wider than the cell.
+      stretched: what the stretched form of the sheet shows instead; None for the same
+        picture in both forms, as for originals.
     """
 
     picture: Float[np.ndarray, "h w c"] | None
     caption: str
+    stretched: Float[np.ndarray, "h w c"] | None = None
+
+    @classmethod
+    def found(cls, picture: Float[np.ndarray, "h w c"] | None, caption: str) -> "Cell":
+        """A cell of an image that was found, which the stretched form stretches.
+
+        Args:
+          picture: [h, w, c] as it was optimised, not clipped; None for a failed lane.
+          caption: as above.
+        """
+        return cls(
+            picture, caption, None if picture is None else contrast.stretched(picture)
+        )
 
 
 class Row(NamedTuple):
@@ -60,17 +86,24 @@ class _Layout(NamedTuple):
     caption_height: int
 
 
-def contact_sheet(rows: Sequence[Row], *, cell_size: int = 224) -> Image.Image:
+def contact_sheet(
+    rows: Sequence[Row],
+    *,
+    cell_size: int = 224,
+    picture_range: PictureRange = "clipped",
+) -> Image.Image:
     """Draws rows of pictures below each other, in columns of equal width.
 
     A label has a line of its own above its row, so it may be long. Pictures are scaled
     to fit the cell and keep their aspect ratio; a row is as high as its highest
-    picture.
+    picture. Where the two forms of the sheet differ, a last line says which this is.
 
     Args:
       rows: At least one; rows may differ in length. By convention the originals are in
         the first row.
       cell_size: Width and largest height of a picture, in pixels.
+      picture_range: "clipped" shows `Cell.picture`, "stretched" shows `Cell.stretched`
+        of the cells that have one.
 
     Returns:
       An RGB picture.
@@ -92,7 +125,10 @@ def contact_sheet(rows: Sequence[Row], *, cell_size: int = 224) -> Image.Image:
             f"cells of {cell_size} pixels are too small; 16 or more are accepted"
         )
     layout = _layout(cell_size)
-    fitted = [[_fit(cell.picture, cell_size) for cell in row.cells] for row in rows]
+    fitted = [
+        [_fit(_shown(cell, picture_range), cell_size) for cell in row.cells]
+        for row in rows
+    ]
     heights = [_row_height(pictures, cell_size) for pictures in fitted]
     columns = max(1, *(len(row.cells) for row in rows))
     inner = columns * cell_size + (columns - 1) * layout.gap
@@ -100,6 +136,9 @@ def contact_sheet(rows: Sequence[Row], *, cell_size: int = 224) -> Image.Image:
     height = sum(around + row_height for row_height in heights) + layout.margin * (
         len(rows) + 1
     )
+    said = _SAID[picture_range] if has_two_forms(rows) else ""
+    if said:
+        height += layout.label_height
     sheet = Image.new("RGB", (inner + 2 * layout.margin, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     top = layout.margin
@@ -122,19 +161,36 @@ def contact_sheet(rows: Sequence[Row], *, cell_size: int = 224) -> Image.Image:
                 anchor="ld",
             )
         top += row_height + layout.caption_height + layout.margin
+    # In place of a further margin, so that it reads as no caption of a picture.
+    draw.text(
+        (layout.margin, height - layout.margin),
+        _shorten(said, layout.caption_font, inner),
+        _SOFT_INK,
+        layout.caption_font,
+        anchor="ld",
+    )
     return sheet
 
 
+def has_two_forms(rows: Sequence[Row]) -> bool:
+    """Whether any picture differs between the clipped and the stretched form."""
+    return any(cell.stretched is not None for row in rows for cell in row.cells)
+
+
 def write(
-    path: str | os.PathLike[str], rows: Sequence[Row], *, cell_size: int = 224
+    path: str | os.PathLike[str],
+    rows: Sequence[Row],
+    *,
+    cell_size: int = 224,
+    picture_range: PictureRange = "clipped",
 ) -> None:
-    """Writes a contact sheet as a PNG file, atomically.
+    """Writes one form of a contact sheet as a PNG file, atomically.
 
     Args:
       path: the file; missing folders are made.
-      rows, cell_size: as in `contact_sheet`, and so are the errors.
+      rows, cell_size, picture_range: as in `contact_sheet`, and so are the errors.
     """
-    sheet = contact_sheet(rows, cell_size=cell_size)
+    sheet = contact_sheet(rows, cell_size=cell_size, picture_range=picture_range)
     with files.whole_file(path) as stream:
         sheet.save(stream, "PNG")
 
@@ -186,6 +242,35 @@ def page_path(path: files.Path, number: int) -> files.Path:
 
 def _num_cells(rows: Sequence[Row]) -> int:
     return sum(len(row.cells) for row in rows)
+
+
+def write_both(
+    path: str | os.PathLike[str],
+    rows: Sequence[Row],
+    *,
+    cell_size: int = 224,
+    picture_range: PictureRange = "clipped",
+) -> None:
+    """Writes both forms of a contact sheet as PNG files, each atomically.
+
+    Args:
+      path: the file of the form that is looked at first, such as grid.png. The other
+        form has its own name behind it, as in grid_stretched.png or figure_clipped.png;
+        it is not written where it would show the same.
+      rows, cell_size: as in `contact_sheet`, and so are the errors.
+      picture_range: the form that `path` has.
+    """
+    first = files.located(path)
+    write(first, rows, cell_size=cell_size, picture_range=picture_range)
+    for other in get_args(PictureRange):
+        if other != picture_range and has_two_forms(rows):
+            name = f"{first.stem}_{other}{first.suffix}"
+            write(first.with_name(name), rows, cell_size=cell_size, picture_range=other)
+
+
+def _shown(cell: Cell, picture_range: PictureRange) -> np.ndarray | None:
+    is_other = picture_range == "stretched" and cell.stretched is not None
+    return cell.stretched if is_other else cell.picture
 
 
 def _layout(cell_size: int) -> _Layout:

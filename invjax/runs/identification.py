@@ -6,6 +6,7 @@ one of them. The judge is a network other than the inverted one; see
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from invjax import representations
 from invjax.images import pixels, sources
 from invjax.metrics import identification
+from invjax.metrics.identification import Identification
 from invjax.representations.cnn import CnnRepresentation
 from invjax.runs import targets
 from invjax.runs.errors import Refusal
@@ -66,21 +68,52 @@ class Identifier:
         if picture is None or target.original is None:
             return dict.fromkeys(COLUMNS)
         name = identification.judge(lane.group.name.partition("/")[0])
-        judge = self._judge(name)
-        candidates, ids = self._of(name)
-        if target.image_id in ids:
-            number = ids.index(target.image_id)
-        else:
-            key = (name, target.image_id)
-            if key not in self._originals:
-                self._originals[key] = _features(judge, [target.original])
-            candidates = np.concatenate([candidates, self._originals[key]])
-            number = len(candidates) - 1
-        found = identification.identify(
-            _features(judge, [picture]), candidates, np.array([number])
-        )
+        found = self.identify([lane], [picture], judge=name)
         values = int(found.rank[0]), float(found.percentile[0])
         return dict(zip(COLUMNS, values, strict=True))
+
+    def identify(
+        self,
+        members: Sequence[Lane],
+        pictures: Sequence[np.ndarray],
+        *,
+        judge: str,
+        centred: bool = False,
+    ) -> Identification:
+        """Ranks the originals of several lanes, as one judge sees them.
+
+        An original that is not among the candidates is added to them for all lanes.
+
+        Args:
+          members: the lanes; their targets have originals.
+          pictures: [h, w, c] each, what was found.
+          judge: name of the representation that judges.
+          centred: as in `metrics.identification.identify`.
+
+        Raises:
+          MissingWeights: those of the judge are not at hand.
+          ValueError: `centred` is asked for lanes of one image.
+        """
+        phi = self._judge(judge)
+        candidates, ids = self._of(judge)
+        added: list[np.ndarray] = []
+        ids, numbers = list(ids), []
+        for lane in members:
+            target = lane.target
+            if target.image_id not in ids:
+                key = (judge, target.image_id)
+                if key not in self._originals:
+                    assert target.original is not None
+                    self._originals[key] = _features(phi, [target.original])
+                added.append(self._originals[key])
+                ids.append(target.image_id)
+            numbers.append(ids.index(target.image_id))
+        return identification.identify(
+            _features(phi, list(pictures)),
+            np.concatenate([candidates, *added]),
+            np.array(numbers),
+            centred=centred,
+        )
 
     def _judge(self, name: str) -> CnnRepresentation:
         if name not in self._judges:

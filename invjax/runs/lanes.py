@@ -177,8 +177,13 @@ def nothing_to_invert(name: str) -> str:
 
 
 def execution(settings: Settings) -> Execution:
-    """How lanes run here: --batch_size side by side, on CPU at most one per core."""
+    """How lanes run here: --batch_size side by side, on CPU at most one per core.
+
+    Where it is not settled, as many as by default; see `capacity.batch_size`.
+    """
     default = default_execution()
+    if settings.batch_size is None:
+        return default
     if default.scan:
         return dataclasses.replace(default, width=settings.batch_size)
     num_threads = min(default.num_threads, settings.batch_size)

@@ -8,6 +8,7 @@ and when; so it is the same for a run that was never interrupted.
 import contextlib
 import dataclasses
 import itertools
+import math
 import sys
 import time
 from collections import Counter
@@ -29,9 +30,22 @@ from tqdm import tqdm
 from invjax import callables, files, identity
 from invjax.images import reading
 from invjax.inversion import api, dead_starts, objective, request
+from invjax.inversion.execution import Execution
+from invjax.inversion.keeping import Keeper
+from invjax.inversion.memory import OnNarrower
 from invjax.inversion.result import Result
 from invjax.metrics import lpips
-from invjax.runs import lanes, locks, records, shards, skipped, units
+from invjax.report import contrast
+from invjax.runs import (
+    capacity,
+    lanes,
+    locks,
+    records,
+    shards,
+    skipped,
+    solver_states,
+    units,
+)
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder, writing
 from invjax.runs.identification import Identifier
@@ -42,9 +56,11 @@ from invjax.runs.records import Record
 from invjax.runs.settings import Settings
 from invjax.runs.shards import DamagedShard, Entry, Shard
 from invjax.runs.skipped import Skipped
+from invjax.runs.solver_states import SolverStates
 from invjax.runs.units import Unit
 
 _GOES_ON = "; units that are done are kept, and the same command goes on"
+_STATES = "states"
 _WINDOW_BYTES = 2**28
 _UNITS_PER_WINDOW = 8
 _TIMES_PER_WINDOW = 8
@@ -85,6 +101,8 @@ def invert(
     settings: Settings,
     *,
     lpips_parameters: lpips.Parameters | None = None,
+    on_narrower: OnNarrower | None = None,
+    keeper: Keeper | None = None,
 ) -> Generator[list[Outcome], None, None]:
     """Inverts lanes and yields outcomes as they come; nothing is written.
 
@@ -92,10 +110,11 @@ def invert(
       planned: the lanes; neighbours that one compiled program serves run together.
       settings: settings of the run.
       lpips_parameters: weights of LPIPS; without them records have none.
+      on_narrower, keeper: as in `api.invert_stream`.
     """
     for _, members in itertools.groupby(planned, _program):
         mine = list(members)
-        stream = _stream(mine, settings)
+        stream = _stream(mine, settings, on_narrower, keeper)
         # Closed also where the consumer stops, so that no thread goes on.
         with contextlib.closing(stream):
             before = time.perf_counter()
@@ -144,7 +163,7 @@ class Run:
       plan: its lanes.
       digest: digest of its lanes.
       units: its units of work.
-      settings: its settings.
+      settings: its settings, with the width that it was begun with.
       process: this process.
       skipped: images that were passed over before it began.
     """
@@ -256,10 +275,17 @@ def begin(
     """
     process = process or Process()
     there = folder.config()
-    sizes = (there or {}).get("lanes", {}).get("per_unit")
+    begun = (there or {}).get("lanes", {})
+    sizes, width = begun.get("per_unit"), begun.get("batch_size")
     if there is None:
+        width = capacity.batch_size(
+            [plan.example(kind) for kind in range(len(plan.kinds))],
+            settings,
+            num_lanes=plan.num_lanes,
+        )
+        at_width = dataclasses.replace(settings, batch_size=width)
         sizes = lanes_per_unit or [
-            _lanes_per_unit(plan, kind, settings) for kind in range(len(plan.kinds))
+            _lanes_per_unit(plan, kind, at_width) for kind in range(len(plan.kinds))
         ]
     digest = plan.digest
     config = folder.write_config(
@@ -269,6 +295,7 @@ def begin(
             "number": plan.num_lanes,
             "digest": digest,
             "per_unit": sizes,
+            "batch_size": width,
             **({"code_scales": code_scales} if code_scales else {}),
         },
     )
@@ -276,6 +303,7 @@ def begin(
     if scales := settled.get("code_scales"):
         plan = plan.with_scales(scales)
     divided = units.divide(plan.kinds, settled["per_unit"])
+    settings = dataclasses.replace(settings, batch_size=settled["batch_size"])
     return Run(folder, plan, digest, divided, settings, process, skipped)
 
 
@@ -309,6 +337,7 @@ def carry_out(
         folder.remove_unfinished()
         shards.drop_arrays(folder.path)
         locks.remove_left(folder.path)
+        files.remove(folder.path / _STATES)
         return True
     with writing(folder.path, hint=_GOES_ON), locks.held(folder.path, run.process):
         try:
@@ -349,6 +378,7 @@ def compute(
     lpips_parameters: lpips.Parameters | None = None,
     measure: Measure | None = None,
     pictures: str = "reconstructions",
+    stretched: str | None = None,
     keeps: Callable[[Lane], bool] | None = None,
     writes_originals: bool = False,
 ) -> None:
@@ -363,6 +393,8 @@ def compute(
       lpips_parameters: weights of LPIPS; without them records have none.
       measure: further columns of a record; None for none.
       pictures: subfolder that pictures are written to.
+      stretched: subfolder for pictures stretched to their range, which a gallery shows;
+        None for none.
       keeps: whether the image of a lane is kept as it is until the run is finished; by
         default none is.
       writes_originals: whether originals/<image>.png are written.
@@ -371,10 +403,21 @@ def compute(
         return
     settings = run.settings
     identifier = None
+
+    def on_narrower(execution: Execution) -> None:
+        nonlocal settings
+        print(
+            f"the memory of the device has run out: going on with {execution.width} "
+            f"lanes at once, not {settings.batch_size}; results from here on may be "
+            "rounded differently",
+            flush=True,
+        )
+        settings = dataclasses.replace(settings, batch_size=execution.width)
+
     if settings.identify_among is not None:
         identifier = Identifier(settings.identify_among, settings)
-    writer = UnitWriter(run, pictures=pictures, keeps=keeps)
-    with Progress(run, todo) as progress:
+    writer = UnitWriter(run, pictures=pictures, stretched=stretched, keeps=keeps)
+    with Progress(run, todo) as progress, solver_keeper(run) as keeper:
         for window in units.windows(todo, _lanes_per_window(run, todo)):
             planned: dict[int, Lane] = {}
             of_unit: dict[int, Unit] = {}
@@ -387,7 +430,11 @@ def compute(
                 _write_originals(run, planned.values())
             numbers = {id(lane): number for number, lane in planned.items()}
             outcomes = invert(
-                list(planned.values()), settings, lpips_parameters=lpips_parameters
+                list(planned.values()),
+                settings,
+                lpips_parameters=lpips_parameters,
+                on_narrower=on_narrower,
+                keeper=keeper,
             )
             with contextlib.closing(outcomes):
                 for chunk in outcomes:
@@ -399,6 +446,8 @@ def compute(
                         number = numbers[id(outcome.lane)]
                         writer.add(of_unit[number], number, outcome)
                         progress.add(outcome)
+            if keeper is not None:
+                keeper.clear()
 
 
 def run(
@@ -412,6 +461,7 @@ def run(
     lpips_parameters: lpips.Parameters | None = None,
     measure: Measure | None = None,
     pictures: str = "reconstructions",
+    stretched: str | None = None,
 ) -> Iterator[Finished]:
     """Carries a run out from a script: does what is not done, and yields all lanes.
 
@@ -423,7 +473,7 @@ def run(
       folder: folder of the run, claimed.
       weights: digests of the weights by representation.
       process, lanes_per_unit: as in `begin`.
-      lpips_parameters, measure, pictures: as in `compute`.
+      lpips_parameters, measure, pictures, stretched: as in `compute`.
 
     Yields:
       The lanes in order, also those that were done before, with their images.
@@ -448,6 +498,7 @@ def run(
             lpips_parameters=lpips_parameters,
             measure=measure,
             pictures=pictures,
+            stretched=stretched,
             keeps=lambda lane: True,
         )
         if begun.num_missing():
@@ -463,6 +514,7 @@ class UnitWriter:
     Args:
       run: the run.
       pictures: subfolder that pictures are written to.
+      stretched: subfolder for pictures stretched to their range; None for none.
       keeps: whether the image of a lane is kept; None for none.
     """
 
@@ -471,10 +523,12 @@ class UnitWriter:
         run: Run,
         *,
         pictures: str,
+        stretched: str | None = None,
         keeps: Callable[[Lane], bool] | None = None,
     ):
         self._run = run
         self._pictures = pictures
+        self._stretched = stretched
         self._keeps = keeps
         self._open: dict[int, _OpenUnit] = {}
 
@@ -508,6 +562,7 @@ class UnitWriter:
             outcome,
             self._run.settings,
             pictures=self._pictures,
+            stretched=self._stretched,
         )
         keeps = self._keeps is not None and self._keeps(outcome.lane)
         entry = Entry(number, outcome.lane.path, outcome.record.as_json())
@@ -689,18 +744,32 @@ def original_path(image: str) -> str:
 
 
 def write_outcome(
-    folder: RunFolder, outcome: Outcome, settings: Settings, *, pictures: str
+    folder: RunFolder,
+    outcome: Outcome,
+    settings: Settings,
+    *,
+    pictures: str,
+    stretched: str | None = None,
 ) -> list[files.Path]:
-    """Writes the picture of a lane and, if asked for, its arrays; returns the files."""
+    """Writes the picture of a lane; if asked for, a stretched one and its arrays.
+
+    Returns:
+      The files.
+    """
     path = outcome.lane.path
     written = [folder.path / pictures / f"{path}.png"]
     files.remove_unfinished(written[0])
     # A lane that diverges may end anywhere.
     reading.write_png(written[0], np.clip(outcome.image, 0, 1))
+    if stretched is not None:
+        written.append(folder.path / stretched / f"{path}.jpg")
+        files.remove_unfinished(written[-1])
+        # From the image as it is: the PNG file has lost what lies beyond [0, 1].
+        contrast.write_stretched(written[-1], outcome.image)
     if settings.save_arrays:
         written.append(folder.path / "arrays" / f"{path}.npz")
-        files.remove_unfinished(written[1])
-        with files.whole_file(written[1]) as stream:
+        files.remove_unfinished(written[-1])
+        with files.whole_file(written[-1]) as stream:
             np.savez_compressed(stream, image=outcome.image, code=outcome.code)
     return written
 
@@ -735,7 +804,10 @@ def start_image(lane: Lane, settings: Settings, *, num_restarts: int = 0) -> np.
 
 
 def _stream(
-    planned: Sequence[Lane], settings: Settings
+    planned: Sequence[Lane],
+    settings: Settings,
+    on_narrower: OnNarrower | None,
+    keeper: Keeper | None,
 ) -> Generator[tuple[np.ndarray, Result], None, None]:
     """Inverts lanes of one program."""
     first = planned[0]
@@ -749,6 +821,8 @@ def _stream(
         np.stack([lane.target.code for lane in planned]),
         first.group.phi,
         tv_weight=np.array([lane.tv_weight for lane in planned]),
+        on_narrower=on_narrower,
+        keeper=keeper,
         **keywords,
     )
 
@@ -818,6 +892,30 @@ def lanes_at_once(settings: Settings) -> int:
     return lanes.execution(settings).lanes_at_once
 
 
+@contextlib.contextmanager
+def solver_keeper(run: Run) -> Iterator[SolverStates | None]:
+    """Keeps the states of descents and chains that last minutes, in states/.
+
+    They are found again by what they are of, by a process of the same number. Who has
+    kept what they led to deletes them.
+
+    Args:
+      run: the run.
+
+    Yields:
+      The keeper; None for a run in a bucket.
+    """
+    if files.is_remote(run.folder.path):
+        yield None
+        return
+    folder = run.folder.path / _STATES / f"process-{run.process.number}"
+    # Nothing is written of a descent that is over before the first state is due.
+    with solver_states.of_unit(
+        folder, math.inf, seconds_between=solver_states.SECONDS_BETWEEN
+    ) as keeper:
+        yield keeper
+
+
 def _print_begin(run: Run, left: Sequence[Unit]) -> None:
     mine = run.mine
     num_lanes = sum(unit.num_lanes for unit in mine)
@@ -841,6 +939,7 @@ def _finish(run: Run, show: Callable[[Iterator[tuple[Unit, Shard]]], None]) -> N
     shards.assemble(folder, run.units, run.digest)
     shards.drop_arrays(folder)
     locks.remove_left(folder)
+    files.remove(folder / _STATES)
 
 
 def _write_skipped(run: Run, *, partial: bool) -> None:

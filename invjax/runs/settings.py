@@ -29,7 +29,8 @@ class Settings:
       image_size: side in pixels of the square for networks, short side for shallow
         representations; None for the network's own and the image's own.
       resize: "crop" or "stretch": how images become square.
-      batch_size: number of lanes that run side by side.
+      batch_size: number of lanes that run side by side, on GPU and TPU on each device;
+        None for as many as fit.
       compute_dtype: "float32" or "bfloat16", of a network's arithmetic in the descent.
       weights_dir: folder of converted weights; None for the default.
       save_arrays: whether unclipped images and their codes are written, too.
@@ -39,6 +40,8 @@ class Settings:
         None for no identification.
       on_bad_image: "skip" passes over images that cannot be used, "refuse" refuses the
         run because of one.
+      classifier: name of the network's last layer that names pictures; None for one
+        that is not inverted (`labels.judge`).
     """
 
     images: str | None
@@ -53,7 +56,7 @@ class Settings:
     dead_relu: str | None
     image_size: int | None
     resize: str
-    batch_size: int
+    batch_size: int | None
     compute_dtype: str
     weights_dir: str | None
     save_arrays: bool
@@ -61,6 +64,7 @@ class Settings:
     smoke: bool
     identify_among: str | None = None
     on_bad_image: str = "skip"
+    classifier: str | None = None
 
     def steps(
         self,

@@ -59,7 +59,7 @@ def lanes_per_unit(seconds_per_lane: float, execution: Execution) -> int:
     wanted = SECONDS / max(seconds_per_lane, 1e-9)
     if not execution.scan:
         return max(1, min(round(wanted), MOST_ON_CPU))
-    width = execution.width
+    width = execution.lanes_per_call
     return width * max(1, round(wanted / width))
 
 

@@ -90,6 +90,7 @@ def test_outputs_of_a_run(tmp_path: pathlib.Path, photographs: pathlib.Path):
     assert len(config["weights"]["alexnet/conv1"]) == 64
     assert config["versions"]["jax"]
     assert (workdir / "grid.png").stat().st_size > 10_000
+    assert (workdir / "grid_stretched.png").stat().st_size > 10_000
     assert "one" in (workdir / "index.html").read_text()
 
     recorded = tmp_path / "mine.npy"
@@ -300,7 +301,7 @@ def test_the_sheet_has_a_row_per_representation_and_lambda(tmp_path, monkeypatch
     rows: list = []
 
     monkeypatch.setattr(
-        invert.contact_sheet, "write", lambda path, given: rows.extend(given)
+        invert.contact_sheet, "write_both", lambda path, given: rows.extend(given)
     )
     _run(
         workdir=str(tmp_path / "run"),
@@ -388,8 +389,11 @@ def test_images_of_equal_stems_and_files_that_are_none(
     for name in found:
         assert reading.read(workdir / "originals" / f"{name}.png").shape == (32, 32, 3)
         for weight in (1, 2):
-            picture = f"reconstructions/{name}/hogb/start_000_tv_{weight}.png"
-            assert (workdir / picture).exists() and picture in page
+            lane = f"{name}/hogb/start_000_tv_{weight}"
+            for picture in (f"reconstructions/{lane}.png", f"stretched/{lane}.jpg"):
+                assert (workdir / picture).exists() and picture in page
+    assert page.count('class="stretched"') == len(found) * 2
+    assert "only the PNG" not in page
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_settings_without_flags():
         images="a.png",
         representations=("hog", "hogb"),
         num_steps=None,
-        batch_size=16,
+        batch_size=None,
     )
 
 
@@ -110,3 +110,10 @@ def test_images_are_given_once():
         with pytest.raises(flags.Error, match="--images=b.tar: already defined as a"):
             flags.FLAGS(["", "--images=a.tar", "--images=b.tar"])
     flags.FLAGS([""])
+
+
+def test_the_classifier_is_a_setting_where_a_binary_has_it():
+    shared_flags.define_classifier()
+    with flagsaver.flagsaver(workdir="run", classifier="vgg16/fc8"):
+        request = shared_flags.from_flags(images="a.png", representations=("hog",))
+    assert request.settings.classifier == "vgg16/fc8"

@@ -9,7 +9,7 @@ import weakref
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from invjax.images import ahead, reading, sources
 from invjax.images.pixels import ImageError
@@ -172,6 +172,12 @@ def test_warnings_of_decoders_are_nobodys_business(tmp_path):
     data[at + 4 : at + 8] = (60_000).to_bytes(4, "little")
     for number in range(8):
         (tmp_path / f"{number}.tif").write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            Image.open(tmp_path / "0.tif").close()
+        except UnidentifiedImageError:
+            pytest.skip("this Pillow is older, and does not read such a file")
     listed = sources.find(f"{tmp_path}/?.tif")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -356,6 +356,10 @@ def test_every_mode_is_read_as_its_colours(tmp_path, mode, kind):
     except (OSError, ValueError, KeyError):
         pytest.skip(f"Pillow does not write {mode} as {kind}")
     with Image.open(tmp_path / "a") as written:
+        try:
+            written.load()
+        except OSError:
+            pytest.skip(f"Pillow does not read the {kind} in {mode} that it wrote")
         if mode in ("I;16", "I") and written.mode == "RGB":
             pytest.skip("Pillow has clipped what it wrote")
     expected = np.broadcast_to(np.asarray(dark)[:, :, :3] / 255, (3, 4, 3))

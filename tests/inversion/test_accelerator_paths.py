@@ -105,9 +105,9 @@ def test_nothing_crosses_to_the_device_between_steps(settings, monkeypatch):
     def note(name):
         function = getattr(jax, name)
 
-        def noted(x):
+        def noted(*arguments):
             called.append(name)
-            return function(x)
+            return function(*arguments)
 
         monkeypatch.setattr(jax, name, noted)
 
@@ -165,7 +165,7 @@ def test_only_lanes_that_have_ended_leave_the_device(monkeypatch):
     ended = [
         lanes.tolist()
         for lanes, _ in invjax.inversion.slots.stream(
-            keys, plan, width=4, history_every=10
+            keys, plan, execution=Execution(width=4, scan=True), history_every=10
         )
     ]
     assert sorted(sum(ended, [])) == list(range(6))

@@ -50,6 +50,9 @@ SIZES = {
     "caffenet": 60_965_224,
     "vgg16": 138_357_544,
     "vgg19": 143_667_240,
+    # Without the scales of batch normalisation, which are folded into the kernels.
+    "efficientnet_lite0": 4_652_008 - 21_008,
+    "efficientnet_lite1": 5_416_680 - 26_832,
 }
 
 
@@ -95,6 +98,9 @@ def test_sizes_are_the_published_ones(name: str, size: int) -> None:
         ("resnet50", "logits", ((1000,), 619, 32)),
         ("efficientnet_lite0", "block15", ((7, 7, 320), 851, 32)),
         ("efficientnet_lite0", "pooled", ((1280,), 1043, 32)),
+        ("efficientnet_lite1", "block14", ((15, 15, 112), 475, 16)),
+        ("efficientnet_lite1", "block20", ((8, 8, 320), 1115, 32)),
+        ("efficientnet_lite1", "pooled", ((1280,), 1339, 32)),
     ],
 )
 def test_geometry(name: str, layer: str, row: tuple[tuple[int, ...], int, int]) -> None:

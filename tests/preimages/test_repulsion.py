@@ -9,6 +9,7 @@ import invjax
 from invjax.inversion.result import BUDGET, FAILED
 from invjax.preimages import repulsion
 from tests.conftest import micro_representation
+from tests.inversion import test_dead_starts
 
 pytestmark = pytest.mark.slow
 
@@ -159,3 +160,27 @@ def test_refuses_in_one_line(phi, code, settings, words):
         _repel(phi, code, **settings)
     with pytest.raises(ValueError, match="1 keys"):
         repulsion.repel(KEYS[:1], code, phi)
+
+
+@pytest.mark.parametrize("way", [None, "restart", "leaky"])
+def test_dead_starts_are_found_and_left_as_by_inversion(way):
+    """Half of the starts, with one feature that is on for half of all noise."""
+    phi = test_dead_starts._halves()
+    keys = jax.random.split(jax.random.key(0), 12)
+    code = np.array([[[60.0, 0.0]]], np.float32)
+    settings: dict = {
+        "mask": np.array([[[1.0, 0.0]]], np.float32),
+        "preset": "adam",
+        "num_steps": 1,
+        "dead_relu": way,
+    }
+    alone = invjax.invert_batch(keys, np.stack([code] * 12), phi, **settings)
+    found = repulsion.repel(keys, code, phi, weight=0.0, **settings)
+    np.testing.assert_array_equal(found.dead_start, alone.dead_start)
+    np.testing.assert_array_equal(found.num_revivals, alone.num_revivals)
+    np.testing.assert_allclose(found.images, alone.image, atol=1e-3)
+    if way is None:
+        assert 0 < np.sum(found.dead_start) < 12
+    else:
+        # In `MOST_RELAXED_STEPS` the leaky steps lead out of some of them.
+        assert np.sum(found.dead_start) < np.sum(found.num_revivals > 0)

@@ -1,12 +1,13 @@
 """Settings, targets and records made up for the tests of what works on them."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from invjax import callables
 from invjax.images import pixels
+from invjax.networks.weights.pretrained import MissingWeights
 from invjax.runs import loading
 from invjax.runs.lanes import Group
 from invjax.runs.records import Record
@@ -52,6 +53,11 @@ _RECORD = Record(
     alpha_term=0.0,
     tv_term=0.0,
 )
+
+
+def no_weights(**_: object) -> NoReturn:
+    """In place of what loads weights, where there are none."""
+    raise MissingWeights("none")
 
 
 def settings(**values: Any) -> Settings:

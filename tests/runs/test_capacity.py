@@ -8,11 +8,14 @@ import pytest
 from absl.testing import flagsaver
 
 from invjax.commands import invert
-from invjax.inversion import api, batch
+from invjax.inversion import api, batch, memory
 from invjax.inversion.execution import Execution
 from invjax.representations import paper
 from invjax.runs import capacity, lanes
 from invjax.runs.errors import Refusal
+from invjax.runs.lanes import Lane
+from tests.conftest import micro_representation
+from tests.runs import made_up
 
 
 @pytest.fixture
@@ -28,6 +31,7 @@ def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
         "code": str(path),
         "representations": ["hogb"],
         "num_steps": 2,
+        "batch_size": 2,
     }
 
     def call() -> None:
@@ -40,7 +44,7 @@ def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_chunk_that_cannot_fit_is_refused_in_a_line(
     run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(capacity, "device_limit", lambda: 1000)
+    monkeypatch.setattr(memory, "device_limit", lambda: 1000)
     with pytest.raises(Refusal, match="--batch_size=2: 2 lanes of hogb") as caught:
         run()
     assert "\n" not in str(caught.value)
@@ -51,7 +55,7 @@ def test_so_is_one_that_the_compiler_cannot_place(run, monkeypatch: pytest.Monke
     def compile(*args, **keywords):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory\nwhile")
 
-    monkeypatch.setattr(capacity, "device_limit", lambda: 2**30)
+    monkeypatch.setattr(memory, "device_limit", lambda: 2**30)
     monkeypatch.setattr(api, "chunk_bytes", compile)
     with pytest.raises(Refusal, match="take more than there is, and") as caught:
         run()
@@ -73,12 +77,60 @@ def test_what_fits_runs(
             return lowered
 
     monkeypatch.setattr(batch, "scan_steps", Noting())
-    monkeypatch.setattr(capacity, "device_limit", lambda: limit)
+    monkeypatch.setattr(memory, "device_limit", lambda: limit)
     run()
     assert (tmp_path / "run" / "metrics.jsonl").exists()
     assert len(compiled) == (1 if limit is None else 2)
     assert all(each is compiled[0] for each in compiled)
 
 
+@pytest.fixture
+def as_on_gpu(monkeypatch: pytest.MonkeyPatch) -> Execution:
+    execution = Execution(width=16, scan=True)
+    for module in (capacity, lanes):
+        monkeypatch.setattr(module, "default_execution", lambda: execution)
+    return execution
+
+
+def _example() -> Lane:
+    (_, lane) = lanes.plan(
+        [made_up.group(micro_representation("relu1"), "made_up")], made_up.settings()
+    )
+    return lane
+
+
+def test_the_width_is_what_fits(as_on_gpu, monkeypatch: pytest.MonkeyPatch):
+    """Every limit has the largest power of two below it, and few are compiled."""
+    asked: list[int] = []
+
+    def chunk_bytes(code, phi, *, execution, **settings):
+        asked.append(execution.width)
+        return 1000 + 100 * execution.width
+
+    monkeypatch.setattr(api, "chunk_bytes", chunk_bytes)
+    settings = made_up.settings(batch_size=None)
+
+    def chosen(limit: int, num_lanes: int = 10_000) -> int:
+        asked.clear()
+        monkeypatch.setattr(memory, "device_limit", lambda: round(limit / 0.9) + 1)
+        return capacity.batch_size([_example()], settings, num_lanes=num_lanes)
+
+    assert chosen(10**6) == 512 and asked == [512]
+    assert chosen(1000 + 100 * 64) == 64 and len(asked) < 4
+    assert chosen(1000 + 100 * 63) == 32
+    assert chosen(1100) == 1
+    # No more lanes than there are.
+    assert chosen(10**6, num_lanes=5) == 8 and asked == [8]
+    with pytest.raises(Refusal, match="made_up: one lane does not fit: JAX may use"):
+        chosen(1099)
+    given = made_up.settings(batch_size=48)
+    assert capacity.batch_size([_example()], given, num_lanes=5) == 48
+
+
+def test_cpus_run_as_many_lanes_as_they_have_cores():
+    settings = made_up.settings(batch_size=None)
+    assert capacity.batch_size([_example()], settings, num_lanes=5) == 16
+
+
 def test_cpus_have_no_limit():
-    assert capacity.device_limit() is None
+    assert memory.device_limit() is None

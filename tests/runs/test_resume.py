@@ -55,10 +55,10 @@ class Machine:
         self.breaks_with: OSError | None = None
 
     def invert(
-        self, planned: Sequence[Lane], settings: Any, *, lpips_parameters: Any
+        self, planned: Sequence[Lane], settings: Any, **keywords: Any
     ) -> Iterator[list[Outcome]]:
         """Outcomes in another order than asked for, as lanes that converge end."""
-        del settings, lpips_parameters
+        del settings, keywords
         order = sorted(range(len(planned)), key=lambda n: (n // _SIDE_BY_SIDE, -n))
         for lane in (planned[number] for number in order):
             self.num_lanes += 1

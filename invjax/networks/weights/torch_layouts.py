@@ -1,7 +1,8 @@
 """PyTorch state dicts -> parameters of a layer table.
 
 The names of torchvision are known for AlexNet, the VGGs and ResNet-50, those of timm
-for the VGGs and ResNet-50, those of efficientnet_lite_pytorch for EfficientNet-Lite0.
+for the VGGs and ResNet-50, those of efficientnet_lite_pytorch for EfficientNet-Lite0
+and Lite1.
 The VGGs are also known by the names of their layers, as "conv1_1".
 
 PyTorch's kernels are [out, in, h, w], and [out, in] in dense layers, whose inputs are
@@ -275,11 +276,11 @@ def layouts_of(network: Network) -> tuple[Layout, ...]:
             return torchvision, converted, Layout(scopes), Layout(own)
         case "resnet50":
             return (_renamed(network, _RESNET, epsilon=1e-5),)
-        case "efficientnet_lite0":
+        case "efficientnet_lite0" | "efficientnet_lite1":
             return (_renamed(network, _EFFICIENTNET_LITE, epsilon=1e-3),)
     raise ConversionError(
         f"no PyTorch layout is known for {network.name}; known are alexnet, vgg16, "
-        "vgg19, resnet50 and efficientnet_lite0"
+        "vgg19, resnet50, efficientnet_lite0 and efficientnet_lite1"
     )
 
 

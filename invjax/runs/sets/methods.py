@@ -3,13 +3,12 @@
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from invjax.inversion import batch, dead_starts, objective, request
+from invjax.inversion.keeping import Keeper
 from invjax.inversion.objective import Terms
 from invjax.inversion.result import BUDGET
 from invjax.metrics.lpips import Parameters
@@ -18,14 +17,13 @@ from invjax.preimages.kernels import Hmc, Mala
 from invjax.preimages.mcmc import Samples
 from invjax.runs import lanes, records, runner
 from invjax.runs.identification import Identifier
-from invjax.runs.lanes import Group, Lane
+from invjax.runs.lanes import Lane
 from invjax.runs.plans import Plan
 from invjax.runs.records import Record
 from invjax.runs.runner import Finished, Outcome, Run, UnitWriter
 from invjax.runs.sets.options import Options
 from invjax.runs.settings import Settings
 from invjax.runs.shards import Shard
-from invjax.runs.targets import Target
 from invjax.runs.units import Unit
 
 FOLDER = "samples"
@@ -108,7 +106,9 @@ def compute(
     for unit in todo:
         members = run.plan.lanes(unit.first, unit.stop).lanes
         numbers = {lane.start: number for number, lane in members.items()}
-        found = search(list(members.values()), settings, options, lpips_parameters)
+        mine = list(members.values())
+        with runner.solver_keeper(run) as keeper:
+            found = search(mine, settings, options, lpips_parameters, keeper)
         outcomes = (
             (numbers[outcome.lane.start], _with_rank(outcome, identifier))
             for outcome in found.outcomes
@@ -116,6 +116,8 @@ def compute(
         # As text: strict JSON has no infinity, which an R-hat may be.
         said = {name: repr(value) for name, value in found.diagnostics.items()}
         num_samples = writer.write(unit, outcomes, {"diagnostics": said})
+        if keeper is not None:
+            keeper.clear()
         lane = members[unit.first]
         print(
             f"{lane.target.name} {lane.group.name} tv {lane.tv_weight:g}: "
@@ -201,8 +203,11 @@ def _repelled(
     settings: Settings,
     options: Options,
     lpips_parameters: Parameters | None,
+    keeper: Keeper | None,
 ) -> _Found:
     """Sets of images that keep apart, as large as allowed and of about one size."""
+    # A set of them has no state that could be kept.
+    del keeper
     num_sets = -(-len(members) // options.set_size)
     sets = [
         [members[place] for place in places]
@@ -228,14 +233,8 @@ def _repelled_set(
     keywords = members[0].keywords(settings) | {"tv_weight": members[0].tv_weight}
     num_steps = keywords["num_steps"]
     keys = [runner.lane_key(lane, settings) for lane in members]
-    begun = _begun(keys, target, group, keywords)
     found = repulsion.repel(
-        keys,
-        target.code,
-        group.phi,
-        weight=options.repulsion,
-        initial_image=begun.images,
-        **keywords | {"dead_relu": None},
+        keys, target.code, group.phi, weight=options.repulsion, **keywords
     )
     found = jax.tree.map(np.asarray, found)
     seconds = (time.perf_counter() - began) / len(members)
@@ -251,42 +250,12 @@ def _repelled_set(
             num_steps=num_steps,
             energy=float(found.energies[place]),
             terms=jax.tree.map(lambda leaf, row=place: leaf[row], found.terms),
-            dead_start=bool(begun.are_dead[place]),
-            num_revivals=int(begun.num_revivals[place]),
+            dead_start=bool(found.dead_start[place]),
+            num_revivals=int(found.num_revivals[place]),
             seconds=seconds,
             lpips_parameters=lpips_parameters,
         )
         yield Outcome(lane, record.with_measured({"set": number}), image, code)
-
-
-class _Begun(NamedTuple):
-    """Where the images of a set begin.
-
-    Attributes:
-      images: [s, h, w, c]; None for the noise of their keys.
-      are_dead, num_revivals: [s], as `dead_start` and `num_revivals` in `Result`.
-    """
-
-    images: np.ndarray | None
-    are_dead: np.ndarray
-    num_revivals: np.ndarray
-
-
-def _begun(
-    keys: list[jax.Array], target: Target, group: Group, keywords: dict[str, Any]
-) -> _Begun:
-    """Looks for dead starts as inversions do, and leads out of them if asked for."""
-    codes = np.stack([target.code] * len(keys))
-    given = {name: keywords[name] for name in keywords if name != "execution"}
-    plan = request.prepare(codes, group.phi, len(keys), **given).on_device()
-    states = dead_starts.begin(jnp.stack(keys), plan)
-    images = None
-    if np.any(states.num_revivals):
-        z = batch.images(plan.phases[0].program, states)
-        images = np.stack([objective.to_image(one, plan.shared.centre) for one in z])
-    return _Begun(
-        images, np.asarray(states.dead_start), np.asarray(states.num_revivals)
-    )
 
 
 def _chained(
@@ -294,11 +263,14 @@ def _chained(
     settings: Settings,
     options: Options,
     lpips_parameters: Parameters | None,
+    keeper: Keeper | None,
 ) -> _Found:
     """Chains that start from inversions; those whose inversion failed have no draws."""
     began = time.perf_counter()
     group, target = members[0].group, members[0].target
-    inverted = [o for chunk in runner.invert(members, settings) for o in chunk]
+    inverted = [
+        o for chunk in runner.invert(members, settings, keeper=keeper) for o in chunk
+    ]
     failed = [outcome for outcome in inverted if outcome.record.has_failed]
     starts = [outcome for outcome in inverted if not outcome.record.has_failed]
     if not starts:
@@ -322,6 +294,7 @@ def _chained(
         tv_weight=members[0].tv_weight,
         alpha_weight=settings.alpha_weight,
         execution=lanes.execution(settings),
+        keeper=keeper,
     )
     seconds = (time.perf_counter() - began) / found.energies.size
     errors = [outcome.record.number("relative_error") for outcome in starts]

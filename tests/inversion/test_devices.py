@@ -1,0 +1,81 @@
+"""Lanes over several CPU devices: the bits of one device, and nothing exchanged."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from invjax.inversion import devices
+from invjax.inversion.execution import Execution
+from invjax.inversion.result import CONVERGED, FAILED
+
+ROOT = pathlib.Path(__file__).parents[2]
+QUICK = ("converging", "slots", "collectives", "collectives_slots")
+"""The host's loop on every device, and the loop of accelerators."""
+
+
+def _results(
+    folder: pathlib.Path, num_devices: int, *names: str
+) -> dict[str, np.ndarray]:
+    """What `on_devices` computes in a process with so many CPU devices."""
+    path = folder / f"{num_devices}.npz"
+    subprocess.run(
+        [sys.executable, "-m", "tests.inversion.on_devices", str(path), *names],
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(num_devices)},
+        cwd=ROOT,
+        check=True,
+    )
+    with np.load(path) as arrays:
+        found = dict(arrays)
+    assert found.pop("devices") == num_devices
+    return found
+
+
+def _check(found: dict[str, np.ndarray], alone: dict[str, np.ndarray]) -> None:
+    assert set(found) == set(alone)
+    differing = [
+        name
+        for name, array in alone.items()
+        if not np.array_equal(array, found[name], equal_nan=array.dtype.kind == "f")
+    ]
+    assert not differing
+    assert not any(found[name] for name in found if name.startswith("collectives"))
+
+
+def test_lanes_have_the_bits_of_one_device(tmp_path):
+    alone = _results(tmp_path, 1, *QUICK)
+    for name in ("converging", "slots"):
+        # Or equal bits would show less than they seem to.
+        assert len(set(alone[f"{name}.num_steps"].tolist())) > 4
+        assert CONVERGED in alone[f"{name}.status"]
+    _check(_results(tmp_path, 4, *QUICK), alone)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    found = _results(tmp_path_factory.mktemp("alone"), 1)
+    for name in ("failing", "slots_failing"):
+        assert np.sum(found[f"{name}.status"] == FAILED) == 4
+    for name in ("redrawn", "revived"):
+        assert np.sum(found[f"{name}.num_revivals"] > 0) > 0
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_devices", [2, 4, 8])
+def test_lanes_and_chains_of_every_kind_have_the_bits_of_one_device(
+    num_devices, alone, tmp_path
+):
+    _check(_results(tmp_path, num_devices), alone)
+
+
+def test_execution_says_how_many_devices_there_are():
+    assert Execution(num_devices=1).mesh is None and devices.mesh(1) is None
+    assert Execution(width=3, num_threads=2).lanes_at_once == 6
+    with pytest.raises(ValueError, match="num_devices is 99; this process has 1"):
+        Execution(num_devices=99).mesh  # noqa: B018
+    with pytest.raises(ValueError, match="num_devices is 0; it must be positive"):
+        Execution(num_devices=0)
