@@ -18,7 +18,8 @@ chance the rate is one in the number of candidates, and the percentile 0.5. In b
 are 95 % intervals of a bootstrap over photographs.
 
 Writes config.json, metrics.jsonl, reconstructions/<preset>/, table.csv, table.md (a row
-for each representation, preset and judge) and figure.png.
+for each representation, preset and judge), figure.png and figure_stretched.png, which
+has every reconstruction stretched to its range.
 """
 
 import dataclasses
@@ -144,7 +145,7 @@ def figure(findings: Findings) -> list[Row]:
                 caption = "failed"
             else:
                 caption = f"error {record.number('relative_error'):.1%}"
-            rows.setdefault(label, []).append(Cell(outcome.picture, caption))
+            rows.setdefault(label, []).append(Cell.found(outcome.picture, caption))
     return [Row(label, cells) for label, cells in rows.items()]
 
 
