@@ -33,13 +33,13 @@ from experiments import studies
 from experiments.studies import Bench, Defaults, Findings, Study
 from invjax import identity
 from invjax.commands import binary
+from invjax.images import sources
 from invjax.inversion import presets
 from invjax.metrics import bootstrap, identification
 from invjax.report import tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.runs import lanes
 from invjax.runs.errors import Refusal
-from invjax.runs.identification import Identifier
 from invjax.runs.lanes import Lane, Variant
 from invjax.runs.runner import Outcome
 from invjax.runs.settings import Settings
@@ -94,12 +94,6 @@ def plan(bench: Bench) -> list[Lane]:
     return planned[:2] if bench.settings.smoke else planned
 
 
-def load_tools(bench: Bench) -> Identifier:
-    """What ranks originals, with all candidates."""
-    assert bench.settings.identify_among is not None
-    return Identifier(bench.settings.identify_among, bench.settings)
-
-
 def table(findings: Findings) -> list[list[str]]:
     """A row per representation, preset and judge: means over lanes, with intervals."""
     found: dict[tuple[str, str], list[Outcome]] = {}
@@ -119,8 +113,7 @@ def table(findings: Findings) -> list[list[str]]:
                     _mean(seed, some, "relative_error", scale=100),
                     _mean(seed, some, "lpips", digits=2),
                     judge,
-                    *_identified(findings, some, judge, centred=True),
-                    *_identified(findings, some, judge, centred=False),
+                    *_identified(findings, some, judge),
                     *studies.counts(records),
                 ]
             )
@@ -150,29 +143,31 @@ def figure(findings: Findings) -> list[Row]:
 
 
 def _identified(
-    findings: Findings, outcomes: Sequence[Outcome], judge: str, *, centred: bool
+    findings: Findings, outcomes: Sequence[Outcome], judge: str
 ) -> list[str]:
-    """Cells: how many lanes are identified, and the mean percentile."""
+    """Cells: how many lanes are identified, and the mean percentile; then plainly."""
     members = [
         outcome
         for outcome in outcomes
         if outcome.picture is not None and outcome.lane.target.original is not None
     ]
-    images = {outcome.lane.target.image_id for outcome in members}
-    if not members or (centred and len(images) < 2):
-        return [tables.NOTHING] * 2
-    identifier: Identifier = findings.bench.tools
-    found = identifier.identify(
-        [outcome.lane for outcome in members],
-        [outcome.image for outcome in members],
-        judge=judge,
-        centred=centred,
-    )
-    seed = findings.bench.settings.seed
-    return [
-        _interval(seed, members, found.rank == 0, scale=100, digits=0),
-        _interval(seed, members, found.percentile, digits=3),
-    ]
+    if not members:
+        return [tables.NOTHING] * 4
+    identifier, seed = findings.bench.identifier, findings.bench.settings.seed
+    assert identifier is not None
+    own = [outcome.lane for outcome in members]
+    features = identifier.features([o.image for o in members], judge=judge)
+    cells = []
+    for centred in (True, False):
+        if centred and len({lane.target.image_id for lane in own}) < 2:
+            cells += [tables.NOTHING] * 2
+            continue
+        found = identifier.identify(own, features, judge=judge, centred=centred)
+        cells += [
+            _interval(seed, members, found.rank == 0, scale=100, digits=0),
+            _interval(seed, members, found.percentile, digits=3),
+        ]
+    return cells
 
 
 def _mean(
@@ -218,7 +213,7 @@ def _interval(
 
 STUDY = Study(
     defaults=Defaults(
-        images="sample:chelsea,sample:coffee,sample:rocket,sample:astronaut",
+        images=",".join(f"sample:{name}" for name in sources.SAMPLES),
         representations=("efficientnet_lite0/logits",),
     ),
     columns=_COLUMNS,
@@ -227,7 +222,6 @@ STUDY = Study(
     refused_flags={"preset": "this study compares several: give --presets"},
     configure=configure,
     options=lambda: {"presets": list(_PRESETS.value)},
-    load_tools=load_tools,
     plan=plan,
 )
 main = functools.partial(studies.main, STUDY)

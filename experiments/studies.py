@@ -32,6 +32,7 @@ from invjax.report.contrast import PictureRange
 from invjax.runs import lanes, loading, runner, skipped, variants
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
+from invjax.runs.identification import Identifier
 from invjax.runs.lanes import Group, Lane, Variant
 from invjax.runs.records import Record, remarks
 from invjax.runs.runner import Outcome
@@ -83,6 +84,7 @@ class Bench(NamedTuple):
       planned: the lanes that are run.
       left_out: lanes that are not run, since their target is zero under the mask.
       lpips_parameters: weights of LPIPS; None where they are not at hand.
+      identifier: ranks originals where --identify_among asks for it; else None.
       tools: what `Study.load_tools` returned, such as classifiers.
       images: names of all images, in order.
     """
@@ -94,6 +96,7 @@ class Bench(NamedTuple):
     planned: Sequence[Lane] = ()
     left_out: Sequence[Lane] = ()
     lpips_parameters: lpips.Parameters | None = None
+    identifier: Identifier | None = None
     tools: Any = None
     images: Sequence[str] = ()
 
@@ -240,7 +243,9 @@ def run(
         runner.print_estimates(planned, settings)
         return None
     lpips_parameters = loading.load_lpips(bench.groups, settings)
-    bench = bench._replace(lpips_parameters=lpips_parameters)
+    bench = bench._replace(
+        lpips_parameters=lpips_parameters, identifier=Identifier.of(settings)
+    )
     if study.load_tools is not None:
         bench = bench._replace(tools=study.load_tools(bench))
     assert request.workdir is not None
@@ -295,6 +300,7 @@ def _collect(study: Study, findings: Findings, folder: RunFolder) -> None:
             folder,
             lpips_parameters=bench.lpips_parameters,
             measure=measure,
+            identifier=bench.identifier,
         ):
             findings.records.append(outcome.record)
             if study.is_shown(bench, outcome.lane):

@@ -100,6 +100,7 @@ def run(
     measure: Measure | None = None,
     pictures: str = "reconstructions",
     stretched: str | None = None,
+    identifier: Identifier | None = None,
 ) -> Iterator[Outcome]:
     """Inverts lanes; the files of a lane are written before it is yielded.
 
@@ -115,13 +116,12 @@ def run(
       pictures: subfolder that pictures are written to.
       stretched: subfolder for pictures stretched to their range, which a gallery shows;
         None for none.
+      identifier: ranks originals; by default what --identify_among asks for.
     """
     bar = tqdm(total=len(planned), unit="lane", disable=not sys.stderr.isatty())
     began = time.monotonic()
     number = 0
-    identifier = None
-    if settings.identify_among is not None:
-        identifier = Identifier(settings.identify_among, settings)
+    identifier = identifier or Identifier.of(settings)
     outcomes = invert(planned, settings, lpips_parameters=lpips_parameters)
     with bar, contextlib.closing(outcomes):
         for chunk in outcomes:
