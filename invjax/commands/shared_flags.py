@@ -105,8 +105,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
     "Number of inversions that run side by side: on GPU and TPU in one compiled call "
-    "on each device (default: what fits, at most 512), on CPU in threads, at most one "
-    "per core (default: 16).",
+    "on each device, on CPU in threads, at most one per core (default: 16).",
     lower_bound=1,
 )
 _COMPUTE_DTYPE = flags.DEFINE_enum(

@@ -2,8 +2,8 @@
 
 The lanes of a compiled call are spread over a mesh of one axis, and `jax.shard_map`
 runs the program of one device's lanes on each. As many lanes are on every device
-whatever the number of devices, and nothing is exchanged between them. On CPU a lane of a
-small network has the bits that it has on one device; those of AlexNet differ at the end.
+whatever the number of devices, and nothing is exchanged between them. On CPU a lane of
+a small network has the bits that it has on one device; AlexNet's last bits differ.
 
 Which mesh it is, is read off the arrays: those that `split` has spread carry it in
 their type while they are traced. Arrays without a mesh are on JAX's default device, and
