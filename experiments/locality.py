@@ -286,12 +286,13 @@ def figure(findings: Findings) -> list[Row]:
 
 def framed(patch: Patch, caption: str) -> Cell:
     """A cell of a reconstruction with boxes; it is stretched without them."""
-    if patch.picture is None:
+    picture = patch.picture
+    if picture is None:
         return Cell(None, caption)
     return Cell(
-        with_boxes(patch.picture, patch),
+        with_boxes(picture, patch),
         caption,
-        with_boxes(contrast.stretched(patch.picture), patch),
+        lambda: with_boxes(contrast.stretched(picture), patch),
     )
 
 

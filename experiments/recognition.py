@@ -18,7 +18,8 @@ chance the rate is one in the number of candidates, and the percentile 0.5. In b
 are 95 % intervals of a bootstrap over photographs.
 
 Writes config.json, metrics.jsonl, reconstructions/<preset>/, table.csv, table.md (a row
-for each representation, preset and judge) and figure.png.
+for each representation, preset and judge), figure.png and figure_stretched.png, which
+has every reconstruction stretched to its range.
 """
 
 import dataclasses
@@ -32,13 +33,13 @@ from experiments import studies
 from experiments.studies import Bench, Defaults, Findings, Study
 from invjax import identity
 from invjax.commands import binary
+from invjax.images import sources
 from invjax.inversion import presets
 from invjax.metrics import bootstrap, identification
 from invjax.report import tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.runs import lanes
 from invjax.runs.errors import Refusal
-from invjax.runs.identification import Identifier
 from invjax.runs.lanes import Lane, Variant
 from invjax.runs.runner import Finished
 from invjax.runs.settings import Settings
@@ -93,12 +94,6 @@ def plan(bench: Bench) -> list[Lane]:
     return planned[:2] if bench.settings.smoke else planned
 
 
-def load_tools(bench: Bench) -> Identifier:
-    """What ranks originals, with all candidates."""
-    assert bench.settings.identify_among is not None
-    return Identifier(bench.settings.identify_among, bench.settings)
-
-
 def table(findings: Findings) -> list[list[str]]:
     """A row per representation, preset and judge: means over lanes, with intervals."""
     found: dict[tuple[str, str], list[Finished]] = {}
@@ -118,8 +113,7 @@ def table(findings: Findings) -> list[list[str]]:
                     _mean(seed, some, "relative_error", scale=100),
                     _mean(seed, some, "lpips", digits=2),
                     judge,
-                    *_identified(findings, some, judge, centred=True),
-                    *_identified(findings, some, judge, centred=False),
+                    *_identified(findings, some, judge),
                     *studies.counts(records),
                 ]
             )
@@ -144,34 +138,37 @@ def figure(findings: Findings) -> list[Row]:
                 caption = "failed"
             else:
                 caption = f"error {record.number('relative_error'):.1%}"
-            rows.setdefault(label, []).append(Cell(outcome.picture, caption))
+            rows.setdefault(label, []).append(Cell.found(outcome.picture, caption))
     return [Row(label, cells) for label, cells in rows.items()]
 
 
 def _identified(
-    findings: Findings, outcomes: Sequence[Finished], judge: str, *, centred: bool
+    findings: Findings, outcomes: Sequence[Finished], judge: str
 ) -> list[str]:
-    """Cells: how many lanes are identified, and the mean percentile."""
+    """Cells: how many lanes are identified, and the mean percentile; then plainly."""
     members = [
         outcome
         for outcome in outcomes
         if outcome.picture is not None and outcome.lane.target.original is not None
     ]
-    images = {outcome.lane.target.image_id for outcome in members}
-    if not members or (centred and len(images) < 2):
-        return [tables.NOTHING] * 2
-    identifier: Identifier = findings.bench.tools
-    found = identifier.identify(
-        [outcome.lane for outcome in members],
-        [o.picture for o in members if o.picture is not None],
-        judge=judge,
-        centred=centred,
-    )
-    seed = findings.bench.settings.seed
-    return [
-        _interval(seed, members, found.rank == 0, scale=100, digits=0),
-        _interval(seed, members, found.percentile, digits=3),
-    ]
+    if not members:
+        return [tables.NOTHING] * 4
+    identifier, seed = findings.bench.identifier, findings.bench.settings.seed
+    assert identifier is not None
+    own = [outcome.lane for outcome in members]
+    pictures = [o.picture for o in members if o.picture is not None]
+    features = identifier.features(pictures, judge=judge)
+    cells = []
+    for centred in (True, False):
+        if centred and len({lane.target.image_id for lane in own}) < 2:
+            cells += [tables.NOTHING] * 2
+            continue
+        found = identifier.identify(own, features, judge=judge, centred=centred)
+        cells += [
+            _interval(seed, members, found.rank == 0, scale=100, digits=0),
+            _interval(seed, members, found.percentile, digits=3),
+        ]
+    return cells
 
 
 def _mean(
@@ -217,7 +214,7 @@ def _interval(
 
 STUDY = Study(
     defaults=Defaults(
-        images="sample:chelsea,sample:coffee,sample:rocket,sample:astronaut",
+        images=",".join(f"sample:{name}" for name in sources.SAMPLES),
         representations=("efficientnet_lite0/logits",),
     ),
     columns=_COLUMNS,
@@ -226,7 +223,6 @@ STUDY = Study(
     refused_flags={"preset": "this study compares several: give --presets"},
     configure=configure,
     options=lambda: {"presets": list(_PRESETS.value)},
-    load_tools=load_tools,
     plan=plan,
 )
 main = functools.partial(studies.main, STUDY)

@@ -34,6 +34,7 @@ from invjax.report.contrast import PictureRange
 from invjax.runs import lanes, loading, runner, variants
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
+from invjax.runs.identification import Identifier
 from invjax.runs.lanes import Group, Lane, Variant
 from invjax.runs.plans import LoadedPlan
 from invjax.runs.records import Record, remarks
@@ -89,6 +90,7 @@ class Bench(NamedTuple):
       planned: the lanes that are run.
       left_out: lanes that are not run, since their target is zero under the mask.
       lpips_parameters: weights of LPIPS; None where they are not at hand.
+      identifier: ranks originals where --identify_among asks for it; else None.
       tools: what `Study.load_tools` returned, such as classifiers.
       images: names of all images, in order.
     """
@@ -100,6 +102,7 @@ class Bench(NamedTuple):
     planned: Sequence[Lane] = ()
     left_out: Sequence[Lane] = ()
     lpips_parameters: lpips.Parameters | None = None
+    identifier: Identifier | None = None
     tools: Any = None
     images: Sequence[str] = ()
 
@@ -250,7 +253,9 @@ def run(
         runner.print_estimates(planned, settings)
         return None
     lpips_parameters = loading.load_lpips(bench.groups, settings)
-    bench = bench._replace(lpips_parameters=lpips_parameters)
+    bench = bench._replace(
+        lpips_parameters=lpips_parameters, identifier=Identifier.of(settings)
+    )
     if study.load_tools is not None:
         bench = bench._replace(tools=study.load_tools(bench))
     assert request.workdir is not None
@@ -311,6 +316,7 @@ def _compute(study: Study, bench: Bench, run: Run, todo: Sequence[Unit]) -> None
         measure=measure,
         keeps=keeps,
         writes_originals=study.writes_originals,
+        identifier=bench.identifier,
     )
 
 

@@ -55,6 +55,7 @@ from invjax.runs import lanes, loading, runner
 from invjax.runs.classifiers import Classifiers
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
+from invjax.runs.identification import Identifier
 from invjax.runs.lanes import Group
 from invjax.runs.plans import LoadedPlan
 from invjax.runs.records import Record, Tally
@@ -220,6 +221,8 @@ def run(request: Request, options: Options) -> None:
     groups = load(settings)
     lpips_parameters = loading.load_lpips(groups, settings)
     classifiers = Classifiers(groups, settings, words=("classifier",))
+    # What is wrong with its flag is said before anything is written.
+    identifier = Identifier.of(settings)
     planned = lanes.plan(groups, settings)
     plan = LoadedPlan(planned)
     assert request.workdir is not None
@@ -236,7 +239,7 @@ def run(request: Request, options: Options) -> None:
     )
 
     def compute(todo: list[Unit]) -> None:
-        methods.compute(begun, todo, options, lpips_parameters)
+        methods.compute(begun, todo, options, lpips_parameters, identifier)
 
     def show(shards: Iterator[tuple[Unit, Shard]]) -> None:
         report = SetReport(folder, settings, options, lpips_parameters, classifiers)

@@ -2,8 +2,8 @@
 
 The lanes of a compiled call are spread over a mesh of one axis, and `jax.shard_map`
 runs the program of one device's lanes on each. As many lanes are on every device
-whatever the number of devices, and nothing is exchanged between them, so that a lane
-has the bits that it has on one device.
+whatever the number of devices, and nothing is exchanged between them. On CPU a lane of
+a small network has the bits that it has on one device; AlexNet's last bits differ.
 
 Which mesh it is, is read off the arrays: those that `split` has spread carry it in
 their type while they are traced. Arrays without a mesh are on JAX's default device, and
@@ -83,8 +83,8 @@ class jit:  # noqa: N801 (in place of jax.jit)
 
     On CPU a program of several devices is compiled without the elimination of common
     subexpressions. There XLA runs that pass once more and at another place than for one
-    device, and what is then fused rounds differently; without it the bits are those of
-    one device.
+    device, and what is then fused rounds differently; without it the bits of small
+    networks are those of one device.
 
     Args:
       function: the function to compile.

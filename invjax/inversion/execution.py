@@ -23,7 +23,7 @@ class Execution:
         host, one compiled step at a time.
       num_threads: number of chunks that run side by side, each in a host thread.
       num_devices: number of devices that a compiled call is spread over, `width` lanes
-        on each; None for all of this process. A lane has the same bits on any number.
+        on each; None for all of this process. What that does to bits, `devices` says.
     """
 
     width: int = 1

@@ -64,10 +64,13 @@ class Program:
         """Whether each step draws what the representation is given."""
         return self.views is not None or self.jitter > 1
 
+    def objective_is_energy(self, per_lane: PerLane) -> bool:
+        """Whether the objective at an image itself, not at a view, is its energy."""
+        return self.form == "cvpr2015" and per_lane.chroma_weight is None
+
     def minimises_energy(self, per_lane: PerLane) -> bool:
         """Whether the objective of a step is the energy of its image."""
-        is_energy = self.form == "cvpr2015" and per_lane.chroma_weight is None
-        return is_energy and not self.is_random
+        return self.objective_is_energy(per_lane) and not self.is_random
 
     def objective_at(
         self,
@@ -353,7 +356,7 @@ def finish(
     z = jnp.where(is_alive, final, state.last)
     energy, terms = program.energy_at(z, phi, shared, problem)
     minimised, lowest = energy, state.best_objective
-    if program.form != "cvpr2015" or problem.chroma_weight is not None:
+    if not program.objective_is_energy(problem):
         minimised, _ = program.objective_at(z, phi, shared, problem)
     if not program.minimises_energy(problem):
         lowest, _ = program.energy_at(state.best, phi, shared, problem)

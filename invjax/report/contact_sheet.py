@@ -12,7 +12,7 @@ marks.
 import functools
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, get_args
 
 import numpy as np
@@ -48,13 +48,14 @@ class Cell(NamedTuple):
       picture: [h, w, 3] or [h, w, 1] in [0, 1], or None for a failed lane, which is
         shown as an empty panel that says "failed".
       caption: One line, cut with an ellipsis where it is wider than the cell.
-      stretched: what the stretched form of the sheet shows instead; None for the same
-        picture in both forms, as for originals.
+      stretched: returns what the stretched form of the sheet shows instead; None for
+        the same picture in both forms, as for originals. It is called when the sheet
+        is drawn, since stretched copies of all pictures would fill the memory.
     """
 
     picture: Float[np.ndarray, "h w c"] | None
     caption: str
-    stretched: Float[np.ndarray, "h w c"] | None = None
+    stretched: Callable[[], Float[np.ndarray, "h w c"]] | None = None
 
     @classmethod
     def found(cls, picture: Float[np.ndarray, "h w c"] | None, caption: str) -> "Cell":
@@ -64,9 +65,9 @@ class Cell(NamedTuple):
           picture: [h, w, c] as it was optimised, not clipped; None for a failed lane.
           caption: as above.
         """
-        return cls(
-            picture, caption, None if picture is None else contrast.stretched(picture)
-        )
+        if picture is None:
+            return cls(None, caption)
+        return cls(picture, caption, functools.partial(contrast.stretched, picture))
 
 
 class Row(NamedTuple):
@@ -269,8 +270,9 @@ def write_both(
 
 
 def _shown(cell: Cell, picture_range: PictureRange) -> np.ndarray | None:
-    is_other = picture_range == "stretched" and cell.stretched is not None
-    return cell.stretched if is_other else cell.picture
+    if picture_range == "stretched" and cell.stretched is not None:
+        return cell.stretched()
+    return cell.picture
 
 
 def _layout(cell_size: int) -> _Layout:

@@ -11,9 +11,9 @@ import numpy as np
 
 from invjax.metrics import labels
 from invjax.metrics.labels import Classifier, Guess
-from invjax.networks.weights import pretrained
 from invjax.networks.weights.pretrained import MissingWeights
-from invjax.runs.errors import EXPECTED, Refusal
+from invjax.runs import loading
+from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Group
 from invjax.runs.runner import Outcome
 from invjax.runs.settings import Settings
@@ -134,7 +134,8 @@ def _name(word: str, representation: str, settings: Settings) -> str | None:
 
 def _load(name: str, settings: Settings) -> Classifier | None:
     try:
-        return labels.load(name=name, weights_dir=settings.weights_dir)
+        with loading.refusing("--classifier=", settings):
+            return labels.load(name=name, weights_dir=settings.weights_dir)
     except MissingWeights as error:
         if name == settings.classifier:
             raise
@@ -142,10 +143,3 @@ def _load(name: str, settings: Settings) -> Classifier | None:
         reason = str(error) if is_judge else "its weights are not at hand"
         print(f"no labels by {name}: {reason}")
         return None
-    except OSError as error:
-        folder = pretrained.weights_folder(settings.weights_dir)
-        raise Refusal(f"--weights_dir={folder}: {error.strerror or error}") from None
-    except ValueError as error:
-        if isinstance(error, EXPECTED):
-            raise
-        raise Refusal(f"--classifier={error}") from None

@@ -50,6 +50,13 @@ class Identifier:
         self._candidates: dict[str, tuple[np.ndarray, list[int]]] = {}
         self._originals: dict[tuple[str, int], np.ndarray] = {}
 
+    @classmethod
+    def of(cls, settings: Settings) -> "Identifier | None":
+        """That of --identify_among; None where it is not given. Errors as above."""
+        if settings.identify_among is None:
+            return None
+        return cls(settings.identify_among, settings)
+
     def measure(self, lane: Lane, picture: np.ndarray | None) -> dict[str, Any]:
         """The columns `COLUMNS` of a lane.
 
@@ -68,14 +75,27 @@ class Identifier:
         if picture is None or target.original is None:
             return dict.fromkeys(COLUMNS)
         name = identification.judge(lane.group.name.partition("/")[0])
-        found = self.identify([lane], [picture], judge=name)
+        features = self.features([picture], judge=name)
+        found = self.identify([lane], features, judge=name)
         values = int(found.rank[0]), float(found.percentile[0])
         return dict(zip(COLUMNS, values, strict=True))
+
+    def features(self, pictures: Sequence[np.ndarray], *, judge: str) -> np.ndarray:
+        """What a judge sees in pictures, [n, d].
+
+        Args:
+          pictures: [h, w, c] each.
+          judge: name of the representation that judges.
+
+        Raises:
+          MissingWeights: those of the judge are not at hand.
+        """
+        return _features(self._judge(judge), list(pictures))
 
     def identify(
         self,
         members: Sequence[Lane],
-        pictures: Sequence[np.ndarray],
+        found: np.ndarray,
         *,
         judge: str,
         centred: bool = False,
@@ -86,7 +106,7 @@ class Identifier:
 
         Args:
           members: the lanes; their targets have originals.
-          pictures: [h, w, c] each, what was found.
+          found: what the judge sees in their pictures, as from `features`.
           judge: name of the representation that judges.
           centred: as in `metrics.identification.identify`.
 
@@ -109,7 +129,7 @@ class Identifier:
                 ids.append(target.image_id)
             numbers.append(ids.index(target.image_id))
         return identification.identify(
-            _features(phi, list(pictures)),
+            found,
             np.concatenate([candidates, *added]),
             np.array(numbers),
             centred=centred,

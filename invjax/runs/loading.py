@@ -1,8 +1,9 @@
 """What a run needs, loaded and checked before it begins."""
 
+import contextlib
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 
@@ -155,19 +156,35 @@ def load_representation(name: str, settings: Settings) -> Representation:
     Raises:
       Refusal: there is none of that name, or the weights cannot be read.
     """
-    try:
+    with refusing(f"--representations={name}: ", settings):
         return representations.representation(
             name,
             weights_dir=settings.weights_dir,
             compute_dtype=settings.compute_dtype,
         )
+
+
+@contextlib.contextmanager
+def refusing(what: str, settings: Settings) -> Iterator[None]:
+    """Refuses what a flag names where its weights cannot be loaded.
+
+    Args:
+      what: the beginning of the line that says why a name is refused.
+      settings: settings of the run.
+
+    Raises:
+      Refusal: the name is refused, or the folder of weights cannot be read. Errors that
+        say by themselves what is wrong pass through.
+    """
+    try:
+        yield
     except OSError as error:
         folder = pretrained.weights_folder(settings.weights_dir)
         raise Refusal(f"--weights_dir={folder}: {error.strerror or error}") from None
     except ValueError as error:
         if isinstance(error, EXPECTED):
             raise
-        raise Refusal(f"--representations={name}: {error}") from None
+        raise Refusal(f"{what}{error}") from None
 
 
 def load_network_layer(name: str, settings: Settings) -> CnnRepresentation:

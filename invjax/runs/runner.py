@@ -381,6 +381,7 @@ def compute(
     stretched: str | None = None,
     keeps: Callable[[Lane], bool] | None = None,
     writes_originals: bool = False,
+    identifier: Identifier | None = None,
 ) -> None:
     """Inverts the lanes of units; the files of a unit are there before its shard.
 
@@ -398,11 +399,11 @@ def compute(
       keeps: whether the image of a lane is kept as it is until the run is finished; by
         default none is.
       writes_originals: whether originals/<image>.png are written.
+      identifier: ranks originals, in further columns of a record; None for none.
     """
     if not todo:
         return
     settings = run.settings
-    identifier = None
 
     def on_narrower(execution: Execution) -> None:
         nonlocal settings
@@ -414,8 +415,6 @@ def compute(
         )
         settings = dataclasses.replace(settings, batch_size=execution.width)
 
-    if settings.identify_among is not None:
-        identifier = Identifier(settings.identify_among, settings)
     writer = UnitWriter(run, pictures=pictures, stretched=stretched, keeps=keeps)
     with Progress(run, todo) as progress, solver_keeper(run) as keeper:
         for window in units.windows(todo, _lanes_per_window(run, todo)):
@@ -481,6 +480,7 @@ def run(
     Raises:
       Refusal: the folder holds another run, or one that is finished.
     """
+    identifier = Identifier.of(settings)
     begun = begin(
         folder,
         LoadedPlan(planned),
@@ -500,6 +500,7 @@ def run(
             pictures=pictures,
             stretched=stretched,
             keeps=lambda lane: True,
+            identifier=identifier,
         )
         if begun.num_missing():
             return

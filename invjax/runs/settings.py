@@ -30,7 +30,7 @@ class Settings:
         representations; None for the network's own and the image's own.
       resize: "crop" or "stretch": how images become square.
       batch_size: number of lanes that run side by side, on GPU and TPU on each device;
-        None for as many as fit.
+        None for what fits there, and 16 on CPU (`capacity.batch_size`).
       compute_dtype: "float32" or "bfloat16", of a network's arithmetic in the descent.
       weights_dir: folder of converted weights; None for the default.
       save_arrays: whether unclipped images and their codes are written, too.

@@ -121,9 +121,10 @@ def test_frames_are_drawn_on_what_is_stretched():
     patch = study.Patch(no_lane, [], field, study.Sides(5.0, 5.0), ramp)
     cell = study.framed(patch, "relu1")
     # Two pixels of red, and within the green square one pixel that is left.
+    assert cell.stretched is not None
     for picture, ground in (
         (cell.picture, ramp),
-        (cell.stretched, contrast.stretched(ramp)),
+        (cell.stretched(), contrast.stretched(ramp)),
     ):
         assert picture is not None
         np.testing.assert_array_equal(

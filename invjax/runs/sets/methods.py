@@ -78,6 +78,7 @@ def compute(
     todo: Sequence[Unit],
     options: Options,
     lpips_parameters: Parameters | None,
+    identifier: Identifier | None = None,
 ) -> None:
     """Draws the samples of units, and writes their files.
 
@@ -87,6 +88,7 @@ def compute(
       todo: the units.
       options: how samples are drawn.
       lpips_parameters: weights of LPIPS; None where they are not at hand.
+      identifier: ranks originals; None where that is not asked for.
     """
     if options.method == "starts":
         runner.compute(
@@ -95,14 +97,12 @@ def compute(
             lpips_parameters=lpips_parameters,
             pictures=FOLDER,
             keeps=_keep_all,
+            identifier=identifier,
         )
         return
     settings = run.settings
     search = _repelled if options.method == "repulsion" else _chained
     writer = UnitWriter(run, pictures=FOLDER, keeps=_keep_all)
-    identifier = None
-    if todo and settings.identify_among is not None:
-        identifier = Identifier(settings.identify_among, settings)
     for unit in todo:
         members = run.plan.lanes(unit.first, unit.stop).lanes
         numbers = {lane.start: number for number, lane in members.items()}

@@ -318,11 +318,9 @@ def test_the_installed_weights_are_read_as_pinned(name: str) -> None:
     from invjax.networks import NETWORKS
 
     tree = torch_format.read_stream(path)
-    params = torch_layouts.from_torch(tree, NETWORKS[name])
-    digests = {
-        name: checkpoints.tensor_digest(array)
-        for name, array in conversion.flatten(params).items()
-    }
+    params, _, statistics = torch_layouts.fit(tree, NETWORKS[name])
+    tensors = conversion.flatten(params) | statistics.tensors()
+    digests = {n: checkpoints.tensor_digest(array) for n, array in tensors.items()}
     assert digests == source.tensors
 
 
