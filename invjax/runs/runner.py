@@ -8,7 +8,6 @@ and when; so it is the same for a run that was never interrupted.
 import contextlib
 import dataclasses
 import itertools
-import math
 import sys
 import time
 from collections import Counter
@@ -910,11 +909,9 @@ def solver_keeper(run: Run) -> Iterator[SolverStates | None]:
         yield None
         return
     folder = run.folder.path / _STATES / f"process-{run.process.number}"
-    # Nothing is written of a descent that is over before the first state is due.
-    with solver_states.of_unit(
-        folder, math.inf, seconds_between=solver_states.SECONDS_BETWEEN
-    ) as keeper:
-        yield keeper
+    states = SolverStates(folder, seconds_between=solver_states.SECONDS_BETWEEN)
+    with contextlib.closing(states):
+        yield states
 
 
 def _print_begin(run: Run, left: Sequence[Unit]) -> None:

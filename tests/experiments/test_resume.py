@@ -14,12 +14,14 @@ from experiments import (
     locality,
     maximise,
     naturalness,
+    recognition,
     regulariser_sweep,
     shallow_table,
     studies,
 )
 from invjax import representations
 from invjax.images import reading
+from invjax.metrics import identification
 from invjax.runs import classifiers, loading
 from invjax.runs.settings import Request
 from tests.conftest import micro_representation
@@ -30,6 +32,7 @@ SLOW = pytest.mark.slow
 STUDIES: list[Any] = [
     (caricature, {"preset": "ijcv2016"}, {}),
     (invariance, {"num_starts": 2}, {}),
+    (recognition, {"num_starts": 2}, {"presets": ["fast", "adam"]}),
     pytest.param(
         maximise,
         {"representations": ("micro/conv2",), "preset": "ijcv2016"},
@@ -47,14 +50,16 @@ STUDIES: list[Any] = [
 
 @pytest.fixture(autouse=True)
 def _micro(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers are the micro network's; no other weights are there."""
+    """Layers are the micro network's, also the judge's; no other weights are there."""
     whole = representations.representation
 
-    def load(name: str, settings: Any) -> Any:
+    def load(name: str, **_: Any) -> Any:
         network, _, layer = name.partition("/")
-        return micro_representation(layer) if network == "micro" else whole(name)
+        is_micro = network in ("micro", "judge")
+        return micro_representation(layer) if is_micro else whole(name)
 
-    monkeypatch.setattr(loading, "load_representation", load)
+    monkeypatch.setattr(representations, "representation", load)
+    monkeypatch.setattr(identification, "JUDGES", ("judge/conv2",))
     monkeypatch.setattr(loading, "load_lpips", lambda groups, settings: None)
     monkeypatch.setattr(classifiers, "_load", lambda name, settings: None)
 
@@ -66,7 +71,10 @@ def test_a_study_ends_as_if_it_was_never_interrupted(
     for name, image in made_up.images().items():
         reading.write_png(tmp_path / "photographs" / f"{name}.png", image)
     given = {"representations": ("micro/relu1",), "num_steps": 2} | values
-    settings = made_up.settings(images=str(tmp_path / "photographs"), **given)
+    photographs = str(tmp_path / "photographs")
+    if module is recognition:
+        given["identify_among"] = photographs
+    settings = made_up.settings(images=photographs, **given)
 
     def run(name: str) -> None:
         request = Request(settings, str(tmp_path / name), False, False)

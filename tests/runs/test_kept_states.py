@@ -42,23 +42,35 @@ def _go(workdir: pathlib.Path, group: lanes.Group) -> None:
     assert runner.carry_out(run, lambda todo: runner.compute(run, todo), lambda _: None)
 
 
+def _image(path: pathlib.Path) -> np.ndarray:
+    with np.load(path) as arrays:
+        return arrays["image"]
+
+
 def test_it_goes_on_from_the_last_state(
     tmp_path: pathlib.Path,
     group: lanes.Group,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    _go(tmp_path / "whole", group)
-    assert not (tmp_path / "whole" / "states").exists()
-    # A state at every step.
-    monkeypatch.setattr(solver_states, "SECONDS_BETWEEN", 0.0)
     whole = SolverStates.save
+    saved: list[int] = []
+
+    def save(states: SolverStates, name: str, step: int, state: Any) -> None:
+        whole(states, name, step, state)
+        saved.append(step)
 
     def killed(states: SolverStates, name: str, step: int, state: Any) -> None:
-        whole(states, name, step, state)
+        save(states, name, step, state)
         if step == 7:
             raise Killed
 
+    monkeypatch.setattr(SolverStates, "save", save)
+    _go(tmp_path / "whole", group)
+    # It was over too soon.
+    assert saved == []
+    # A state at every step.
+    monkeypatch.setattr(solver_states, "SECONDS_BETWEEN", 0.0)
     workdir = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(SolverStates, "save", killed)
@@ -71,6 +83,8 @@ def test_it_goes_on_from_the_last_state(
     assert "going on from step " in capsys.readouterr().out
     for start in range(2):
         path = f"arrays/one/micro_relu1/start_{start:03d}.npz"
-        found, expected = np.load(workdir / path), np.load(tmp_path / "whole" / path)
-        np.testing.assert_array_equal(found["image"], expected["image"])
+        found, expected = (
+            _image(folder / path) for folder in (workdir, tmp_path / "whole")
+        )
+        np.testing.assert_array_equal(found, expected)
     assert not (workdir / "states").exists()
