@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from invjax import callables, files, identity
 from invjax.images import reading
-from invjax.inversion import api, dead_starts, objective, request
+from invjax.inversion import api, dead_starts, memory, objective, request
 from invjax.inversion.execution import Execution
 from invjax.inversion.keeping import Keeper
 from invjax.inversion.memory import OnNarrower
@@ -277,11 +277,7 @@ def begin(
     begun = (there or {}).get("lanes", {})
     sizes, width = begun.get("per_unit"), begun.get("batch_size")
     if there is None:
-        width = capacity.batch_size(
-            [plan.example(kind) for kind in range(len(plan.kinds))],
-            settings,
-            num_lanes=plan.num_lanes,
-        )
+        width = _width(plan, settings)
         at_width = dataclasses.replace(settings, batch_size=width)
         sizes = lanes_per_unit or [
             _lanes_per_unit(plan, kind, at_width) for kind in range(len(plan.kinds))
@@ -406,12 +402,7 @@ def compute(
 
     def on_narrower(execution: Execution) -> None:
         nonlocal settings
-        print(
-            f"the memory of the device has run out: going on with {execution.width} "
-            f"lanes at once, not {settings.batch_size}; results from here on may be "
-            "rounded differently",
-            flush=True,
-        )
+        print(memory.narrower_line(execution), flush=True)
         settings = dataclasses.replace(settings, batch_size=execution.width)
 
     writer = UnitWriter(run, pictures=pictures, stretched=stretched, keeps=keeps)
@@ -713,7 +704,13 @@ def identified(outcome: Outcome, identifier: Identifier) -> Outcome:
 
 
 def print_estimates(planned: Sequence[Lane], settings: Settings) -> None:
-    """Prints lanes, predicted time and memory, representation by representation."""
+    """Prints lanes, predicted time and memory, representation by representation.
+
+    Where --batch_size is not given, the prediction is for the width that a new run
+    would choose.
+    """
+    width = _width(LoadedPlan(planned), settings)
+    settings = dataclasses.replace(settings, batch_size=width)
     total = 0.0
 
     def kind(lane: Lane) -> tuple[str, str, int]:
@@ -853,6 +850,12 @@ def _outcome(
         lpips_parameters=lpips_parameters,
     )
     return Outcome(lane, record, image, code)
+
+
+def _width(plan: Plan, settings: Settings) -> int:
+    """How many lanes a new run has side by side."""
+    examples = [plan.example(kind) for kind in range(len(plan.kinds))]
+    return capacity.batch_size(examples, settings, num_lanes=plan.num_lanes)
 
 
 def _lanes_per_unit(plan: Plan, kind: int, settings: Settings) -> int:
