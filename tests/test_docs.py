@@ -110,7 +110,7 @@ def _run(
             patch.setenv(name, around[name])
         flags.FLAGS([module, *given, *SMALL])
         MAINS[module]()
-        return pathlib.Path(flags.FLAGS["workdir"].value)
+        return pathlib.Path(str(flags.FLAGS["workdir"].value))
 
 
 def test_the_page_on_large_runs(
@@ -138,9 +138,9 @@ def test_the_page_on_large_runs(
         "slice": NUM_WORKERS,
     }
     assert len(namespace["errors"]) == 8
-    for workdir in ("gpu", "array", "slice"):
+    for name in ("gpu", "array", "slice"):
         places = [
             (record["image"], record["start"])
-            for record in shards.read_records(workplace / "runs" / workdir)
+            for record in shards.read_records(workplace / "runs" / name)
         ]
         assert len(places) == len(set(places)) == 16

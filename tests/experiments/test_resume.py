@@ -70,7 +70,8 @@ def test_a_study_ends_as_if_it_was_never_interrupted(
 ):
     for name, image in made_up.images().items():
         reading.write_png(tmp_path / "photographs" / f"{name}.png", image)
-    given = {"representations": ("micro/relu1",), "num_steps": 2} | values
+    given: dict[str, Any] = {"representations": ("micro/relu1",), "num_steps": 2}
+    given |= values
     photographs = str(tmp_path / "photographs")
     if module is recognition:
         given["identify_among"] = photographs

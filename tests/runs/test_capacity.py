@@ -160,7 +160,7 @@ def test_a_run_keeps_the_width_it_was_begun_with(
     as_on_gpu, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(api, "chunk_bytes", _chunk_bytes)
-    widths = []
+    widths: list[int] = []
     for limit in (3, 100, 100):
         monkeypatch.setattr(memory, "device_limit", lambda limit=limit: limit)
         workdir = tmp_path / ("run" if len(widths) < 2 else "other")
