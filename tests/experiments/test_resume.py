@@ -53,7 +53,8 @@ def _micro(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers are the micro network's, also the judge's; no other weights are there."""
     whole = representations.representation
 
-    def load(name: str, **_: Any) -> Any:
+    def load(name: str, **options: Any) -> Any:
+        del options
         network, _, layer = name.partition("/")
         is_micro = network in ("micro", "judge")
         return micro_representation(layer) if is_micro else whole(name)
