@@ -985,7 +985,7 @@ def _line(
     passed, to_come = map(tqdm.format_interval, (elapsed, left))
     if record.dead_start:
         result += " from a dead start"
-    variant = f"{lane.variant_name} " if lane.variant else ""
+    variant = f"{lane.variant_name} " if lane.variant_name else ""
     return (
         f"[{number}/{total}, {passed} passed, {to_come} left] {lane.target.name} "
         f"{lane.group.name} {variant}tv {lane.tv_weight:g} start {lane.start}: "
