@@ -182,4 +182,5 @@ def test_dead_starts_are_found_and_left_as_by_inversion(way):
     if way is None:
         assert 0 < np.sum(found.dead_start) < 12
     else:
-        assert not np.any(found.dead_start) and np.any(found.num_revivals)
+        # In `MOST_RELAXED_STEPS` the leaky steps lead out of some of them.
+        assert np.sum(found.dead_start) < np.sum(found.num_revivals > 0)

@@ -67,7 +67,7 @@ def test_the_two_newest_states_are_kept_with_their_types(folder):
     states = SolverStates(folder)
     found = states.restore("chunk", lambda step: jax.eval_shape(lambda: _state(step)))
     assert found is not None and found[0] == 30
-    assert jax.tree.structure(found[1]) == jax.tree.structure(_state(0))
+    assert set(found[1]) == set(_state(0)) and found[1]["nothing"] is None
     _same(found[1], _state(30))
     assert found[1]["keys"].dtype == _state(0)["keys"].dtype
     assert states.restore("other", lambda step: _state(step)) is None
