@@ -101,7 +101,7 @@ def _step(
     states: LaneState,
     pace: Pace,
 ) -> tuple[LaneState, Float[Array, " l"]]:
-    """`lane.step` for the lanes of one device."""
+    """One step of the lanes of one device, and their objectives before it."""
     if pace.relaxation is not None:
         phi = phi.relaxed(pace.relaxation)
 
@@ -113,7 +113,7 @@ def _step(
     return jax.vmap(one, in_axes=(None, 0, 0))(shared, settings, states)
 
 
-@functools.partial(devices.jit, static_argnames="program", donate_argnames="states")
+@functools.partial(jax.jit, static_argnames="program", donate_argnames="states")
 def step(
     program: Program,
     phi: TracedCallable,
@@ -124,6 +124,8 @@ def step(
 ) -> tuple[LaneState, Float[Array, " l"]]:
     """One step of every lane, and the objectives that the lanes started from.
 
+    For the host's loop, whose lanes are on a single device: see `devices.jit`.
+
     Args:
       program: program of the phase.
       phi: the representation.
@@ -133,9 +135,23 @@ def step(
       pace: scalars of this step.
     """
 
-    def steps(common: Any, settings: LaneSettings, states: LaneState) -> Any:
+    return _step(program, phi, shared, settings, states, pace)
+
+
+@functools.partial(devices.jit, static_argnames="program")
+def single_step(
+    program: Program,
+    phi: TracedCallable,
+    shared: Shared,
+    settings: LaneSettings,
+    states: LaneState,
+    pace: Pace,
+) -> LaneState:
+    """`step` on any number of devices, without the objectives; `states` stay."""
+
+    def steps(common: Any, settings: LaneSettings, states: LaneState) -> LaneState:
         phi, shared, pace = common
-        return _step(program, phi, shared, settings, states, pace)
+        return _step(program, phi, shared, settings, states, pace)[0]
 
     return devices.on_each(steps, (phi, shared, pace), settings, states)
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from invjax.inversion import devices
+from invjax.inversion.devices import Where
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +22,11 @@ class Execution:
       scan: whether the loop over steps is compiled (`jax.lax.scan`) or runs on the
         host, one compiled step at a time.
       num_threads: number of chunks that run side by side, each in a host thread.
-      num_devices: number of devices that a compiled call is spread over, `width` lanes
-        on each; None for all of this process. A lane has the same bits on any number.
+      num_devices: number of devices that take part; None for all of this process. A
+        compiled loop is spread over them, with `width` lanes on each; with a loop on
+        the host, where a chunk is on one device, no more take part than there are
+        threads. There a lane has the same bits on any number; with a compiled loop that
+        depends on the compiler.
     """
 
     width: int = 1
@@ -38,18 +41,21 @@ class Execution:
                 raise ValueError(f"execution.{name} is {number}; it must be positive")
 
     @property
-    def mesh(self) -> Mesh | None:
-        """The devices that lanes are spread over; None for JAX's default one.
+    def places(self) -> tuple[Where, ...]:
+        """Where chunks of lanes are, in turns.
 
         Raises:
           ValueError: this process has fewer devices than are asked for.
         """
-        return devices.mesh(self._num_devices)
+        if self.scan:
+            return (devices.mesh(self._num_devices),)
+        used = min(self._num_devices, self.num_threads)
+        return tuple(jax.local_devices()[:used]) if used > 1 else (None,)
 
     @property
     def lanes_per_call(self) -> int:
-        """Number of lanes that one compiled call advances, over all devices."""
-        return self.width * self._num_devices
+        """Number of lanes that one compiled call advances, over all its devices."""
+        return self.width * (self._num_devices if self.scan else 1)
 
     @property
     def lanes_at_once(self) -> int:
@@ -74,15 +80,13 @@ def default_execution() -> Execution:
 
     On CPU single lanes with a host loop, in one thread per core and at most 16 threads:
     XLA does not parallelise convolutions inside its loops there, and wider programs are
-    no faster. Where JAX is told to divide the CPU into several devices, the threads are
-    divided by their number. Elsewhere 16 lanes with a compiled loop, which fit every
+    no faster. Elsewhere 16 lanes with a compiled loop, which fit every
     device. Large GPUs are faster with more (512 lanes of AlexNet on an H100): the width
     is part of a result's identity, so it is given by the caller, who may ask
     `api.fitting_width` for it. All devices of this process take part.
     """
     if jax.default_backend() == "cpu":
-        threads = min(num_cores(), 16) // jax.local_device_count()
-        return Execution(num_threads=max(threads, 1))
+        return Execution(num_threads=min(num_cores(), 16))
     return Execution(width=16, scan=True)
 
 

@@ -59,7 +59,7 @@ def stream(
       Numbers [n] of lanes that have ended, as they end, and their results, with fields
       [n, ...] in the host's memory.
     """
-    plan = plan.spread(execution.mesh)
+    plan = plan.at(execution.places[0])
     lanes = np.arange(len(keys)) if lanes is None else lanes
     is_plain = len(plan.phases) == 1
     most = len(lanes) if is_plain else _WIDTHS_PER_BLOCK * execution.lanes_per_call
@@ -177,7 +177,7 @@ class _Block:
     def _steps(self, number: int) -> Iterator[_News]:
         """Fills the slots and takes steps until every lane has passed the phase."""
         phase = self._plan.phases[number]
-        pace = devices.replicate(phase.pace, self._plan.mesh)
+        pace = devices.replicate(phase.pace, self._plan.where)
         waiting = [
             deque(self._block[place :: self._width]) for place in range(self._width)
         ]

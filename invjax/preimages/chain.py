@@ -372,23 +372,10 @@ def _step_lanes(
     return jax.vmap(lane)(chains)
 
 
-@functools.partial(
-    devices.jit, static_argnames=("program", "kernel"), donate_argnames="chains"
-)
-def _step(
-    program: Program,
-    kernel: Kernel,
-    target: Density,
-    chains: Chain,
-    adapt: Bool[Array, ""],
-) -> tuple[Chain, Float[Array, " l"]]:
-    """One step of every chain, and its probability of acceptance."""
-
-    def steps(common: Any, chains: Chain) -> Any:
-        target, adapt = common
-        return _step_lanes(program, kernel, target, chains, adapt)
-
-    return devices.on_each(steps, (target, adapt), chains)
+# The host's loop repeats it on a single device; see `devices.jit`.
+_step = functools.partial(
+    jax.jit, static_argnames=("program", "kernel"), donate_argnames="chains"
+)(_step_lanes)
 
 
 @functools.partial(
@@ -401,7 +388,7 @@ def _scan(
     chains: Chain,
     adapt: Bool[Array, " t"],
 ) -> tuple[Chain, Float[Array, " l"]]:
-    """`_step` for t steps in one program, and the sums of the probabilities."""
+    """t steps of every chain in one program, and the sums of the probabilities."""
 
     def steps(common: Any, chains: Chain) -> Any:
         target, adapt = common
@@ -437,8 +424,7 @@ def _measure(
     return _over_chains(lane, (target, directions), chains)
 
 
-@devices.jit
-def _set_temperature(chains: Chain, temperatures: Float[Array, " l"]) -> Chain:
+def _with_temperature(chains: Chain, temperatures: Float[Array, " l"]) -> Chain:
     def lane(_: None, chain: Chain, temperature: Scalar) -> Chain:
         ratio = chain.temperature / temperature
         state = chain.kernel._replace(
@@ -450,6 +436,9 @@ def _set_temperature(chains: Chain, temperatures: Float[Array, " l"]) -> Chain:
     return _over_chains(lane, None, chains, temperatures)
 
 
+_set_temperature = devices.jit(_with_temperature)
+
+
 @devices.jit
 def _calibrate(
     chains: Chain,
@@ -459,7 +448,7 @@ def _calibrate(
 ) -> Chain:
     # Errors grow with the root of T.
     corrections = jnp.clip(2 * jnp.log(goals / errors), -1, 1)
-    return _set_temperature(chains, chains.temperature * jnp.exp(gain * corrections))
+    return _with_temperature(chains, chains.temperature * jnp.exp(gain * corrections))
 
 
 def _averaging(kernel: Kernel, rate: Scalar) -> adaptation.DualAveragingAdaptationState:

@@ -24,6 +24,9 @@ from tests.inversion import test_dead_starts
 TWO_WIDE = Execution(width=2, scan=True)
 """As on accelerators: a compiled loop, two lanes on each device."""
 
+THREADS = Execution(num_threads=4)
+"""As on CPU: a loop on the host, chunks of one lane on as many devices."""
+
 NUM_LANES = 11
 TOLERANCES = np.array([4.0, 0.3, 2.0, 0.0, 1.0, 0.5, 4.0, 4.0, 0.3, 0.0, 1.0])
 RATES = np.array([4e-6, 1.0, 1.0, 4e-6, 4e-6, 4e-6, 1.0, 1.0, 4e-6, 4e-6, 4e-6])
@@ -89,10 +92,12 @@ def _collectives(execution: Execution, settings: Keywords) -> np.ndarray:
 
 
 RESULTS = {
-    "lanes": lambda: _lanes(num_steps=8),
-    "converging": lambda: _lanes(num_steps=70, tolerance=TOLERANCES),
-    "phases": lambda: _lanes(num_steps=14, preset="ijcv2016", jitter=2),
-    "failing": _failing,
+    "lanes": lambda: _lanes(num_steps=8, execution=THREADS),
+    "converging": lambda: _lanes(num_steps=70, tolerance=TOLERANCES, execution=THREADS),
+    "phases": lambda: _lanes(
+        num_steps=14, preset="ijcv2016", jitter=2, execution=THREADS
+    ),
+    "failing": lambda: _failing(execution=THREADS),
     "scan": lambda: _lanes(num_steps=8, execution=TWO_WIDE),
     "slots": lambda: _lanes(num_steps=70, tolerance=TOLERANCES, execution=TWO_WIDE),
     "slots_of_phases": lambda: _lanes(
@@ -103,12 +108,11 @@ RESULTS = {
         execution=TWO_WIDE,
     ),
     "slots_failing": lambda: _failing(tolerance=0.0, execution=TWO_WIDE),
-    "redrawn": lambda: _dead("restart", Execution()),
+    "redrawn": lambda: _dead("restart", TWO_WIDE),
     "revived": lambda: _dead("leaky", TWO_WIDE),
-    "chains": lambda: _chains(target_error=0.2),
-    "chains_scan": lambda: _chains(temperature=1e-5, execution=TWO_WIDE),
-    "collectives": lambda: _collectives(Execution(), {"num_steps": 8}),
-    "collectives_scan": lambda: _collectives(TWO_WIDE, {"num_steps": 8}),
+    "chains": lambda: _chains(temperature=1e-5),
+    "chains_scan": lambda: _chains(target_error=0.2, execution=TWO_WIDE),
+    "collectives": lambda: _collectives(TWO_WIDE, {"num_steps": 8}),
     "collectives_slots": lambda: _collectives(
         TWO_WIDE, {"num_steps": 8, "tolerance": 0.1}
     ),

@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 
-from invjax.inversion import devices
 from invjax.inversion.execution import Execution
 from invjax.inversion.result import CONVERGED, FAILED
 
@@ -72,10 +71,11 @@ def test_lanes_and_chains_of_every_kind_have_the_bits_of_one_device(
     _check(_results(tmp_path, num_devices), alone)
 
 
-def test_execution_says_how_many_devices_there_are():
-    assert Execution(num_devices=1).mesh is None and devices.mesh(1) is None
+def test_execution_says_where_lanes_are():
+    assert Execution(num_threads=4).places == Execution(scan=True).places == (None,)
     assert Execution(width=3, num_threads=2).lanes_at_once == 6
-    with pytest.raises(ValueError, match="num_devices is 99; this process has 1"):
-        Execution(num_devices=99).mesh  # noqa: B018
+    for execution in (Execution(num_devices=99), Execution(scan=True, num_devices=99)):
+        with pytest.raises(ValueError, match="num_devices is 99; this process has 1"):
+            execution.places  # noqa: B018
     with pytest.raises(ValueError, match="num_devices is 0; it must be positive"):
         Execution(num_devices=0)
