@@ -7,7 +7,8 @@ It minimises -<p, Phi(x)> / |p|^2, where p = max(Phi(x0), 0), with the paper's
 regularisers, jitter and 300 steps, and takes about two minutes on two cores. Codes grow
 to 0.6, 0.9, 2.4 and 2.7 times themselves at relu2, relu3, relu5 and pool5; a cat's face
 fills with spots, eyes and smaller faces. EfficientNet-Lite0 gives no caricature the
-label that it gives the original.
+label that it gives the original. (It names the pictures of all other networks; Lite1
+names those of Lite0, and --classifier another network.)
 
 In the released code, p is from the code of a photograph from which the network's mean
 was not subtracted. This is an oversight; here the mean is subtracted. The released
@@ -18,37 +19,38 @@ and contrast is lost before anything is exaggerated.
 takes every channel by itself. The other presets are refused.
 
 Writes config.json, metrics.jsonl, originals/, reconstructions/, table.csv, table.md and
-figure.png, in which the contrast of all pictures but the originals is stretched. In the
-table:
+figure.png, in which all pictures but the originals are stretched, each to its range;
+figure_clipped.png has the same pictures clipped to [0, 1]. In the table:
 
     growth      <p, Phi(x)> / |p|^2; it is 1 for the original where no value is negative
     cosine      cosine between Phi(x) and p; below 1 where other features grow as well
     distance    root mean square difference from the original, in grey levels, of
                 clipped pictures
     SSIM        similarity to the original, of clipped pictures
-    label kept  for how many caricatures EfficientNet-Lite0 gives the label that it
-                gives the original
+    label kept  for how many caricatures another network, `classifier` in
+                metrics.jsonl, gives the label that it gives the original
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from experiments import studies
 from experiments.studies import Bench, Defaults, Findings, Study
 from invjax import identity
-from invjax.commands import binary
+from invjax.commands import binary, shared_flags
 from invjax.images import sources
 from invjax.inversion import objective, presets
-from invjax.metrics import labels
-from invjax.metrics.labels import Classifier
-from invjax.report import contrast, tables
+from invjax.report import tables
 from invjax.report.contact_sheet import Cell, Row
-from invjax.runs import classifiers, loading
+from invjax.runs import loading
+from invjax.runs.classifiers import Classifiers
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Lane, Variant
 from invjax.runs.runner import Outcome
+
+shared_flags.define_classifier()
 
 _COLUMNS = (
     "representation",
@@ -60,18 +62,6 @@ _COLUMNS = (
     "label kept",
     *studies.COUNTS,
 )
-
-
-class Tools(NamedTuple):
-    """What the study needs.
-
-    Attributes:
-      classifier: what names pictures; None where its weights are not at hand.
-      names: what it calls the originals, by image.
-    """
-
-    classifier: Classifier | None
-    names: dict[str, str]
 
 
 def load(bench: Bench) -> Bench:
@@ -112,39 +102,25 @@ def plan(bench: Bench) -> list[Lane]:
     return planned[:2] if settings.smoke else planned
 
 
-def load_tools(bench: Bench) -> Tools:
-    """Loads the classifier and lets it name the originals."""
-    classifier = classifiers.load_default(bench.settings)
-    if classifier is None:
-        return Tools(None, {})
-    originals = {
-        lane.target.name: lane.initial
-        for lane in bench.planned
-        if lane.initial is not None
-    }
-    rows = labels.logits(classifier, list(originals.values()))
-    names = {
-        image: labels.guesses(row, count=1)[0].name
-        for image, row in zip(originals, rows, strict=True)
-    }
-    return Tools(classifier, names)
+def load_tools(bench: Bench) -> Classifiers:
+    """Loads what names pictures."""
+    return Classifiers(bench.groups, bench.settings, words=("classifier",))
 
 
 def measure(bench: Bench, outcome: Outcome) -> dict[str, Any]:
     """How far a code has grown, how far the picture is from its original, its label."""
-    tools: Tools = bench.tools
-    columns = dict.fromkeys(_MEASURED)
+    classifiers: Classifiers = bench.tools
+    group, target, code = outcome.lane.group, outcome.lane.target, outcome.code
     if outcome.picture is None:
-        return columns
-    target, code = outcome.lane.target, outcome.code
+        return dict.fromkeys(_MEASURED) | {"classifier": classifiers.judge(group)}
     positive = np.maximum(target.code, 0)
     product, square = float(np.vdot(positive, code)), float(np.vdot(positive, positive))
     norm = float(np.linalg.norm(code)) * np.sqrt(square)
-    label, own = None, tools.names.get(target.name)
-    if tools.classifier is not None:
-        (row,) = labels.logits(tools.classifier, [outcome.picture])
-        label = labels.guesses(row, count=1)[0].name
+    guess = classifiers.guess(group, outcome.picture)
+    label = None if guess is None else guess.name
+    own = classifiers.label_of_original(group, target)
     return {
+        "classifier": classifiers.judge(group),
         "growth": product / square,
         "cosine": product / norm if norm > 0 else None,
         "distance": 255 * outcome.record.number("rms"),
@@ -179,22 +155,23 @@ def table(findings: Findings) -> list[list[str]]:
 
 def figure(findings: Findings) -> list[Row]:
     """Originals on top, then a row of caricatures per representation."""
-    names = findings.bench.tools.names
+    classifiers: Classifiers = findings.bench.tools
     originals: dict[str, Cell] = {}
     rows: dict[str, list[Cell]] = {}
     for outcome in findings.shown:
         record = outcome.record
         name = record.image
         if name not in originals:
-            called = names.get(name, "no label")
-            originals[name] = Cell(outcome.lane.initial, f"{name}: {called}")
-        picture, caption = None, "failed"
+            lane = outcome.lane
+            called = classifiers.label_of_original(lane.group, lane.target)
+            originals[name] = Cell(lane.initial, f"{name}: {called or 'no label'}")
+        caption = "failed"
         if outcome.picture is not None:
-            picture = contrast.stretched(outcome.picture)
             caption = f"growth {record.value('growth'):.1f}"
             label = record.value("label")
             caption += f": {label}" if label else ""
-        rows.setdefault(record.representation, []).append(Cell(picture, caption))
+        cell = Cell.found(outcome.picture, caption)
+        rows.setdefault(record.representation, []).append(cell)
     labelled = [Row(name, cells) for name, cells in rows.items()]
     return [Row("originals", list(originals.values())), *labelled]
 
@@ -213,6 +190,7 @@ STUDY = Study(
     columns=_COLUMNS,
     table=table,
     figure=figure,
+    picture_range="stretched",
     measure=measure,
     used_flags=studies.LINEAR_FLAGS,
     refused_flags={

@@ -17,8 +17,9 @@ sample photographs without the one that is inverted: "form" has the channels tha
 respond less. --channel_split=halves takes the contiguous halves of these networks as
 well, for comparison.
 
-Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md and figure.png.
-The table has means and deviations over lanes, for the reconstructions:
+Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md and figure.png;
+figure_stretched.png has every reconstruction stretched to its range. The table
+has means and deviations over lanes:
 
     chroma          fraction of the energy that is in the colours
     high-frequency  fraction of the luminance's energy above 0.125 cycles per pixel
@@ -293,7 +294,7 @@ def figure(findings: Findings) -> list[Row]:
                 rows[label].append(Cell(original, caption))
         name = f"{record.variant}, {record.value('channels')}"
         caption = _caption(name, record.measured)
-        rows[label].append(Cell(outcome.picture, caption))
+        rows[label].append(Cell.found(outcome.picture, caption))
     return [Row(label, cells) for label, cells in rows.items()]
 
 

@@ -14,9 +14,11 @@ percent of the distances between reconstructions of different images. The latter
 nearly the same errors, and the regularisers affect them in the same way. The rows
 "different images" have the distances between the originals.
 
-Writes config.json, metrics.jsonl (with the labels of every lane: `classifier_*` by
-EfficientNet-Lite0, `own_*` by the inverted network), reconstructions/, table.csv,
-table.md and figure.png: originals, starts, and where the starts differ.
+Writes config.json, metrics.jsonl (with the labels of every lane: `classifier_*` by the
+network in `classifier`, `own_*` by the inverted network), reconstructions/, table.csv,
+table.md and figure.png: originals, starts, and where the starts differ. The classifier
+is EfficientNet-Lite0, and Lite1 where Lite0 is inverted, or what --classifier names.
+figure_stretched.png has every reconstruction stretched to its range.
 """
 
 import functools
@@ -28,7 +30,7 @@ import numpy as np
 
 from experiments import studies
 from experiments.studies import Bench, Defaults, Findings, Study
-from invjax.commands import binary
+from invjax.commands import binary, shared_flags
 from invjax.images import pixels
 from invjax.metrics import diversity
 from invjax.metrics.diversity import Distances
@@ -40,6 +42,8 @@ from invjax.runs.lanes import Lane
 from invjax.runs.records import Record
 from invjax.runs.runner import Outcome
 from invjax.runs.settings import Settings
+
+shared_flags.define_classifier()
 
 _NUM_STARTS = 6
 _MOST_ROWS = 24
@@ -170,7 +174,7 @@ def figure(findings: Findings) -> list[Row]:
             caption = "failed" if error is None else f"{error:.1%}"
             if label := outcome.record.value("classifier_label"):
                 caption += f": {label}"
-            cells.append(Cell(outcome.picture, caption))
+            cells.append(Cell.found(outcome.picture, caption))
         pictures = [o.picture for o in outcomes if o.picture is not None]
         if len(pictures) > 1:
             deviation = np.asarray(diversity.maps(np.stack(pictures)).deviation)

@@ -14,7 +14,8 @@ in the first layers, and hardly grow with depth. experiments/README.md has our r
 inverts your own images at three layers of VGG-16.
 
 Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md (rows at the
-lambda_V that presets take are bold), figure.png (the first image at all layers) and
+lambda_V that presets take are bold), figure.png (the first image at all layers),
+figure_stretched.png (the same, every reconstruction stretched to its range) and
 curves.png.
 """
 
@@ -196,7 +197,7 @@ def _cell(outcome: Outcome) -> Cell:
     own = presets.tv_weight(outcome.lane.group.phi, preset=outcome.record.preset)
     if outcome.lane.tv_weight == own:
         caption += " *"
-    return Cell(outcome.picture, caption)
+    return Cell.found(outcome.picture, caption)
 
 
 STUDY = Study(

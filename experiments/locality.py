@@ -12,11 +12,12 @@ on.
 least 5 places a side. The paper's figure has 600 steps of its own schedule; here the
 steps are the preset's.
 
-Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md and figure.png.
-In the figure, a red box is the theoretical receptive field of the patch, and a green
-box is the effective square. The maps below show detail, from black (none) to white (as
-much as at the patch's centre). The table has lengths in pixels, as means and deviations
-over images:
+Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md and figure.png;
+figure_stretched.png has every reconstruction stretched to its range. In the
+figure, a red box is the theoretical receptive field of the patch, and a green box is
+the effective square. The maps below show detail, from black (none) to white (as much as
+at the patch's centre). The table has lengths in pixels, as means and deviations over
+images:
 
     field           side of the theoretical receptive field of the patch
     in the image    side of the square that is as large as the part of the field inside
@@ -46,7 +47,7 @@ from invjax.commands import binary
 from invjax.metrics import locality
 from invjax.networks import NETWORKS, layers
 from invjax.networks.receptive_fields import ReceptiveField, Window
-from invjax.report import tables
+from invjax.report import contrast, tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.representations import masks
 from invjax.representations.cnn import CnnRepresentation
@@ -274,7 +275,7 @@ def figure(findings: Findings) -> list[Row]:
             if patch.sides is not None and patch.detail is not None:
                 caption += f", effective {patch.sides.effective:.0f} px"
                 detail = np.clip(patch.detail, 0, 1)[..., None]
-            pictures.append(Cell(with_boxes(patch), caption))
+            pictures.append(framed(patch, caption))
             maps.append(Cell(detail, name))
         network = patches[0].lane.group.name.partition("/")[0]
         label = f"{network}: red the field, green the effective one"
@@ -283,11 +284,22 @@ def figure(findings: Findings) -> list[Row]:
     return rows
 
 
-def with_boxes(patch: Patch) -> np.ndarray | None:
+def framed(patch: Patch, caption: str) -> Cell:
+    """A cell of a reconstruction with boxes; it is stretched without them."""
+    picture = patch.picture
+    if picture is None:
+        return Cell(None, caption)
+    return Cell(
+        with_boxes(picture, patch),
+        caption,
+        lambda: with_boxes(contrast.stretched(picture), patch),
+    )
+
+
+def with_boxes(picture: np.ndarray, patch: Patch) -> np.ndarray:
     """A reconstruction with its field in red and the effective square in green."""
-    if patch.picture is None or patch.sides is None:
-        return None
-    picture = outlined(patch.picture, patch.field.inside, _RED)
+    assert patch.sides is not None
+    picture = outlined(picture, patch.field.inside, _RED)
     row, column = patch.field.full.centre
     half = (patch.sides.effective - 1) / 2
     if half <= 0:

@@ -13,10 +13,18 @@ starts find much the same picture.
         --representations=efficientnet_lite0/logits --num_starts=1 \
         --units='black swan,tree frog,cheeseburger'
 
-optimises pictures of classes, a minute each. They are faint; the figure, whose contrast
-is stretched, shows red beaks, toes at the border, and a bun. The network itself gives
-all of them the names of their classes. --units takes channel numbers and, for a last
-layer, names of classes.
+optimises pictures of classes, a minute each. They are faint; the figure, where each is
+stretched to its range, shows red beaks, toes at the border, and a bun. The network
+itself gives all of them the names of their classes; EfficientNet-Lite1, which the table
+asks, calls the swan a vault and the others by their names. --units takes channel
+numbers and, for a last layer, names of classes.
+
+    python -m experiments.maximise --workdir=runs/natural --preset=natural \
+        --representations=efficientnet_lite0/logits --num_starts=1 \
+        --units='tree frog,flamingo,cheeseburger'
+
+shows the network random views of each picture, and takes a twentieth of the paper's
+regularisers: two flamingos by the water, a frog beneath a leaf, a cheeseburger.
 
 The direction w is one-hot at the central place. Its value is that of the released code,
 10,000 / field^2 / (largest activation of the channel on photographs). Here these
@@ -29,7 +37,8 @@ of the size of a mosaic's cell. The released code divides by the largest activat
 another channel than the one it maximises; here it is the same channel.
 
 `--preset=fast` minimises the paper's objective by our solver, except that R_alpha there
-takes every channel by itself. The other presets are refused.
+takes every channel by itself. `--preset=natural` is for deep layers. The other presets
+are refused.
 
 Noise may switch a neuron behind ReLUs off, so that nothing leads from it to a picture
 that excites it (`dead_start`). Such a picture, and any whose activation is not above 0
@@ -40,8 +49,10 @@ its ReLU, such as conv5 in place of relu5, hardly has such starts.
 
 Writes config.json, metrics.jsonl (a line per picture: its activation, that of the noise
 it began at, the largest on the photographs, their ratio, and for classes the label that
-EfficientNet-Lite0 gives it), reconstructions/, table.csv, table.md and figure.png,
-whose contrast is stretched.
+another network gives it), reconstructions/, table.csv, table.md and figure.png, where
+each picture is stretched to its range; figure_clipped.png has them clipped to [0, 1].
+That network, `classifier` in metrics.jsonl, is EfficientNet-Lite0, and Lite1 for the
+classes of Lite0; --classifier names another one.
 """
 
 import dataclasses
@@ -54,15 +65,14 @@ from absl import flags
 from experiments import studies
 from experiments.studies import Bench, Defaults, Findings, Study
 from invjax import callables, identity
-from invjax.commands import binary
+from invjax.commands import binary, shared_flags
 from invjax.images import pixels, sources
 from invjax.inversion import objective, presets
-from invjax.metrics import labels
-from invjax.metrics.labels import Classifier
-from invjax.report import contrast, tables
+from invjax.report import tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.representations.cnn import CnnRepresentation
-from invjax.runs import classifiers, lanes, loading, runner, targets
+from invjax.runs import lanes, loading, runner, targets
+from invjax.runs.classifiers import Classifiers
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Group, Lane, Variant
 from invjax.runs.runner import Outcome
@@ -76,6 +86,8 @@ _UNITS = flags.DEFINE_list(
     "Comma-separated channels from 0, or names of classes of a classifier's last layer "
     "(default: the first six; of classes, the paper's seven).",
 )
+
+shared_flags.define_classifier()
 
 _COLUMNS = (
     "representation",
@@ -112,11 +124,11 @@ class Tools(NamedTuple):
 
     Attributes:
       layers: the layers by name.
-      classifier: what names pictures of classes; None where none is wanted or at hand.
+      classifiers: what names pictures of classes; None before it is loaded.
     """
 
     layers: dict[str, Layer]
-    classifier: Classifier | None = None
+    classifiers: Classifiers | None = None
 
 
 def load(bench: Bench) -> Bench:
@@ -142,12 +154,13 @@ def load(bench: Bench) -> Bench:
             raise Refusal(f"--image_size={side}: {error}") from None
         exact = lanes.in_float32(phi)
         assert isinstance(exact, CnnRepresentation)
-        prepared = photographs[targets.preparation(phi, whole)]
+        prepared = photographs.prepared[targets.preparation(phi, whole)]
         peaks = neurons.peaks(exact, prepared)
         found = {f"unit_{neuron.channel:04d}": neuron for neuron in sought}
         layer = layers[phi.name] = Layer(phi, side, peaks, found)
         wanted = [_target(layer, name) for name in found]
-        groups.append(Group(phi.name, phi, wanted, code_scale=float("nan")))
+        group = Group(phi.name, phi, wanted, code_scale=float("nan"))
+        groups.append(group._replace(unread=photographs.skipped))
     names = {
         name: [neuron.name for neuron in layer.neurons.values()]
         for name, layer in layers.items()
@@ -156,11 +169,20 @@ def load(bench: Bench) -> Bench:
 
 
 def load_tools(bench: Bench) -> Tools:
-    """Adds a classifier where a layer's neurons are classes."""
-    tools: Tools = bench.tools
-    if any(neurons.is_classifier(layer.phi) for layer in tools.layers.values()):
-        return tools._replace(classifier=classifiers.load_default(bench.settings))
-    return tools
+    """Adds classifiers for the layers whose neurons are classes."""
+    of_classes = [
+        group
+        for group in bench.groups
+        if neurons.is_classifier(bench.tools.layers[group.name].phi)
+    ]
+    named = bench.settings.classifier
+    if named is not None and not of_classes:
+        raise Refusal(
+            f"--classifier={named}: it names pictures of classes, and none of the "
+            "representations is a network's last layer; leave it out"
+        )
+    found = Classifiers(of_classes, bench.settings, words=("classifier",))
+    return bench.tools._replace(classifiers=found)
 
 
 def plan(bench: Bench) -> list[Lane]:
@@ -203,6 +225,7 @@ def measure(bench: Bench, outcome: Outcome) -> dict[str, Any]:
         "image_size": layer.side,
         "photographs_largest": largest,
         "scale": _scale(layer, neuron),
+        "classifier": tools.classifiers.judge(lane.group),
         **dict.fromkeys(_MEASURED),
     }
     if outcome.picture is None:
@@ -210,10 +233,9 @@ def measure(bench: Bench, outcome: Outcome) -> dict[str, Any]:
     place = neurons.place(outcome.code.shape, neuron.channel)
     levels = pixels.quantise(np.clip(outcome.picture, 0, 1))
     written = levels.astype(np.float32) / np.float32(255)
-    if tools.classifier is not None and neurons.is_classifier(layer.phi):
-        (row,) = labels.logits(tools.classifier, [outcome.picture])
-        guess = labels.guesses(row, count=1)[0]
-        columns |= {"label": guess.name, "label_probability": float(guess.probability)}
+    guess = tools.classifiers.guess(lane.group, outcome.picture)
+    if guess is not None:
+        columns |= {"label": guess.name, "label_probability": guess.probability}
     activation = float(outcome.code[place])
     start = runner.start_image(
         lane, bench.settings, num_restarts=_num_restarts(bench, outcome)
@@ -337,7 +359,7 @@ def _cell(outcome: Outcome) -> Cell:
     caption = f"{unit}: {outcome.record.value('activation'):.1f}"
     if not outcome.record.value("is_excited"):
         caption = f"{unit}: not excited"
-    return Cell(contrast.stretched(outcome.picture), caption)
+    return Cell.found(outcome.picture, caption)
 
 
 STUDY = Study(
@@ -355,6 +377,7 @@ STUDY = Study(
     columns=_COLUMNS,
     table=table,
     figure=figure,
+    picture_range="stretched",
     remarks=remarks,
     measure=measure,
     used_flags=(*studies.LINEAR_FLAGS, "num_starts", "dead_relu"),

@@ -10,13 +10,15 @@ lambda_V that serves best should be larger. experiments/README.md has our result
 
 The table has, for each layer and lambda_V, the intersection of the gradient-orientation
 histograms of reconstruction and original ("naturalness"), and how often a network gives
-both the same label. The networks are EfficientNet-Lite0, and the inverted network
-itself ("own") where its last layer is at hand. The row below has all these values for
-pairs of different photographs, as what chance would give. A lambda_V of 0 stands for no
-regulariser: there is no lambda_alpha, no bound and no jitter either.
+both the same label. The networks are EfficientNet-Lite0 (Lite1 for the inversions of
+Lite0; --classifier names another one), and the inverted network itself ("own") where
+its last layer is at hand. The row below has all these values for pairs of different
+photographs, as what chance would give. A lambda_V of 0 stands for no regulariser: there
+is no lambda_alpha, no bound and no jitter either.
 
 Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md (rows at the
-lambda_V that presets take are bold), figure.png and curves.png.
+lambda_V that presets take are bold), figure.png, figure_stretched.png (where every
+reconstruction is stretched to its range) and curves.png.
 """
 
 import functools
@@ -30,7 +32,7 @@ import numpy as np
 
 from experiments import studies
 from experiments.studies import Bench, Defaults, Findings, Study
-from invjax.commands import binary
+from invjax.commands import binary, shared_flags
 from invjax.images import pixels, sources
 from invjax.inversion import presets
 from invjax.metrics import diversity, labels, naturalness
@@ -43,6 +45,8 @@ from invjax.runs.classifiers import CLASSIFIERS, Classifiers
 from invjax.runs.lanes import Group, Lane, Variant
 from invjax.runs.records import Record
 from invjax.runs.runner import Outcome
+
+shared_flags.define_classifier()
 
 _MOST_ROWS = 12
 # All of a hundred photographs, chosen ones of more.
@@ -176,7 +180,7 @@ def figure(findings: Findings) -> list[Row]:
         caption += "failed" if score is None else f"{score:.2f}"
         if label := record.value("classifier_label"):
             caption += f", {label}"
-        rows[group.name, target.name].cells.append(Cell(outcome.picture, caption))
+        rows[group.name, target.name].cells.append(Cell.found(outcome.picture, caption))
     return list(rows.values())
 
 

@@ -15,8 +15,9 @@ For a layer of the paper's own network, as in its figures, give
 --preset=ijcv2016 the same grid is run for that paper's objective. lambda_V is given as
 in the released code: for beta = 1 its weight in the energy is lambda_V / sigma.
 
-Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md and figure.png.
-In the table:
+Writes config.json, metrics.jsonl, reconstructions/, table.csv, table.md and figure.png,
+where each reconstruction is stretched to its range, as in the paper; figure_clipped.png
+has them clipped to [0, 1] and shows which weights make pictures greyer. In the table:
 
     spikes          `naturalness.lattice_spikes` at the layer's stride; about 1 where
                     there are no spikes
@@ -40,7 +41,7 @@ from invjax.commands import binary
 from invjax.inversion import presets, regularisers
 from invjax.inversion.objective import SIGMA
 from invjax.metrics import naturalness
-from invjax.report import contrast, tables
+from invjax.report import tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.representations.paper import Dsift, Hog
 from invjax.runs import variants
@@ -188,10 +189,7 @@ def table(findings: Findings) -> list[list[str]]:
 
 
 def figure(findings: Findings) -> list[Row]:
-    """A row per representation, exponent and jitter: the original, then the lambdas.
-
-    Contrast is stretched for shallow representations, which hardly depend on it.
-    """
+    """A row per representation, exponent and jitter: the original, then the lambdas."""
     rows = []
     for _, members in itertools.groupby(findings.shown, lambda o: o.lane.variant):
         row = list(members)
@@ -204,13 +202,10 @@ def figure(findings: Findings) -> list[Row]:
                 caption += f": error {record.relative_error:.1%}"
             if (spikes := record.value("spikes")) is not None:
                 caption += f", spikes {spikes:.1f}"
-            cells.append(Cell(_picture(outcome), caption))
+            cells.append(Cell.found(outcome.picture, caption))
         beta, places = (row[0].record.value(name) for name in ("beta", "jitter"))
         jitter = f"jitter {places} px" if places > 1 else "no jitter"
-        label = f"{group.name}: beta {beta:g}, {jitter}"
-        if _is_shallow(group.phi):
-            label += ", contrast stretched"
-        rows.append(Row(label, cells))
+        rows.append(Row(f"{group.name}: beta {beta:g}, {jitter}", cells))
     return rows
 
 
@@ -218,13 +213,6 @@ def _original(original: np.ndarray, group: Group) -> Cell:
     spikes = statistics(original, group.phi)["spikes"]
     told = "" if spikes is None else f": spikes {spikes:.1f}"
     return Cell(original, f"original{told}")
-
-
-def _picture(outcome: Outcome) -> np.ndarray | None:
-    picture = outcome.picture
-    if picture is None or not _is_shallow(outcome.lane.group.phi):
-        return picture
-    return contrast.stretched(picture)
 
 
 def _measured(columns: Sequence[Sequence[float | None]]) -> list[str]:
@@ -260,6 +248,7 @@ STUDY = Study(
     columns=_COLUMNS,
     table=table,
     figure=figure,
+    picture_range="stretched",
     measure=measure,
     is_shown=is_shown,
     options=lambda: {"betas": exponents(_BETAS.value)},

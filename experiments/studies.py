@@ -28,9 +28,11 @@ from invjax.commands import shared_flags
 from invjax.metrics import lpips
 from invjax.report import contact_sheet, tables
 from invjax.report.contact_sheet import Row
-from invjax.runs import lanes, loading, runner, variants
+from invjax.report.contrast import PictureRange
+from invjax.runs import lanes, loading, runner, skipped, variants
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
+from invjax.runs.identification import Identifier
 from invjax.runs.lanes import Group, Lane, Variant
 from invjax.runs.records import Record, remarks
 from invjax.runs.runner import Outcome
@@ -48,8 +50,8 @@ COUNTS = ("failed", "dead starts")
 """Columns of every table: lanes that diverged, and that began where ReLUs were off."""
 
 LINEAR_FLAGS = (
-    "identify_among",
-    *("workdir", "overwrite", "dry_run", "smoke", "seed", "images"),
+    *("identify_among", "classifier"),
+    *("workdir", "overwrite", "dry_run", "smoke", "seed", "images", "on_bad_image"),
     *("representations", "preset", "num_steps", "image_size", "resize"),
     *("batch_size", "compute_dtype", "save_arrays"),
 )
@@ -82,6 +84,7 @@ class Bench(NamedTuple):
       planned: the lanes that are run.
       left_out: lanes that are not run, since their target is zero under the mask.
       lpips_parameters: weights of LPIPS; None where they are not at hand.
+      identifier: ranks originals where --identify_among asks for it; else None.
       tools: what `Study.load_tools` returned, such as classifiers.
       images: names of all images, in order.
     """
@@ -93,6 +96,7 @@ class Bench(NamedTuple):
     planned: Sequence[Lane] = ()
     left_out: Sequence[Lane] = ()
     lpips_parameters: lpips.Parameters | None = None
+    identifier: Identifier | None = None
     tools: Any = None
     images: Sequence[str] = ()
 
@@ -162,6 +166,9 @@ class Study:
         lanes and dead starts.
       bold: returns the numbers of the rows that table.md sets in bold.
       cell_size: side of a cell of figure.png in pixels.
+      picture_range: the form of figure.png, in which images that were found are clipped
+        to [0, 1] or stretched, each to its range; figure_stretched.png or
+        figure_clipped.png has the other form.
       used_flags: names of the shared flags that have a meaning; None for all.
       refused_flags: shared flags that are refused, and why.
       configure: completes the settings by the study's own flags.
@@ -185,6 +192,7 @@ class Study:
     remarks: Callable[[Findings], list[str]] | None = None
     bold: Callable[[Sequence[Sequence[str]]], Sequence[int]] | None = None
     cell_size: int = 224
+    picture_range: PictureRange = "clipped"
     used_flags: tuple[str, ...] | None = None
     refused_flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     configure: Callable[[Settings], Settings] = _unchanged
@@ -235,7 +243,9 @@ def run(
         runner.print_estimates(planned, settings)
         return None
     lpips_parameters = loading.load_lpips(bench.groups, settings)
-    bench = bench._replace(lpips_parameters=lpips_parameters)
+    bench = bench._replace(
+        lpips_parameters=lpips_parameters, identifier=Identifier.of(settings)
+    )
     if study.load_tools is not None:
         bench = bench._replace(tools=study.load_tools(bench))
     assert request.workdir is not None
@@ -243,6 +253,7 @@ def run(
     folder.write_config(
         settings.as_json() | dict(bench.options), loading.weights_digests(bench.groups)
     )
+    skipped.write(folder.path / skipped.FILE, loading.unread(bench.groups))
     if study.writes_originals:
         runner.write_originals(folder, bench.groups)
     print(f"lanes: {len(planned)}", flush=True)
@@ -289,6 +300,7 @@ def _collect(study: Study, findings: Findings, folder: RunFolder) -> None:
             folder,
             lpips_parameters=bench.lpips_parameters,
             measure=measure,
+            identifier=bench.identifier,
         ):
             findings.records.append(outcome.record)
             if study.is_shown(bench, outcome.lane):
@@ -307,7 +319,12 @@ def _publish(study: Study, findings: Findings, folder: pathlib.Path) -> None:
     tables.write(folder, study.columns, rows, bold=bold)
     figure = study.figure(findings) if study.figure and findings.shown else []
     if figure:
-        contact_sheet.write(folder / "figure.png", figure, cell_size=study.cell_size)
+        contact_sheet.write_both(
+            folder / "figure.png",
+            figure,
+            cell_size=study.cell_size,
+            picture_range=study.picture_range,
+        )
     if study.publish is not None:
         study.publish(findings, folder)
     print(tables.markdown(study.columns, rows, bold=bold))

@@ -12,13 +12,15 @@ many times. `refuse_impure` looks whether one is.
 import functools
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from invjax.types import Code, Image, Relaxable, Scalar
 
@@ -129,6 +131,40 @@ def encode(phi: Any, image: ArrayLike) -> Code:
     return _encode(TracedCallable.of(phi), jnp.asarray(image))
 
 
+def encode_batch(
+    phi: Any, images: Sequence[ArrayLike], *, width: int
+) -> list[np.ndarray]:
+    """The codes of several images, `width` of them in one compiled call.
+
+    A last batch that is not full is padded, so that the program is the same and the
+    bits of a code do not depend on how many images there are.
+
+    Args:
+      phi: a representation: any pure function of one image.
+      images: arrays [h, w, c] of one shape, in the range that phi takes.
+      width: number of images per call; 1 calls `encode` for each.
+
+    Raises:
+      TypeError: phi has a part that is neither an array nor hashable.
+
+    Examples:
+      >>> images = [np.full((2, 2, 1), n, np.float32) for n in range(3)]
+      >>> [code.item() for code in encode_batch(jnp.mean, images, width=2)]
+      [0.0, 1.0, 2.0]
+    """
+    if width == 1:
+        return [np.asarray(encode(phi, image)) for image in images]
+    traced = TracedCallable.of(phi)
+    codes: list[np.ndarray] = []
+    for start in range(0, len(images), width):
+        batch = list(images[start : start + width])
+        padding = [batch[-1]] * (width - len(batch))
+        found = _encode_batch(traced, jnp.stack([*map(jnp.asarray, batch + padding)]))
+        # Copies: one code that is kept would keep all of its batch.
+        codes.extend(np.array(code) for code in np.asarray(found)[: len(batch)])
+    return codes
+
+
 def code_shape(phi: Any, image_shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of the code of an image, found by tracing phi without computing anything.
 
@@ -151,6 +187,11 @@ def code_shape(phi: Any, image_shape: tuple[int, ...]) -> tuple[int, ...]:
 @jax.jit
 def _encode(phi: TracedCallable, image: Image) -> Code:
     return phi(image)
+
+
+@jax.jit
+def _encode_batch(phi: TracedCallable, images: Float[Array, "n h w c"]) -> Array:
+    return jax.vmap(phi)(images)
 
 
 def refuse_impure(phi: Any, image_shape: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Atomic writes, and names of files.
+"""Atomic writes, names of files, and opening what may be no file.
 
 A reader finds the old contents or the complete new ones: everything is written to a
 temporary path in the same folder, which takes the name of its destination only once it
@@ -6,19 +6,25 @@ is complete.
 """
 
 import contextlib
+import errno
+import hashlib
 import os
 import pathlib
 import shutil
+import stat
 import tempfile
 import unicodedata
 from collections.abc import Iterator
 from typing import BinaryIO
 
-_REFUSED = '<>:"/\\|?*'
+# And what changes the direction of text.
+_REFUSED = '<>:"/\\|?*' + "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _REFUSED_KINDS = ("Cc", "Cs", "Zl", "Zp")
-_DEVICES = ("con", "prn", "aux", "nul") + tuple(
-    f"{word}{number}" for word in ("com", "lpt") for number in range(1, 10)
+_DEVICES = ("con", "prn", "aux", "nul", "conin$", "conout$") + tuple(
+    f"{word}{number}" for word in ("com", "lpt") for number in "123456789\xb9\xb2\xb3"
 )
+# File systems take 255 bytes; an ending and a number may follow.
+_LONGEST_NAME = 200
 # mkstemp adds ten characters or so to a name that may be as long as names can be.
 _PREFIX = 40
 
@@ -37,8 +43,10 @@ def portable_name(name: str) -> str:
     """A name for a file or a folder that every file system takes.
 
     Characters that one of them refuses are replaced by "_": separators, control
-    characters, < > : " | ? *, and a dot or a space at the end. Names of Windows'
-    devices are given a "_" in front.
+    characters, < > : " | ? *, a dot or a space at the end, and also those that change
+    the direction of the text around them. Names of Windows' devices are given a "_" in
+    front. Of a name longer than 200 bytes the start is kept, and a digest of the whole;
+    an empty name becomes "_".
 
     Examples:
       >>> [portable_name(name) for name in ("c [1]", "a/b: c?", "end.", "NUL.x", "..")]
@@ -51,8 +59,67 @@ def portable_name(name: str) -> str:
         for letter in name
     )
     kept = letters.rstrip(". ")
-    letters = kept + "_" * (len(letters) - len(kept))
-    return f"_{letters}" if letters.partition(".")[0].lower() in _DEVICES else letters
+    letters = kept + "_" * (len(letters) - len(kept)) or "_"
+    if letters.partition(".")[0].rstrip().lower() in _DEVICES:
+        letters = f"_{letters}"
+    return shortened(letters, _LONGEST_NAME)
+
+
+def shortened(name: str, most: int) -> str:
+    """A name of at most `most` bytes of UTF-8; a longer one ends in a digest of it.
+
+    Args:
+      name: text without lone surrogates.
+      most: number of bytes, at least 16.
+
+    Examples:
+      >>> shortened("photograph", 16), shortened("x" * 300, 16)
+      ('photograph', 'xxxxxxx~0d4e2ca9')
+    """
+    data = name.encode()
+    if len(data) <= most:
+        return name
+    digest = hashlib.sha256(data).hexdigest()[:8]
+    return f"{data[: most - 9].decode(errors='ignore')}~{digest}"
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a file for reading, and refuses at once what is none.
+
+    Opening a pipe that nobody writes to would wait for ever, and opening a device may
+    do something.
+
+    Args:
+      path: the file; links are followed.
+
+    Raises:
+      OSError: it cannot be opened, or it is no regular file; `strerror` says why.
+
+    Examples:
+      >>> open_regular("/")
+      Traceback (most recent call last):
+      ...
+      OSError: [Errno 22] is a folder: '/'
+    """
+    _check_regular(os.stat(path).st_mode, path)
+
+    def opener(name: str, flags: int) -> int:
+        # It may have become a pipe since.
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    file = open(path, "rb", opener=opener)
+    try:
+        _check_regular(os.fstat(file.fileno()).st_mode, path)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(mode: int, path: str | os.PathLike[str]) -> None:
+    if not stat.S_ISREG(mode):
+        kind = "is a folder" if stat.S_ISDIR(mode) else "is a pipe, socket or device"
+        raise OSError(errno.EINVAL, kind, os.fspath(path))
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:

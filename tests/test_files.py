@@ -80,8 +80,44 @@ def test_the_home_folder_is_expanded_where_there_is_one(
         ("console", "console"),
         (" . ", "___"),
         ("\ud800", "_"),
+        ("", "_"),
+        ("a\u202egnp.exe", "a_gnp.exe"),
+        ("nul .txt", "_nul .txt"),
+        ("COM\u00b2", "_COM\u00b2"),
+        ("x" * 200, "x" * 200),
+        ("x" * 201, "x" * 191 + "~84a0678c"),
+        ("\u00e9" * 150, "\u00e9" * 95 + "~cb1fa315"),
     ],
 )
 def test_names_for_every_file_system(name: str, portable: str) -> None:
     assert files.portable_name(name) == portable
     assert files.portable_name(portable) == portable
+
+
+def test_only_files_are_opened(tmp_path: pathlib.Path) -> None:
+    """A pipe that nobody writes to would be waited for."""
+    (tmp_path / "file").write_bytes(b"data")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    with files.open_regular(tmp_path / "link") as file:
+        assert file.read() == b"data"
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in [
+        (tmp_path / "pipe", "is a pipe, socket or device"),
+        (pathlib.Path("/dev/zero"), "is a pipe, socket or device"),
+        (tmp_path, "is a folder"),
+    ]:
+        with pytest.raises(OSError, match=words):
+            files.open_regular(path)
+    with pytest.raises(FileNotFoundError):
+        files.open_regular(tmp_path / "none")
+
+
+def test_a_file_that_becomes_a_pipe_is_not_waited_for(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"data")
+    os.mkfifo(tmp_path / "pipe")
+    as_file = os.stat(tmp_path / "file")
+    monkeypatch.setattr(os, "stat", lambda path: as_file)
+    with pytest.raises(OSError, match="is a pipe"):
+        files.open_regular(tmp_path / "pipe")

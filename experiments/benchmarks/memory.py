@@ -4,9 +4,9 @@ JAX keeps the largest amount of a process and not of a run, so the chunks are ru
 the smallest prediction to the largest: each is then the largest so far. CPUs do not say
 how much was taken, and only the prediction is recorded there.
 
-Beside the widths of the cases, each representation has the one that --batch_size is by
-default: what `api.fitting_width` chooses for the device. In a trial it is chosen for a
-limit that is made up.
+Beside the widths of the cases, each representation has the one that
+`api.fitting_width` chooses for the device. In a trial it is chosen for a limit that is
+made up.
 """
 
 import jax

@@ -3,13 +3,17 @@
     python -m invjax.commands.invert --workdir=runs/first
 
 inverts two sample photographs at AlexNet's relu1, relu3 and pool5, 400 steps each, in
-about a minute on two cores; mean relative errors are 8.2, 18.3 and 25.0 %.
+about a minute on two cores; mean relative errors are 8.2, 18.3 and 27.3 %.
 
     python -m invjax.commands.invert --workdir=runs/mine --images='photos/*.jpg' \
         --representations=alexnet/relu1,alexnet/relu3 --num_starts=4
 
 Writes below --workdir: config.json, metrics.jsonl (a line per lane), originals/,
-reconstructions/<image>/<representation>/start_000.png, grid.png and index.html.
+reconstructions/<image>/<representation>/start_000.png, grid.png, grid_stretched.png and
+index.html. PNG files of reconstructions and grid.png are clipped to [0, 1]. In
+grid_stretched.png and in stretched/, which index.html shows on demand, each
+reconstruction is stretched from its smallest to its largest value, as in the papers.
+Beyond 500 pictures the sheets continue on grid_002.png and so on.
 Exit codes: 0 done, 1 cannot be done, 2 unreadable command line, 130 interrupted
 (finished lanes are kept).
 """
@@ -24,7 +28,7 @@ from invjax.commands import binary, shared_flags
 from invjax.report import contact_sheet, gallery
 from invjax.report.contact_sheet import Cell, Row
 from invjax.report.gallery import GalleryImage, GalleryLane
-from invjax.runs import lanes, loading, runner
+from invjax.runs import lanes, loading, runner, skipped
 from invjax.runs.folder import RunFolder, command
 from invjax.runs.records import remarks
 from invjax.runs.runner import Outcome
@@ -32,7 +36,6 @@ from invjax.runs.settings import Request
 
 _IMAGES = "sample:chelsea,sample:coffee"
 _REPRESENTATIONS = ("alexnet/relu1", "alexnet/relu3", "alexnet/pool5")
-_MOST_COLUMNS = 24
 
 
 def main() -> None:
@@ -62,6 +65,7 @@ def run(request: Request) -> None:
     assert request.workdir is not None
     folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
     folder.write_config(settings.as_json(), loading.weights_digests(groups))
+    skipped.write(folder.path / skipped.FILE, loading.unread(groups))
     originals = runner.write_originals(folder, groups)
     # Each representation may have recorded codes of its own.
     names = dict.fromkeys(target.name for g in groups for target in g.targets)
@@ -71,7 +75,11 @@ def run(request: Request) -> None:
     finished: list[Outcome] = []
     try:
         for outcome in runner.run(
-            planned, settings, folder, lpips_parameters=lpips_parameters
+            planned,
+            settings,
+            folder,
+            lpips_parameters=lpips_parameters,
+            stretched="stretched",
         ):
             finished.append(outcome)
     finally:
@@ -86,9 +94,13 @@ def write_pictures(
     finished: Sequence[Outcome],
     images: Sequence[GalleryImage],
 ) -> None:
-    """Writes grid.png and index.html of the lanes that have ended."""
-    if finished:
-        contact_sheet.write(workdir / "grid.png", sheet_rows(finished))
+    """Writes index.html and the contact sheets of the lanes that ended.
+
+    Sheets are grid.png and grid_stretched.png, and further pages of both.
+    """
+    for number, page in enumerate(contact_sheet.pages(sheet_rows(finished)), start=1):
+        path = contact_sheet.page_path(workdir / "grid.png", number)
+        contact_sheet.write_both(path, page)
     gallery.write_gallery(
         workdir,
         title="Images with the code of an image",
@@ -96,7 +108,9 @@ def write_pictures(
         images=images,
         lanes=[
             GalleryLane(
-                outcome.record.as_json(), f"reconstructions/{outcome.lane.path}.png"
+                outcome.record.as_json(),
+                f"reconstructions/{outcome.lane.path}.png",
+                f"stretched/{outcome.lane.path}.jpg",
             )
             for outcome in finished
         ],
@@ -118,11 +132,11 @@ def sheet_rows(finished: Sequence[Outcome]) -> list[Row]:
         caption = "failed" if error is None else f"error {error:.1%}"
         if lane.start:
             caption = f"start {lane.start}: {caption}"
-        rows.setdefault(label, []).append(Cell(outcome.picture, caption))
+        rows.setdefault(label, []).append(Cell.found(outcome.picture, caption))
     labelled = [Row(label, cells) for label, cells in rows.items()]
     if top:
         labelled.insert(0, Row("originals", list(top.values())))
-    return [row._replace(cells=row.cells[:_MOST_COLUMNS]) for row in labelled]
+    return labelled
 
 
 def summary(finished: Sequence[Outcome]) -> str:

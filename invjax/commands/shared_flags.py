@@ -11,6 +11,7 @@ from absl import flags
 
 from invjax.commands import binary
 from invjax.inversion import presets, request
+from invjax.metrics import labels
 from invjax.runs.errors import Refusal
 from invjax.runs.settings import Request, Settings
 
@@ -24,8 +25,18 @@ _IMAGES: flags.FlagHolder[str | None] = flags.DEFINE(
     binary.PATHS,
     "images",
     None,
-    "Comma-separated files, globs, folders and sample:NAME (default: sample "
-    "photographs).",
+    "Comma-separated files, globs, folders, @LIST (a text file with a path on each "
+    "line), tar archives and sample:NAME; 'a-{000..009}.tar' stands for ten names "
+    "(default: sample photographs).",
+    # A shell that expands braces gives the flag once for each name.
+    allow_overwrite=False,
+)
+_ON_BAD_IMAGE = flags.DEFINE_enum(
+    "on_bad_image",
+    "skip",
+    ["skip", "refuse"],
+    "What to do with an image that cannot be used, such as a truncated file: pass over "
+    "it and say why in skipped.jsonl, or refuse to run.",
 )
 _CODE: flags.FlagHolder[str | None] = flags.DEFINE(
     binary.PATH,
@@ -94,8 +105,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
     "Number of inversions that run side by side: on GPU and TPU in one compiled call "
-    "on each device (default: what fits, at most 512), on CPU in threads, at most one "
-    "per core (default: 16).",
+    "on each device, on CPU in threads, at most one per core (default: 16).",
     lower_bound=1,
 )
 _COMPUTE_DTYPE = flags.DEFINE_enum(
@@ -132,6 +142,18 @@ def define_layers() -> flags.FlagHolder[list[str] | None]:
         None,
         "Comma-separated layers: names of layers of --network, or NETWORK/LAYER in "
         "benchmarks (default: all at hand, or by case and backend).",
+    )
+
+
+@functools.cache
+def define_classifier() -> flags.FlagHolder[str | None]:
+    """Defines --classifier, for the binaries that name what pictures show."""
+    return flags.DEFINE_string(
+        "classifier",
+        None,
+        "Last layer of the network that names pictures, NETWORK/LAYER; not a network "
+        f"that is inverted (default: the first of {', '.join(labels.JUDGES)} that is "
+        "not).",
     )
 
 
@@ -196,6 +218,8 @@ def from_flags(
         seed=_SEED.value,
         smoke=_SMOKE.value,
         identify_among=_IDENTIFY_AMONG.value,
+        on_bad_image=_ON_BAD_IMAGE.value,
+        classifier=flags.FLAGS["classifier"].value if _has_classifier() else None,
     )
     return Request(
         settings=settings,
@@ -220,6 +244,10 @@ def refuse_others(*used: str) -> None:
                 f"--{flag.name} means nothing here; of the shared flags "
                 f"{', '.join(f'--{name}' for name in used)} are accepted"
             )
+
+
+def _has_classifier() -> bool:
+    return "classifier" in flags.FLAGS
 
 
 def _weights(words: list[str] | None) -> tuple[float, ...] | None:

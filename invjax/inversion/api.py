@@ -105,6 +105,9 @@ def invert(
         weight is multiplied by tv_weight / (the layer's lambda_V), so that the default
         is the paper's, half of it halves the regulariser, and 0 leaves it out.
       alpha_weight: lambda_alpha, the weight of the alpha-norm, likewise.
+      chroma_weight: how much more differences between neighbours in colour count in the
+        total variation that is minimised than those in brightness; by default what the
+        preset says, and alike in the papers'. `Result.energy` counts them alike.
       data_weight: C, the weight of the data term under ijcv2016; refused under other
         presets, whose data term has weight 1. By default `presets.data_weight`.
       data_term: (code, target, mask) -> scalar, to be minimised in place of
@@ -194,8 +197,8 @@ def invert_batch(
       codes: [l, ...], a target for each lane.
       phi, image_shape, preset, num_steps, data_term, beta, jitter, dead_relu,
         mask, centre, history_every: shared by the lanes, as in `invert`.
-      learning_rate, tv_weight, alpha_weight, data_weight, range_bound, tolerance: a
-        number, or one for each lane [l].
+      learning_rate, tv_weight, alpha_weight, chroma_weight, data_weight, range_bound,
+        tolerance: a number, or one for each lane [l].
       initial_image: [h, w, c], or one for each lane [l, h, w, c].
       execution: how lanes are run. On CPU a lane has the same bits alone and in any
         batch.

@@ -64,10 +64,13 @@ class Program:
         """Whether each step draws what the representation is given."""
         return self.views is not None or self.jitter > 1
 
-    @property
-    def minimises_energy(self) -> bool:
+    def objective_is_energy(self, per_lane: PerLane) -> bool:
+        """Whether the objective at an image itself, not at a view, is its energy."""
+        return self.form == "cvpr2015" and per_lane.chroma_weight is None
+
+    def minimises_energy(self, per_lane: PerLane) -> bool:
         """Whether the objective of a step is the energy of its image."""
-        return self.form == "cvpr2015" and not self.is_random
+        return self.objective_is_energy(per_lane) and not self.is_random
 
     def objective_at(
         self,
@@ -93,7 +96,11 @@ class Program:
     def energy_at(
         self, z: Image, phi: TracedCallable, shared: Shared, per_lane: PerLane
     ) -> tuple[Scalar, Terms]:
-        """`Result.energy`: the CVPR form, with alpha 6 and beta 2 under ijcv2016."""
+        """`Result.energy`: the CVPR form, in which colours count as brightness does.
+
+        Under ijcv2016 it has alpha 6 and beta 2.
+        """
+        per_lane = per_lane._replace(chroma_weight=None)
         if self.form == "cvpr2015":
             return self.objective_at(z, phi, shared, per_lane)
         return objective.energy(z, phi, shared, per_lane, data_term=self.data_term)
@@ -349,9 +356,9 @@ def finish(
     z = jnp.where(is_alive, final, state.last)
     energy, terms = program.energy_at(z, phi, shared, problem)
     minimised, lowest = energy, state.best_objective
-    if program.form != "cvpr2015":
+    if not program.objective_is_energy(problem):
         minimised, _ = program.objective_at(z, phi, shared, problem)
-    if not program.minimises_energy:
+    if not program.minimises_energy(problem):
         lowest, _ = program.energy_at(state.best, phi, shared, problem)
     is_best = is_alive & (energy < lowest)
     best = jnp.where(is_best, z, state.best)

@@ -14,6 +14,9 @@ The variable z is the image in grey levels minus a centre, so that zero is a nat
 grey: image = (z + centre) / 255. sigma is the unit of x = z / sigma, the mean norm of
 a 227 x 227 photograph; it never depends on the size of the image at hand.
 
+Where `PerLane.chroma_weight` is given, which no paper has, R_TV is that of the image
+whose distances from grey are multiplied by its square root.
+
 The first term is the data term. Besides `squared_error` there are those of activation
 maximisation and caricature (IJCV 2016), and any function
 (code, target, mask) -> scalar may take its place.
@@ -74,12 +77,16 @@ class PerLane(NamedTuple):
       target: the code phi0.
       tv_weight: lambda_V.
       alpha_weight: lambda_alpha.
+      chroma_weight: how much more differences between neighbours in colour count in
+        R_TV than those in brightness (the mean over channels); None, as in the papers,
+        where they count alike.
       ijcv: weights of the IJCV objective; None where the CVPR energy is minimised.
     """
 
     target: Code
     tv_weight: Scalar
     alpha_weight: Scalar
+    chroma_weight: Scalar | None = None
     ijcv: IjcvWeights | None = None
 
 
@@ -207,7 +214,9 @@ def energy(
         data=_data(codes, shared, per_lane, data_term),
         alpha=per_lane.alpha_weight * regularisers.alpha_norm(x, alpha=exponents.alpha),
         tv=per_lane.tv_weight
-        * regularisers.total_variation(x, beta=exponents.beta, gradient_floor=floor),
+        * regularisers.total_variation(
+            _weighed(x, per_lane), beta=exponents.beta, gradient_floor=floor
+        ),
     )
     return terms.data + terms.alpha + terms.tv, terms
 
@@ -241,7 +250,9 @@ def ijcv_energy(
     num_pixels = z.shape[0] * z.shape[1]
     norm = regularisers.colour_alpha_norm(z, alpha=exponents.alpha)
     total_variation = regularisers.total_variation(
-        z, beta=exponents.beta, gradient_floor=regularisers.IJCV_GRADIENT_FLOOR
+        _weighed(z, per_lane),
+        beta=exponents.beta,
+        gradient_floor=regularisers.IJCV_GRADIENT_FLOOR,
     )
     terms = Terms(
         data=per_lane.ijcv.data * _data(codes, shared, per_lane, data_term),
@@ -257,6 +268,13 @@ def _data(
     """The data term, averaged over codes."""
     terms = [data_term(code, per_lane.target, shared.mask) for code in codes]
     return terms[0] if len(terms) == 1 else jnp.mean(jnp.stack(terms))
+
+
+def _weighed(image: Image, per_lane: PerLane) -> Image:
+    """The image that R_TV is taken of: its colours moved away from grey, if weighed."""
+    if per_lane.chroma_weight is None:
+        return image
+    return regularisers.scale_chroma(image, jnp.sqrt(per_lane.chroma_weight))
 
 
 def _code(image: Image, phi: Representation, shared: Shared, per_lane: PerLane) -> Code:

@@ -5,8 +5,9 @@
 for comparison. These three minimise the same energy with the same weights, so their
 energies can be compared. `ijcv2016` is the later paper's method, with an objective of
 its own. `natural` is for deep codes, whose images nobody recognises otherwise: it shows
-the representation random views of the image (`views`), which fade while the descent
-ends, and has weights of its own.
+the representation random views of the image (`views`), which fade in the middle of the
+descent, counts differences of colour more than those of brightness, and has weights of
+its own; experiments/README.md has what each of these does.
 
 The weight lambda_V depends on the depth of the layer:
 
@@ -69,6 +70,13 @@ NATURAL_RMS = 0.2 * SIGMA / np.sqrt(224 * 224 * 3)
 NATURAL_TV_WEIGHT = 22.6
 """lambda_V of preset `natural`: 2e-3 for squared differences of pixels in [0, 1]."""
 
+NATURAL_LINEAR_SHARE = 1 / 20
+"""Factor of the IJCV paper's regularisers in maximisation and caricature by `natural`.
+
+With the paper's own, pictures of EfficientNet-Lite0's classes are hardly darker or
+lighter anywhere than grey; with a twentieth they are faint, and clear when stretched.
+"""
+
 IJCV_BOUND = 160.0
 """Largest norm of a colour vector, grey levels: 2 B, the released code's x0_max."""
 
@@ -116,6 +124,8 @@ class Preset:
       view_fade: fractions of the descent at which the strength of the views begins to
         fall from 1, and is 0.
       tv_weight: lambda_V where the caller gives none; None for that of the table above.
+      chroma_weight: how much more differences in colour count in R_TV than those in
+        brightness; None where they count alike.
     """
 
     name: str
@@ -131,6 +141,7 @@ class Preset:
     views: Views | None = None
     view_fade: tuple[float, float] = (0.5, 0.95)
     tv_weight: float | None = None
+    chroma_weight: float | None = None
 
     @property
     def has_jitter(self) -> bool:
@@ -248,7 +259,9 @@ PRESETS: dict[str, Preset] = {
             start_rms=NATURAL_RMS,
             relaxes=True,
             views=Views(),
+            view_fade=(0.5, 0.72),
             tv_weight=NATURAL_TV_WEIGHT,
+            chroma_weight=8.0,
         ),
         Preset(
             # A reference, no paper's: Adam as one would try it first, with optax's
@@ -263,6 +276,8 @@ PRESETS: dict[str, Preset] = {
 }
 
 _SHALLOW: dict[str, Preset] = {
+    # A view has another code, and lambda_V is that of the table.
+    "natural": dataclasses.replace(PRESETS["natural"], views=None, tv_weight=None),
     # The released code's experiment_shallow.m: four stages of 200 iterations.
     "cvpr2015": dataclasses.replace(
         PRESETS["cvpr2015"],
@@ -404,7 +419,7 @@ def linear_term_weights(
     `ijcv2016` has the paper's weights. The energy of the other presets is made equal to
     the paper's objective at this image size, except that R_alpha takes every channel by
     itself there; the data term has weight 1 in both, and the bound on the range is the
-    same.
+    same. Under `natural` the regularisers have `NATURAL_LINEAR_SHARE` of these weights.
 
     Args:
       preset: name of the preset.
@@ -413,9 +428,10 @@ def linear_term_weights(
     if PRESETS[preset].form == "ijcv2016":
         return {}
     num_pixels = image_shape[0] * image_shape[1]
+    share = NATURAL_LINEAR_SHARE if preset == "natural" else 1.0
     return {
-        "tv_weight": (SIGMA / IJCV_GRADIENT) ** 2 / num_pixels,
-        "alpha_weight": (SIGMA / IJCV_NORM) ** 6 / num_pixels,
+        "tv_weight": share * (SIGMA / IJCV_GRADIENT) ** 2 / num_pixels,
+        "alpha_weight": share * (SIGMA / IJCV_NORM) ** 6 / num_pixels,
         "range_bound": IJCV_BOUND,
     }
 

@@ -40,6 +40,7 @@ class Keywords(TypedDict, total=False):
     learning_rate: ArrayLike | None
     tv_weight: ArrayLike | None
     alpha_weight: ArrayLike | None
+    chroma_weight: ArrayLike | None
     data_weight: ArrayLike | None
     data_term: DataTerm
     beta: float
@@ -137,6 +138,7 @@ def prepare(
     learning_rate: ArrayLike | None = None,
     tv_weight: ArrayLike | None = None,
     alpha_weight: ArrayLike | None = None,
+    chroma_weight: ArrayLike | None = None,
     data_weight: ArrayLike | None = None,
     data_term: DataTerm = objective.squared_error,
     beta: float = 2.0,
@@ -179,6 +181,10 @@ def prepare(
         tv_weight=per_lane("tv_weight", tv_weight, tv),
         alpha_weight=per_lane("alpha_weight", alpha_weight, presets.ALPHA_WEIGHT),
     )
+    chroma = chosen.chroma_weight if chroma_weight is None else chroma_weight
+    if chroma is not None:
+        chroma = per_lane("chroma_weight", chroma, 1)
+        problem = problem._replace(chroma_weight=chroma)
     if chosen.form == "ijcv2016":
         c = presets.data_weight(phi, data_term=data_term)
         c = per_lane("data_weight", data_weight, c)

@@ -5,7 +5,8 @@ LPIPS and the root mean square are of the picture clipped to [0, 1]; pictures fo
 rule of `pixels.checked`. All functions return arrays and can be jitted and vmapped.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import dm_pix
@@ -14,11 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from invjax import identity
 from invjax.images import pixels
 from invjax.metrics import lpips
-from invjax.types import Scalar, ordinary_types
+from invjax.types import PRNGKey, Scalar, ordinary_types
+
+MOST_PAIRS = 10_000
+"""Number of pairs of codes from which a set's `code_scale` is taken at most."""
 
 _SSIM_WINDOW = 11
 _SUM_LENGTH = 1024
@@ -71,26 +76,82 @@ def normalised_error(code: ArrayLike, target: ArrayLike, scale: ArrayLike) -> Sc
     return jnp.where(scale == 0, jnp.inf, distance / scale)
 
 
-def code_scale(codes: Sequence[ArrayLike]) -> Scalar:
+class Drawn(NamedTuple):
+    """Which codes of a set `code_scale` compares.
+
+    Attributes:
+      order: numbers of the codes, in the order in which they are to be passed.
+      reach: how many codes before it each is compared with; None for all.
+    """
+
+    order: Int[np.ndarray, " n"]
+    reach: int | None
+
+
+def draw_pairs(key: PRNGKey, num_codes: int) -> Drawn:
+    """Draws at most `MOST_PAIRS` pairs of codes, whose mean distance stands for all.
+
+    A set of up to 141 codes has no more pairs, and all are taken, in order. Codes of a
+    larger set are put in a random order, and each is compared with the few before it:
+    as many as give at most `MOST_PAIRS`, which is one for a set of more than 5,001, of
+    which 10,001 are taken at most. So every pair is as likely as any other, and the
+    codes that are held at a time, fewer than 141, become fewer as the set grows.
+
+    Args:
+      key: random key from which the pairs are drawn.
+      num_codes: number of codes of the set, or of those that may turn out to be codes:
+        what is left out of `order` later, such as unreadable images, does no harm.
+
+    Examples:
+      >>> draw_pairs(jax.random.key(0), 3)
+      Drawn(order=array([0, 1, 2]), reach=None)
+      >>> drawn = draw_pairs(jax.random.key(0), 50_000)
+      >>> len(drawn.order), drawn.reach
+      (10001, 1)
+    """
+    key = identity.one_key(key)
+    if num_codes * (num_codes - 1) // 2 <= MOST_PAIRS:
+        return Drawn(np.arange(num_codes), None)
+    with ordinary_types():
+        order = np.asarray(jax.random.permutation(key, num_codes), np.int64)
+    order = order[: MOST_PAIRS + 1]
+    reach = 1
+    while _num_pairs(len(order), reach + 1) <= MOST_PAIRS:
+        reach += 1
+    return Drawn(order, reach)
+
+
+def code_scale(
+    codes: Iterable[ArrayLike],
+    *,
+    reach: int | None = None,
+) -> Scalar:
     """Returns N of the paper, the mean Euclidean distance between codes of images.
 
     Codes of different sizes (shallow representations at native size) are padded with
     zeros, as in the paper's released code.
 
     Args:
-      codes: one code per image.
+      codes: one code per image. Where `reach` is given, they are taken one by one and
+        no more than `reach` are held.
+      reach: how many codes before it each is compared with, as `draw_pairs` has it for
+        large sets; None for all.
 
     Returns:
-      Mean over all pairs of different images; NaN for fewer than two codes.
+      Mean over these pairs; NaN for fewer than two codes.
 
     Examples:
       >>> code_scale([np.float32([0]), np.float32([1]), np.float32([3])]).item()
       2.0
+      >>> code_scale(iter([np.float32([0]), np.float32([1]), np.float32([3])]), reach=1)
+      Array(1.5, dtype=float32)
     """
-    num = len(codes)
+    if reach is not None:
+        return _mean_in_reach(codes, reach)
+    flat = [jnp.ravel(_float32(code)) for code in codes]
+    num = len(flat)
     if num < 2:
         return jnp.asarray(jnp.nan, jnp.float32)
-    flat = [jnp.ravel(_float32(code)) for code in codes]
     size = max(code.size for code in flat)
     rows = jnp.stack([jnp.pad(code, (0, size - code.size)) for code in flat])
     first, second = jnp.triu_indices(num, k=1)
@@ -182,6 +243,33 @@ def _mean_distance(
 
     # Pair by pair: all differences at once would not fit into memory.
     return jnp.mean(jax.lax.map(distance, (first, second)))
+
+
+def _num_pairs(num_codes: int, reach: int) -> int:
+    """Number of pairs where each code is compared with `reach` before it."""
+    reach = min(reach, num_codes - 1)
+    return num_codes * reach - reach * (reach + 1) // 2
+
+
+def _mean_in_reach(codes: Iterable[ArrayLike], reach: int) -> Scalar:
+    # On the host: codes of many sizes would each compile a program of their own.
+    held: deque[np.ndarray] = deque(maxlen=reach)
+    total, num = 0.0, 0
+    for code in codes:
+        one = np.ravel(np.asarray(code, np.float32))
+        for other in held:
+            total += _distance(one, other)
+            num += 1
+        held.append(one)
+    return jnp.asarray(total / num if num else np.nan, jnp.float32)
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Distance of two rows, the shorter filled up with zeros, in double precision."""
+    size = min(one.size, other.size)
+    parts = [one[:size] - other[:size], one[size:], other[size:]]
+    squares = [np.sum(np.square(part, dtype=np.float64)) for part in parts]
+    return float(np.sqrt(np.sum(squares)))
 
 
 def _norm(x: Array) -> Scalar:

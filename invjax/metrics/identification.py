@@ -50,7 +50,16 @@ def judge(network: str) -> str:
       >>> judge("efficientnet_lite0"), judge("vgg16")
       ('vgg16/relu5_3', 'alexnet/relu5')
     """
-    return next(name for name in JUDGES if name.partition("/")[0] != network)
+    return judges(network)[0]
+
+
+def judges(network: str) -> tuple[str, ...]:
+    """The layers of `JUDGES` of networks other than the inverted one, in order.
+
+    Args:
+      network: as for `judge`.
+    """
+    return tuple(name for name in JUDGES if name.partition("/")[0] != network)
 
 
 def features(

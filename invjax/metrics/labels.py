@@ -1,9 +1,10 @@
 """Labels: what a classifier calls an image, and whether it calls another the same.
 
 IJCV 2016 asks whether a network classifies a reconstruction as it classifies the
-original. The classifier here is the last layer of a network: by default
-EfficientNet-Lite0, which takes no part in most inversions, or the inverted network
-itself.
+original. The classifier here is the last layer of a network. An inversion aims at the
+code in the inverted network, so that the label that this network gives says little:
+another one should judge. By default it is EfficientNet-Lite0, and EfficientNet-Lite1
+where Lite0 itself is inverted. They are similar networks, trained alike.
 """
 
 import os
@@ -24,7 +25,9 @@ from invjax.representations import representation
 from invjax.representations.cnn import CnnRepresentation
 from invjax.types import Scalar
 
-DEFAULT_CLASSIFIER = "efficientnet_lite0/logits"
+JUDGES = ("efficientnet_lite0/logits", "efficientnet_lite1/logits")
+"""Classifiers of pictures; the first of another network than the inverted one is taken
+by default."""
 
 _TOP = 5
 
@@ -105,9 +108,22 @@ def label_agreement(logits: ArrayLike, original_logits: ArrayLike) -> LabelAgree
     )
 
 
+def judge(network: str) -> str:
+    """The classifier of `JUDGES` that names the inversions of a network.
+
+    Args:
+      network: name of the inverted network, or of a shallow representation.
+
+    Examples:
+      >>> judge("alexnet"), judge("efficientnet_lite0")
+      ('efficientnet_lite0/logits', 'efficientnet_lite1/logits')
+    """
+    return next(name for name in JUDGES if name.partition("/")[0] != network)
+
+
 def load(
     *,
-    name: str = DEFAULT_CLASSIFIER,
+    name: str = JUDGES[0],
     weights_dir: str | os.PathLike[str] | None = None,
 ) -> Classifier:
     """Loads a classifier by the registry name of its logits.
@@ -123,7 +139,7 @@ def load(
     """
     if logits_layer(name) != name:
         known = ", ".join(f"{n}/{t.layer_names[-1]}" for n, t in NETWORKS.items())
-        raise ValueError(f"classifier {name!r} returns no logits; accepted: {known}")
+        raise ValueError(f"{name}: it returns no logits; accepted: {known}")
     phi = representation(name, weights_dir=weights_dir)
     assert isinstance(phi, CnnRepresentation)
     return Classifier(name, phi)

@@ -6,7 +6,7 @@ its hot primitives, and `weights` reads the parameters.
 
 from invjax.networks.alexnet import ALEXNET
 from invjax.networks.caffenet import CAFFE_ALEXNET, CAFFENET
-from invjax.networks.efficientnet_lite import EFFICIENTNET_LITE0
+from invjax.networks.efficientnet_lite import EFFICIENTNET_LITE0, EFFICIENTNET_LITE1
 from invjax.networks.layers import Network
 from invjax.networks.resnet import RESNET50
 from invjax.networks.vgg import VGG16, VGG19, VGG_M
@@ -21,6 +21,7 @@ NETWORKS: dict[str, Network] = {
         VGG16,
         VGG19,
         EFFICIENTNET_LITE0,
+        EFFICIENTNET_LITE1,
         RESNET50,
     )
 }

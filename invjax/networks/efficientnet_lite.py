@@ -1,11 +1,14 @@
-"""EfficientNet-Lite0 (TensorFlow TPU): no squeeze-and-excitation, ReLU6 throughout.
+"""EfficientNet-Lite0 and Lite1 (TensorFlow TPU): ReLU6, and no squeeze-and-excitation.
 
-It was trained on images of 224 px. Every convolution was followed by batch
-normalisation, which is folded into it. Paddings are those of TensorFlow's "SAME" at
-224 px: strided layers pad one pixel more at the bottom and right. They stay the same
-for images of other sizes, where TensorFlow would compute them again. `pooled` is the
-code of 1280 numbers below the classifier.
+Lite0 was trained on images of 224 px. Lite1 was trained on images of 240 px and has a
+tenth more blocks, rounded up in every stage but the first and the last. Every
+convolution was followed by batch normalisation, which is folded into it. Paddings are
+those of TensorFlow's "SAME" at these sizes: where the total is odd, one pixel more at
+the bottom and right. They stay the same for images of other sizes, where TensorFlow
+would compute them again. `pooled` is the code of 1280 numbers below the classifier.
 """
+
+import math
 
 from invjax.networks.layers import (
     Block,
@@ -32,21 +35,30 @@ _STAGES = (
 )
 
 
-def _same(kernel: int, stride: int) -> Padding:
-    """TensorFlow's "SAME" padding where the stride divides the side of the image."""
-    total = kernel - stride
+def _same(side: int, kernel: int, stride: int) -> Padding:
+    """TensorFlow's "SAME" padding of an input of so many pixels a side."""
+    total = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
     return (total // 2, total - total // 2)
 
 
-def _blocks() -> tuple[Layer, ...]:
-    """The inverted bottlenecks of all stages."""
+def _blocks(side: int, depth_factor: float) -> tuple[Layer, ...]:
+    """The inverted bottlenecks of all stages.
+
+    Args:
+      side: side of the first block's input.
+      depth_factor: multiplies the number of blocks of the stages between the first and
+        the last.
+    """
     blocks: list[Layer] = []
     width = 32
-    for depth, kernel, first_stride, expansion, features in _STAGES:
+    for stage, (depth, kernel, first_stride, expansion, features) in enumerate(_STAGES):
+        if 0 < stage < len(_STAGES) - 1:
+            depth = math.ceil(depth_factor * depth)
         for index in range(depth):
             stride = first_stride if index == 0 else 1
+            padding = _same(side, kernel, stride)
             layers: tuple[Layer, ...] = (
-                DepthwiseConv("depthwise", kernel, stride, _same(kernel, stride)),
+                DepthwiseConv("depthwise", kernel, stride, padding),
                 Relu("relu", ceiling=6.0),
                 Conv("project", features, kernel=1),
             )
@@ -55,24 +67,25 @@ def _blocks() -> tuple[Layer, ...]:
                 layers = (expand, Relu("expand_relu", ceiling=6.0), *layers)
             kind = Residual if stride == 1 and features == width else Block
             blocks.append(kind(f"block{len(blocks)}", layers))
-            width = features
+            width, side = features, math.ceil(side / stride)
     return tuple(blocks)
 
 
-EFFICIENTNET_LITE0 = Network(
-    name="efficientnet_lite0",
-    input_size=224,
-    layers=(
-        Block(
-            "stem",
-            (
-                Conv("conv", 32, kernel=3, stride=2, padding=_same(3, 2)),
-                Relu("relu", ceiling=6.0),
-            ),
+def _network(name: str, input_size: int, depth_factor: float) -> Network:
+    """The network for square images of `input_size` px."""
+    stem = Conv("conv", 32, kernel=3, stride=2, padding=_same(input_size, 3, 2))
+    return Network(
+        name=name,
+        input_size=input_size,
+        layers=(
+            Block("stem", (stem, Relu("relu", ceiling=6.0))),
+            *_blocks(math.ceil(input_size / 2), depth_factor),
+            Block("head", (Conv("conv", 1280, kernel=1), Relu("relu", ceiling=6.0))),
+            GlobalAveragePool("pooled"),
+            Dense("logits", 1000),
         ),
-        *_blocks(),
-        Block("head", (Conv("conv", 1280, kernel=1), Relu("relu", ceiling=6.0))),
-        GlobalAveragePool("pooled"),
-        Dense("logits", 1000),
-    ),
-)
+    )
+
+
+EFFICIENTNET_LITE0 = _network("efficientnet_lite0", 224, depth_factor=1.0)
+EFFICIENTNET_LITE1 = _network("efficientnet_lite1", 240, depth_factor=1.1)

@@ -5,7 +5,7 @@ A table is all that is needed to compute a network (`modules`), to convert its w
 one image: they have shape (h, w, c), or (n,) after a dense layer or a global average.
 Kernels, windows, strides and paddings are in pixels of the layer's input. Batch
 normalisation has no record: it is folded into the convolution before it when weights
-are converted.
+are converted (`weights.batch_norm`).
 """
 
 import dataclasses

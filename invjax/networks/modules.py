@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax import traverse_util
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
@@ -202,6 +203,34 @@ def forward(
       The activation, [h, w, c], or [n] after a dense layer or a global average.
     """
     return cast(Array, Stack(layers, dtype).apply({"params": params}, x, relaxed))
+
+
+def convolution_outputs(
+    layers: tuple[Layer, ...], params: Any, x: Float[Array, "h w c"]
+) -> dict[str, Array]:
+    """Outputs of all convolutions of a table, those inside blocks included, in float32.
+
+    Args:
+      layers: the table.
+      params: as in `forward`.
+      x: preprocessed image, [h, w, c].
+
+    Returns:
+      Name of the convolution, as "conv1" or "block3/expand" -> its output [h, w, c]
+      with the bias, before any ReLU.
+    """
+
+    def is_convolution(module: nn.Module, method: str) -> bool:
+        kinds = nn.Conv | Strided | Depthwise
+        return method == "__call__" and isinstance(module, kinds)
+
+    _, state = Stack(layers).apply(
+        {"params": params}, x, capture_intermediates=is_convolution
+    )
+    return {
+        "/".join(path[:-1]): outputs[0]
+        for path, outputs in traverse_util.flatten_dict(state["intermediates"]).items()
+    }
 
 
 def activations(

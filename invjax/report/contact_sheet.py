@@ -1,15 +1,20 @@
 """A contact sheet: labelled rows of captioned pictures on white.
 
 Pictures are NumPy arrays [h, w, 3] or [h, w, 1] in [0, 1]; values outside are clipped.
+A sheet has two forms: images that were found are clipped in one, and each is stretched
+to its own range in the other, as the papers show them. A line below says which form it
+is; originals, maps and glyphs are the same in both.
+
 The font is Pillow's own. Letters that it lacks lose their accents or become question
 marks.
 """
 
 import functools
 import os
+import pathlib
 import unicodedata
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +22,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from invjax import files
 from invjax.images.pixels import to_pillow
+from invjax.report import contrast
+from invjax.report.contrast import PictureRange
 
 _PAPER = "#ffffff"
 _INK = "#1a1a1a"
@@ -24,6 +31,15 @@ _SOFT_INK = "#5c5c5c"
 _RULE = "#d9d9d9"
 _PANEL = "#f1f1f1"
 _MISSING = "failed"
+_MOST_COLUMNS = 24
+
+MOST_CELLS = 500
+"""Number of pictures of a page at most, unless it has more rows than that."""
+
+_SAID: dict[PictureRange, str] = {
+    "clipped": "Images found are clipped to [0, 1].",
+    "stretched": "Images found are stretched, each to its own range.",
+}
 
 
 class Cell(NamedTuple):
@@ -33,10 +49,26 @@ class Cell(NamedTuple):
       picture: [h, w, 3] or [h, w, 1] in [0, 1], or None for a failed lane, which is
         shown as an empty panel that says "failed".
       caption: One line, cut with an ellipsis where it is wider than the cell.
+      stretched: returns what the stretched form of the sheet shows instead; None for
+        the same picture in both forms, as for originals. It is called when the sheet
+        is drawn, since stretched copies of all pictures would fill the memory.
     """
 
     picture: Float[np.ndarray, "h w c"] | None
     caption: str
+    stretched: Callable[[], Float[np.ndarray, "h w c"]] | None = None
+
+    @classmethod
+    def found(cls, picture: Float[np.ndarray, "h w c"] | None, caption: str) -> "Cell":
+        """A cell of an image that was found, which the stretched form stretches.
+
+        Args:
+          picture: [h, w, c] as it was optimised, not clipped; None for a failed lane.
+          caption: as above.
+        """
+        if picture is None:
+            return cls(None, caption)
+        return cls(picture, caption, functools.partial(contrast.stretched, picture))
 
 
 class Row(NamedTuple):
@@ -56,17 +88,24 @@ class _Layout(NamedTuple):
     caption_height: int
 
 
-def contact_sheet(rows: Sequence[Row], *, cell_size: int = 224) -> Image.Image:
+def contact_sheet(
+    rows: Sequence[Row],
+    *,
+    cell_size: int = 224,
+    picture_range: PictureRange = "clipped",
+) -> Image.Image:
     """Draws rows of pictures below each other, in columns of equal width.
 
     A label has a line of its own above its row, so it may be long. Pictures are scaled
     to fit the cell and keep their aspect ratio; a row is as high as its highest
-    picture.
+    picture. Where the two forms of the sheet differ, a last line says which this is.
 
     Args:
       rows: At least one; rows may differ in length. By convention the originals are in
         the first row.
       cell_size: Width and largest height of a picture, in pixels.
+      picture_range: "clipped" shows `Cell.picture`, "stretched" shows `Cell.stretched`
+        of the cells that have one.
 
     Returns:
       An RGB picture.
@@ -88,7 +127,10 @@ def contact_sheet(rows: Sequence[Row], *, cell_size: int = 224) -> Image.Image:
             f"cells of {cell_size} pixels are too small; 16 or more are accepted"
         )
     layout = _layout(cell_size)
-    fitted = [[_fit(cell.picture, cell_size) for cell in row.cells] for row in rows]
+    fitted = [
+        [_fit(_shown(cell, picture_range), cell_size) for cell in row.cells]
+        for row in rows
+    ]
     heights = [_row_height(pictures, cell_size) for pictures in fitted]
     columns = max(1, *(len(row.cells) for row in rows))
     inner = columns * cell_size + (columns - 1) * layout.gap
@@ -96,6 +138,9 @@ def contact_sheet(rows: Sequence[Row], *, cell_size: int = 224) -> Image.Image:
     height = sum(around + row_height for row_height in heights) + layout.margin * (
         len(rows) + 1
     )
+    said = _SAID[picture_range] if has_two_forms(rows) else ""
+    if said:
+        height += layout.label_height
     sheet = Image.new("RGB", (inner + 2 * layout.margin, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     top = layout.margin
@@ -118,21 +163,117 @@ def contact_sheet(rows: Sequence[Row], *, cell_size: int = 224) -> Image.Image:
                 anchor="ld",
             )
         top += row_height + layout.caption_height + layout.margin
+    # In place of a further margin, so that it reads as no caption of a picture.
+    draw.text(
+        (layout.margin, height - layout.margin),
+        _shorten(said, layout.caption_font, inner),
+        _SOFT_INK,
+        layout.caption_font,
+        anchor="ld",
+    )
     return sheet
 
 
+def has_two_forms(rows: Sequence[Row]) -> bool:
+    """Whether any picture differs between the clipped and the stretched form."""
+    return any(cell.stretched is not None for row in rows for cell in row.cells)
+
+
 def write(
-    path: str | os.PathLike[str], rows: Sequence[Row], *, cell_size: int = 224
+    path: str | os.PathLike[str],
+    rows: Sequence[Row],
+    *,
+    cell_size: int = 224,
+    picture_range: PictureRange = "clipped",
 ) -> None:
-    """Writes a contact sheet as a PNG file, atomically.
+    """Writes one form of a contact sheet as a PNG file, atomically.
 
     Args:
       path: the file; missing folders are made.
-      rows, cell_size: as in `contact_sheet`, and so are the errors.
+      rows, cell_size, picture_range: as in `contact_sheet`, and so are the errors.
     """
-    sheet = contact_sheet(rows, cell_size=cell_size)
+    sheet = contact_sheet(rows, cell_size=cell_size, picture_range=picture_range)
     with files.whole_file(path) as stream:
         sheet.save(stream, "PNG")
+
+
+def pages(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Divides rows that are long or many into sheets of at most `MOST_CELLS` pictures.
+
+    Rows that have more than 24 cells are continued below all rows, under the same
+    labels, so that what stands below each other still belongs together.
+
+    Args:
+      rows: rows whose cells of one column belong together.
+
+    Yields:
+      The rows of each page. Rows that fit are one page, as they are.
+
+    Examples:
+      >>> grey = np.full((8, 8, 1), 0.5, np.float32)
+      >>> many = [Row(label, [Cell(grey, "")] * 600) for label in ("a", "b")]
+      >>> [sum(len(row.cells) for row in page) for page in pages(many)]
+      [480, 480, 240]
+    """
+    longest = max((len(row.cells) for row in rows), default=0)
+    columns = min(_MOST_COLUMNS, max(1, MOST_CELLS // max(1, len(rows))))
+    page: list[Row] = []
+    for start in range(0, longest, columns):
+        block = [
+            row._replace(cells=row.cells[start : start + columns])
+            for row in rows
+            if len(row.cells) > start
+        ]
+        if page and _num_cells(page) + _num_cells(block) > MOST_CELLS:
+            yield page
+            page = []
+        page += block
+    if page:
+        yield page
+
+
+def page_path(path: pathlib.Path, number: int) -> pathlib.Path:
+    """The file of a page, counted from 1: grid.png, grid_002.png, grid_003.png, ...
+
+    Examples:
+      >>> page_path(pathlib.Path("grid.png"), 12).name
+      'grid_012.png'
+    """
+    return path if number == 1 else path.with_stem(f"{path.stem}_{number:03d}")
+
+
+def _num_cells(rows: Sequence[Row]) -> int:
+    return sum(len(row.cells) for row in rows)
+
+
+def write_both(
+    path: str | os.PathLike[str],
+    rows: Sequence[Row],
+    *,
+    cell_size: int = 224,
+    picture_range: PictureRange = "clipped",
+) -> None:
+    """Writes both forms of a contact sheet as PNG files, each atomically.
+
+    Args:
+      path: the file of the form that is looked at first, such as grid.png. The other
+        form has its own name behind it, as in grid_stretched.png or figure_clipped.png;
+        it is not written where it would show the same.
+      rows, cell_size: as in `contact_sheet`, and so are the errors.
+      picture_range: the form that `path` has.
+    """
+    first = pathlib.Path(path)
+    write(first, rows, cell_size=cell_size, picture_range=picture_range)
+    for other in get_args(PictureRange):
+        if other != picture_range and has_two_forms(rows):
+            name = f"{first.stem}_{other}{first.suffix}"
+            write(first.with_name(name), rows, cell_size=cell_size, picture_range=other)
+
+
+def _shown(cell: Cell, picture_range: PictureRange) -> np.ndarray | None:
+    if picture_range == "stretched" and cell.stretched is not None:
+        return cell.stretched()
+    return cell.picture
 
 
 def _layout(cell_size: int) -> _Layout:

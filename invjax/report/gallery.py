@@ -1,4 +1,8 @@
-"""The gallery of a run: one static HTML page without scripts or network access."""
+"""The gallery of a run: one static HTML page without scripts or network access.
+
+A control on the page switches between reconstructions clipped to [0, 1] and each
+stretched to its own range; originals stay as they are.
+"""
 
 import importlib.resources
 import math
@@ -35,11 +39,16 @@ class GalleryLane(NamedTuple):
 
     Attributes:
       record: A line of metrics.jsonl; None and absent values are shown as a dash.
-      picture: Path of its picture relative to the run's folder; None for no picture.
+      picture: Path of its picture relative to the run's folder, clipped to [0, 1];
+        None for no picture.
+      stretched: Path of the picture stretched to its range, as
+        `contrast.write_stretched` writes it; None where there is none, of which the
+        page says that it is shown clipped.
     """
 
     record: Mapping[str, Any]
     picture: str | None
+    stretched: str | None = None
 
 
 class _Column(NamedTuple):
@@ -106,7 +115,8 @@ def write_gallery(
     Each image has a section with its original and its reconstructions, grouped by
     representation in the order of the lanes. The page ends with a table of all lanes.
     Failed lanes are marked in both, and dead starts are counted. Pictures are linked,
-    not embedded.
+    not embedded. Where a lane has a stretched picture, the page has a control for what
+    is shown; it begins with the clipped ones.
 
     Args:
       workdir: The run's folder, to which the paths of pictures are relative.
@@ -139,6 +149,7 @@ def write_gallery(
         columns=_COLUMNS,
         rows=[_table_row(lane) for lane in lanes],
         num_failed=sum(_is_failed(lane) for lane in lanes),
+        is_range_offered=any(lane.stretched is not None for lane in lanes),
         num_dead=sum(bool(lane.record.get("dead_start")) for lane in lanes),
     )
     files.write_whole(pathlib.Path(workdir, "index.html"), page)
@@ -183,6 +194,7 @@ def _figure(lane: GalleryLane, varying: Sequence[_Column]) -> dict[str, Any]:
     facts = ", ".join([f"start {start}", *weights])
     return {
         "url": _url(lane.picture),
+        "stretched": _url(lane.stretched),
         "alt": f"{record['image']} reconstructed from {record['representation']}, "
         f"{facts}, {status}",
         "heading": facts[0].upper() + facts[1:],

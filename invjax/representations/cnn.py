@@ -23,13 +23,20 @@ from invjax.networks.layers import (
 from invjax.networks.receptive_fields import ReceptiveField, Window, receptive_field
 from invjax.networks.relaxation import Relaxation
 from invjax.networks.weights import pretrained
+from invjax.networks.weights.batch_norm import Statistics
+from invjax.networks.weights.pretrained import MissingWeights
 from invjax.types import Code, Scalar
+
+_NO_STATISTICS = Statistics()
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["params", "centre", "scale", "relaxation"],
-    meta_fields=["name", "layers", "image_shape", "compute_dtype", "weights_digest"],
+    meta_fields=[
+        *("name", "layers", "image_shape", "compute_dtype", "weights_digest"),
+        "statistics",
+    ],
 )
 # eq=False: hashed by identity, which jax.jit(phi) needs, since arrays have no hash.
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,6 +61,8 @@ class CnnRepresentation:
       weights_digest: SHA-256 of the weights; empty for the user's own weights.
       relaxation: how the derivative is relaxed, see `relaxed`; None for the exact
         derivative.
+      statistics: what batch normalisation knew about convolutions below the cut; empty
+        where it is not known (see `batch_norm_statistics`).
     """
 
     params: Any
@@ -65,8 +74,35 @@ class CnnRepresentation:
     compute_dtype: str = "float32"
     weights_digest: str = ""
     relaxation: Relaxation | None = None
+    statistics: Statistics = _NO_STATISTICS
 
     def __call__(self, image: ArrayLike) -> Code:
+        image = self._checked(image)
+        code = modules.forward(
+            self.layers,
+            self.params,
+            self._preprocessed(image),
+            dtype=jnp.dtype(self.compute_dtype),
+            relaxed=self.relaxation,
+        )
+        return code.astype(image.dtype)
+
+    def convolution_outputs(self, image: ArrayLike) -> dict[str, Array]:
+        """Returns the outputs of all convolutions below the cut, before any ReLU.
+
+        They are what `batch_norm_statistics` describes. Their derivatives are exact.
+
+        Args:
+          image: as for the representation itself.
+
+        Returns:
+          Name of the convolution, as "conv1" or "block3/expand" -> float32 [h, w, c].
+        """
+        x = self._preprocessed(self._checked(image))
+        return modules.convolution_outputs(self.layers, self.params, x)
+
+    def _checked(self, image: ArrayLike) -> Array:
+        """The image as an array, or an error that says which images are accepted."""
         pixels.check_type(image, name=self.name)
         image = jnp.asarray(image)
         if image.ndim != 3 or image.shape[-1] != 3:
@@ -84,16 +120,12 @@ class CnnRepresentation:
                 f"{self.name} subtracts a mean image and takes images of "
                 f"{list(self.centre.shape)}, not {list(image.shape)}"
             )
+        return image
+
+    def _preprocessed(self, image: Array) -> Array:
+        """The network's input."""
         centre = jnp.broadcast_to(self.centre, image.shape)
-        x = (255 * image - centre) / jnp.broadcast_to(self.scale, image.shape)
-        code = modules.forward(
-            self.layers,
-            self.params,
-            x,
-            dtype=jnp.dtype(self.compute_dtype),
-            relaxed=self.relaxation,
-        )
-        return code.astype(image.dtype)
+        return (255 * image - centre) / jnp.broadcast_to(self.scale, image.shape)
 
     def relaxed(self, amount: Scalar) -> "CnnRepresentation":
         """Returns a representation with the same codes and a relaxed derivative.
@@ -136,6 +168,7 @@ def from_network(
     std: Any,
     compute_dtype: DTypeLike = "float32",
     weights_digest: str = "",
+    statistics: Statistics = _NO_STATISTICS,
 ) -> CnnRepresentation:
     """Cuts a network with your own parameters at a layer.
 
@@ -147,6 +180,8 @@ def from_network(
       std: standard deviation of each channel [3], in grey levels.
       compute_dtype: float32 or bfloat16, the type in which the network computes.
       weights_digest: identifies the weights in the records of a run.
+      statistics: what batch normalisation knew, which was folded into `params`; that of
+        layers above the cut is ignored.
 
     Raises:
       ValueError: the network has no such layer.
@@ -162,6 +197,7 @@ def from_network(
         image_shape=network.image_shape,
         compute_dtype=jnp.dtype(compute_dtype).name,
         weights_digest=weights_digest,
+        statistics=statistics.of_layers(tuple(needed)),
     )
 
 
@@ -193,4 +229,30 @@ def load(
         std=weights.preprocessing.std,
         compute_dtype=compute_dtype,
         weights_digest=weights.digest,
+        statistics=weights.statistics,
     )
+
+
+def batch_norm_statistics(phi: CnnRepresentation) -> Statistics:
+    """Returns what batch normalisation knew about the convolutions below the cut.
+
+    Normalisation is folded into the convolutions, whose outputs
+    (`CnnRepresentation.convolution_outputs`) then had these means and standard
+    deviations over the training set and all places. The numbers are no leaves of phi:
+    pass them on as arguments of what is compiled.
+
+    Args:
+      phi: a network cut at a layer.
+
+    Returns:
+      Name of the convolution, as "stem/conv" -> `Moments(mean [c], std [c])`, in the
+      order of the network.
+
+    Raises:
+      LookupError: the weights have none, because the network has no batch
+        normalisation, or because they were converted before statistics were kept; the
+        message has the command that converts them again.
+    """
+    if phi.statistics:
+        return phi.statistics
+    raise MissingWeights(f"{phi.name}: {pretrained.why_no_statistics(phi.name)}")

@@ -19,8 +19,10 @@ from invjax.runs.records import Record
 _OURS = (
     "config.json",
     "metrics.jsonl",
+    "skipped.jsonl",
     "originals",
     "reconstructions",
+    "stretched",
     "samples",
     "maps",
     "arrays",
@@ -32,10 +34,13 @@ _OURS = (
     "geometry.csv",
     "geometry.md",
     "grid.png",
+    "grid_stretched.png",
     "index.html",
     "table.csv",
     "table.md",
     "figure.png",
+    "figure_clipped.png",
+    "figure_stretched.png",
     "curves.png",
 )
 _PACKAGES = ("invjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -72,6 +77,8 @@ class RunFolder:
             )
         try:
             # config.json goes last: a folder half emptied is still known as a run.
+            for page in path.glob("grid_*.png"):
+                files.remove(page)
             for name in reversed(_OURS):
                 files.remove(path / name)
             path.mkdir(parents=True, exist_ok=True)

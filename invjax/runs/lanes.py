@@ -10,6 +10,7 @@ from invjax.inversion import objective, presets
 from invjax.inversion.execution import Execution, default_execution
 from invjax.representations.cnn import CnnRepresentation
 from invjax.runs.settings import Settings
+from invjax.runs.skipped import Skipped
 from invjax.runs.targets import Target
 from invjax.types import DataTerm, Representation
 
@@ -24,6 +25,8 @@ class Group(NamedTuple):
       code_scale: mean distance between the codes of the set (N of the paper); NaN for
         fewer than two.
       skipped: names of the images that are left out because their code is zero.
+      unread: images that are left out because they cannot be read, or because the
+        representation does not take them.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Group(NamedTuple):
     targets: list[Target]
     code_scale: float
     skipped: tuple[str, ...] = ()
+    unread: tuple[Skipped, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,7 +1,10 @@
 """What a run needs, loaded and checked before it begins."""
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import jax
 
 from invjax import representations
 from invjax.metrics import errors, lpips
@@ -12,7 +15,8 @@ from invjax.runs import capacity, lanes, targets
 from invjax.runs.errors import EXPECTED, Refusal
 from invjax.runs.lanes import Group
 from invjax.runs.settings import Settings
-from invjax.runs.targets import Target
+from invjax.runs.skipped import Skipped, summary
+from invjax.runs.targets import Images, Target
 from invjax.types import Relaxable, Representation
 
 
@@ -30,9 +34,9 @@ def load_groups(settings: Settings, *, refuse_zero: bool = True) -> list[Group]:
     phis = {
         name: load_representation(name, settings) for name in settings.representations
     }
-    prepared = {}
+    images = Images({}, {}, ())
     if settings.code is None:
-        prepared = targets.load_images(list(phis.values()), settings)
+        images = targets.load_images(list(phis.values()), settings)
     groups = []
     for name, phi in phis.items():
         if settings.dead_relu == "leaky" and not isinstance(phi, Relaxable):
@@ -40,10 +44,15 @@ def load_groups(settings: Settings, *, refuse_zero: bool = True) -> list[Group]:
                 f"--dead_relu=leaky: {name} has no relaxed derivative; restart is "
                 "accepted"
             )
+        unread = images.skipped
         if settings.code is not None:
             found = targets.from_codes(settings.code, name, phi, settings)
         else:
-            found = targets.from_images(prepared, lanes.in_float32(phi), settings)
+            exact = lanes.in_float32(phi)
+            found, others = targets.from_images(images, exact, settings)
+            unread += tuple(others)
+            if others:
+                print(f"{name}: {summary(others, len(found) + len(others))}")
         is_zero = [target.is_zero() for target in found]
         kept = [target for target, zero in zip(found, is_zero, strict=True) if not zero]
         skipped = tuple(itertools.compress((t.name for t in found), is_zero))
@@ -52,7 +61,8 @@ def load_groups(settings: Settings, *, refuse_zero: bool = True) -> list[Group]:
                 f"{skipped[0]}: its {name} code is zero everywhere, so no error "
                 "relative to it exists"
             )
-        groups.append(group_of(name, phi, kept, skipped=skipped))
+        group = group_of(name, phi, kept, settings=settings, skipped=skipped)
+        groups.append(group._replace(unread=unread))
     capacity.check(groups, settings)
     return groups
 
@@ -83,6 +93,7 @@ def group_of(
     phi: Representation,
     found: list[Target],
     *,
+    settings: Settings,
     skipped: tuple[str, ...] = (),
 ) -> Group:
     """A group with the code scale of its targets.
@@ -91,9 +102,12 @@ def group_of(
       name: name of the representation.
       phi: the representation.
       found: the targets.
+      settings: settings of the run, whose seed draws the pairs of a large set.
       skipped: names of images that were left out.
     """
-    scale = float(errors.code_scale([target.code for target in found]))
+    order, reach = errors.draw_pairs(jax.random.key(settings.seed), len(found))
+    codes = (found[number].code for number in order)
+    scale = float(errors.code_scale(codes, reach=reach))
     return Group(name, phi, found, scale, skipped)
 
 
@@ -103,19 +117,35 @@ def load_representation(name: str, settings: Settings) -> Representation:
     Raises:
       Refusal: there is none of that name, or the weights cannot be read.
     """
-    try:
+    with refusing(f"--representations={name}: ", settings):
         return representations.representation(
             name,
             weights_dir=settings.weights_dir,
             compute_dtype=settings.compute_dtype,
         )
+
+
+@contextlib.contextmanager
+def refusing(what: str, settings: Settings) -> Iterator[None]:
+    """Refuses what a flag names where its weights cannot be loaded.
+
+    Args:
+      what: the beginning of the line that says why a name is refused.
+      settings: settings of the run.
+
+    Raises:
+      Refusal: the name is refused, or the folder of weights cannot be read. Errors that
+        say by themselves what is wrong pass through.
+    """
+    try:
+        yield
     except OSError as error:
         folder = pretrained.weights_folder(settings.weights_dir)
         raise Refusal(f"--weights_dir={folder}: {error.strerror or error}") from None
     except ValueError as error:
         if isinstance(error, EXPECTED):
             raise
-        raise Refusal(f"--representations={name}: {error}") from None
+        raise Refusal(f"{what}{error}") from None
 
 
 def load_network_layer(name: str, settings: Settings) -> CnnRepresentation:
@@ -131,6 +161,11 @@ def load_network_layer(name: str, settings: Settings) -> CnnRepresentation:
             "networks, NETWORK/LAYER, are accepted"
         )
     return phi
+
+
+def unread(groups: Sequence[Group]) -> list[Skipped]:
+    """The images that groups leave out since they cannot be used, each once."""
+    return list(dict.fromkeys(item for group in groups for item in group.unread))
 
 
 def load_lpips(groups: Sequence[Group], settings: Settings) -> lpips.Parameters | None:

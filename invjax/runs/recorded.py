@@ -4,13 +4,13 @@ Objects are never unpickled, so that a file from elsewhere can do no harm. Whate
 wrong with a file is said in one line.
 """
 
-import pathlib
 import warnings
 import zipfile
 
 import numpy as np
 from numpy.lib import format as npy
 
+from invjax import files
 from invjax.runs.errors import Refusal
 
 _CODE = "code"
@@ -60,9 +60,7 @@ def read(path: str, name: str, *, alone: bool) -> np.ndarray:
 
 
 def _array(path: str, name: str, alone: bool) -> np.ndarray:
-    if pathlib.Path(path).is_dir():
-        raise Refusal(f"--code={path}: is a folder; {_ACCEPTED}")
-    with open(path, "rb") as file:
+    with files.open_regular(path) as file:
         start = file.read(len(_NPY))
     if start[:4] in _ZIP:
         with zipfile.ZipFile(path) as archive:

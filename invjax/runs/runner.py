@@ -18,6 +18,7 @@ from invjax.images import reading
 from invjax.inversion import api, dead_starts, objective, request
 from invjax.inversion.result import Result
 from invjax.metrics import lpips
+from invjax.report import contrast
 from invjax.runs import lanes, records
 from invjax.runs.folder import RunFolder
 from invjax.runs.identification import Identifier
@@ -98,6 +99,8 @@ def run(
     lpips_parameters: lpips.Parameters | None = None,
     measure: Measure | None = None,
     pictures: str = "reconstructions",
+    stretched: str | None = None,
+    identifier: Identifier | None = None,
 ) -> Iterator[Outcome]:
     """Inverts lanes; the files of a lane are written before it is yielded.
 
@@ -111,13 +114,14 @@ def run(
       lpips_parameters: weights of LPIPS; without them records have none.
       measure: further columns of a record; None for none.
       pictures: subfolder that pictures are written to.
+      stretched: subfolder for pictures stretched to their range, which a gallery shows;
+        None for none.
+      identifier: ranks originals; by default what --identify_among asks for.
     """
     bar = tqdm(total=len(planned), unit="lane", disable=not sys.stderr.isatty())
     began = time.monotonic()
     number = 0
-    identifier = None
-    if settings.identify_among is not None:
-        identifier = Identifier(settings.identify_among, settings)
+    identifier = identifier or Identifier.of(settings)
     outcomes = invert(planned, settings, lpips_parameters=lpips_parameters)
     with bar, contextlib.closing(outcomes):
         for chunk in outcomes:
@@ -126,7 +130,9 @@ def run(
             if identifier is not None:
                 chunk = [identified(outcome, identifier) for outcome in chunk]
             for outcome in chunk:
-                write_outcome(folder, outcome, settings, pictures=pictures)
+                write_outcome(
+                    folder, outcome, settings, pictures=pictures, stretched=stretched
+                )
             folder.add_records([outcome.record for outcome in chunk])
             for outcome in chunk:
                 lane = outcome.lane
@@ -211,13 +217,21 @@ def write_originals(folder: RunFolder, groups: Sequence[Group]) -> dict[str, str
 
 
 def write_outcome(
-    folder: RunFolder, outcome: Outcome, settings: Settings, *, pictures: str
+    folder: RunFolder,
+    outcome: Outcome,
+    settings: Settings,
+    *,
+    pictures: str,
+    stretched: str | None = None,
 ) -> None:
-    """Writes the picture of a lane and, if asked for, its arrays."""
+    """Writes the picture of a lane; if asked for, a stretched one and its arrays."""
     path = outcome.lane.path
     # A lane that diverges may end anywhere.
     picture = np.clip(outcome.image, 0, 1)
     reading.write_png(folder.path / pictures / f"{path}.png", picture)
+    if stretched is not None:
+        # From the image as it is: the PNG file has lost what lies beyond [0, 1].
+        contrast.write_stretched(folder.path / stretched / f"{path}.jpg", outcome.image)
     if settings.save_arrays:
         with files.whole_file(folder.path / "arrays" / f"{path}.npz") as stream:
             np.savez_compressed(stream, image=outcome.image, code=outcome.code)

@@ -29,7 +29,7 @@ class Settings:
         representations; None for the network's own and the image's own.
       resize: "crop" or "stretch": how images become square.
       batch_size: number of lanes that run side by side, on GPU and TPU on each device;
-        None for as many as fit.
+        None for the default of `execution`.
       compute_dtype: "float32" or "bfloat16", of a network's arithmetic in the descent.
       weights_dir: folder of converted weights; None for the default.
       save_arrays: whether unclipped images and their codes are written, too.
@@ -37,6 +37,10 @@ class Settings:
       smoke: whether only two lanes of five steps are run, to see that it works.
       identify_among: images among which originals are identified, named as `images`;
         None for no identification.
+      on_bad_image: "skip" passes over images that cannot be used, "refuse" refuses the
+        run because of one.
+      classifier: name of the network's last layer that names pictures; None for one
+        that is not inverted (`labels.judge`).
     """
 
     images: str | None
@@ -58,6 +62,8 @@ class Settings:
     seed: int
     smoke: bool
     identify_among: str | None = None
+    on_bad_image: str = "skip"
+    classifier: str | None = None
 
     def steps(
         self,

@@ -1,10 +1,14 @@
 """The main binary as a user runs it: outputs, refusals, interruption."""
 
+import html.parser
+import io
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import tarfile
+import urllib.parse
 
 import numpy as np
 import pytest
@@ -85,6 +89,7 @@ def test_outputs_of_a_run(tmp_path: pathlib.Path, photographs: pathlib.Path):
     assert len(config["weights"]["alexnet/conv1"]) == 64
     assert config["versions"]["jax"]
     assert (workdir / "grid.png").stat().st_size > 10_000
+    assert (workdir / "grid_stretched.png").stat().st_size > 10_000
     assert "one" in (workdir / "index.html").read_text()
 
     recorded = tmp_path / "mine.npy"
@@ -282,7 +287,7 @@ def test_the_sheet_has_a_row_per_representation_and_lambda(tmp_path, monkeypatch
     rows: list = []
 
     monkeypatch.setattr(
-        invert.contact_sheet, "write", lambda path, given: rows.extend(given)
+        invert.contact_sheet, "write_both", lambda path, given: rows.extend(given)
     )
     _run(
         workdir=str(tmp_path / "run"),
@@ -370,8 +375,11 @@ def test_images_of_equal_stems_and_files_that_are_none(
     for name in found:
         assert reading.read(workdir / "originals" / f"{name}.png").shape == (32, 32, 3)
         for weight in (1, 2):
-            picture = f"reconstructions/{name}/hogb/start_000_tv_{weight}.png"
-            assert (workdir / picture).exists() and picture in page
+            lane = f"{name}/hogb/start_000_tv_{weight}"
+            for picture in (f"reconstructions/{lane}.png", f"stretched/{lane}.jpg"):
+                assert (workdir / picture).exists() and picture in page
+    assert page.count('class="stretched"') == len(found) * 2
+    assert "only the PNG" not in page
 
 
 @pytest.mark.parametrize(
@@ -400,8 +408,116 @@ def test_damaged_images_are_named_before_anything_is_computed(
             workdir=str(tmp_path / "run"),
             images=str(tmp_path / "photos"),
             representations=["hogb"],
+            on_bad_image="refuse",
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_damaged_images_are_passed_over_and_listed(
+    tmp_path: pathlib.Path, no_lpips: None, capsys: pytest.CaptureFixture[str]
+):
+    inputs.write_photographs(tmp_path / "photos")
+    (tmp_path / "photos" / "cut.png").write_bytes(b"\x89PNG")
+    workdir = tmp_path / "run"
+    values = {
+        "workdir": str(workdir),
+        "representations": ["hogb"],
+        "image_size": 32,
+        "num_steps": 1,
+    }
+    _run(images=str(tmp_path / "photos"), **values)
+    assert "1 of 3 images is left out: cut: cannot be read" in capsys.readouterr().out
+    assert {record["image"] for record in _records(workdir)} == {"one", "two"}
+    (line,) = (workdir / "skipped.jsonl").read_text().splitlines()
+    left_out = json.loads(line)
+    assert (left_out["image"], left_out["representation"]) == ("cut", None)
+    assert left_out["source"] == str(tmp_path / "photos" / "cut.png")
+    assert left_out["reason"].startswith("cannot be read as an image (")
+    # A run that replaces it leaves no list of the old one's.
+    _run(images=str(tmp_path / "photos" / "one.png"), overwrite=True, **values)
+    assert not (workdir / "skipped.jsonl").exists()
+    with pytest.raises(Refusal, match="cut.png: cannot be read as an image"):
+        _run(images=str(tmp_path / "photos" / "cut.png"), overwrite=True, **values)
+    assert {record["image"] for record in _records(workdir)} == {"one"}
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"onerror="alert(1)',
+    "'); alert('1",
+    "{{ 7 * 7 }}{% for %}",
+    "javascript:alert(1)",
+    "&lt;b&gt;",
+    "%3Cscript%3E",
+    "../../../up",
+    "/etc/root",
+    "\u202eback",
+    "\x1b[2Jclear",
+    "new\nline",
+    "?q=1#part",
+    "x" * 400,
+)
+
+
+class _Page(html.parser.HTMLParser):
+    """What a browser makes of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.links: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.links += [
+            value for name, value in attrs if name in ("src", "href") and value
+        ]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_names_of_strangers_are_names_and_nothing_else(
+    tmp_path: pathlib.Path, no_lpips: None
+):
+    """From a tar archive to the files and the page of the run."""
+    inputs.write_photographs(tmp_path / "photos")
+    pictures = [
+        (tmp_path / "photos" / f"{name}.png").read_bytes() for name in ("one", "two")
+    ]
+    with tarfile.open(tmp_path / "set.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        for number, name in enumerate(HOSTILE):
+            info = tarfile.TarInfo("plain.png")
+            info.pax_headers = {"path": f"{name}.png"}
+            info.size = len(pictures[number % 2])
+            archive.addfile(info, io.BytesIO(pictures[number % 2]))
+    before = sorted(tmp_path.iterdir())
+    workdir = tmp_path / "run"
+    _run(
+        workdir=str(workdir),
+        images=str(tmp_path / "set.tar"),
+        representations=["hogb"],
+        image_size=32,
+        num_steps=1,
+    )
+    assert sorted(tmp_path.iterdir()) == sorted([*before, workdir])
+    names = [record["image"] for record in _records(workdir)]
+    assert len(set(names)) == len(HOSTILE)
+    page = _Page()
+    page.feed((workdir / "index.html").read_text())
+    assert not page.tags & {"script", "iframe", "b", "object"}
+    assert not [name for name in page.attributes if name.startswith("on")]
+    links = [link for link in page.links if not link.startswith("#")]
+    assert len(links) >= 2 * len(names)
+    for link in links:
+        path = (workdir / urllib.parse.unquote(link)).resolve()
+        assert path.is_relative_to(workdir.resolve()) and path.is_file()
+    assert all(name in page.text for name in names) and "\u202e" not in page.text
+    assert (workdir / "grid.png").exists()
 
 
 def test_other_peoples_folders_are_left_alone(tmp_path: pathlib.Path):

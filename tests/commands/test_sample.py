@@ -11,10 +11,10 @@ from absl.testing import flagsaver
 
 from invjax.commands import invert, sample
 from invjax.images import reading
-from invjax.metrics import diversity
+from invjax.metrics import diversity, labels
 from invjax.preimages import mcmc
 from invjax.preimages.kernels import Hmc
-from invjax.runs import classifiers, loading
+from invjax.runs import loading
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Group, Lane
 from invjax.runs.sets import measures, sensitivity, summary
@@ -39,7 +39,7 @@ def _micro():
             lambda name, settings: micro_representation(name.partition("/")[2]),
         )
         patch.setattr(loading, "load_lpips", lambda groups, settings: None)
-        patch.setattr(classifiers, "load_default", lambda settings: None)
+        patch.setattr(labels, "load", made_up.no_weights)
         # Each transformation is a program of its own.
         few = {name: sensitivity.AMOUNTS[name] for name in _FEW}
         patch.setattr(sensitivity, "AMOUNTS", few)

@@ -102,3 +102,18 @@ def test_every_flag_that_is_a_path_is_defined_as_one():
                 found.setdefault(kind, set()).add(flag.name)
     assert found["path"] == {"workdir", "images", "code", "weights_dir"}
     assert not found["string"]
+
+
+def test_images_are_given_once():
+    """A shell makes two flags of --images={a,b}.tar, and one would be lost."""
+    with flagsaver.flagsaver():
+        with pytest.raises(flags.Error, match="--images=b.tar: already defined as a"):
+            flags.FLAGS(["", "--images=a.tar", "--images=b.tar"])
+    flags.FLAGS([""])
+
+
+def test_the_classifier_is_a_setting_where_a_binary_has_it():
+    shared_flags.define_classifier()
+    with flagsaver.flagsaver(workdir="run", classifier="vgg16/fc8"):
+        request = shared_flags.from_flags(images="a.png", representations=("hog",))
+    assert request.settings.classifier == "vgg16/fc8"

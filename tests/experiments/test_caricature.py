@@ -7,7 +7,6 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import caricature
-from experiments.caricature import Tools
 from experiments.studies import Bench, Findings
 from invjax.images import reading
 from invjax.inversion import objective
@@ -15,8 +14,8 @@ from invjax.inversion.objective import Terms
 from invjax.inversion.result import BUDGET
 from invjax.metrics import labels
 from invjax.metrics.labels import Classifier
-from invjax.networks.weights.pretrained import MissingWeights
-from invjax.runs import classifiers, records, runner
+from invjax.runs import records, runner
+from invjax.runs.classifiers import Classifiers
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Group, Lane, Variant
 from invjax.runs.runner import Outcome
@@ -32,11 +31,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def no_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where EfficientNet-Lite0's weights are not at hand."""
-
-    def missing(**_: object) -> None:
-        raise MissingWeights("none")
-
-    monkeypatch.setattr(labels, "load", missing)
+    monkeypatch.setattr(labels, "load", made_up.no_weights)
 
 
 @needs_weights
@@ -95,12 +90,14 @@ def _lane(code: np.ndarray, original: np.ndarray) -> Lane:
     return Lane(group, target, 0, 0.5, "one/micro_relu2", variant, original)
 
 
-def _bench(tools: Tools, lane: Lane) -> Bench:
+def _bench(tools: Classifiers | None, lane: Lane) -> Bench:
     settings = made_up.settings(preset="ijcv2016")
     return Bench(settings, {}, [lane.group], planned=[lane], tools=tools)
 
 
-def _measured(tools: Tools, lane: Lane, image: np.ndarray, code: np.ndarray) -> Outcome:
+def _measured(
+    tools: Classifiers, lane: Lane, image: np.ndarray, code: np.ndarray
+) -> Outcome:
     """An outcome of these numbers, with the study's columns."""
     bench = _bench(tools, lane)
     record = records.record_of(
@@ -123,7 +120,7 @@ def test_measures_of_known_codes():
     original = np.random.default_rng(0).uniform(0.2, 0.8, (32, 32, 3))
     original = original.astype(np.float32)
     code = np.array([3.0, -5.0, 4.0], np.float32)
-    nobody = Tools(None, {})
+    nobody = Classifiers([], made_up.settings())
     same = _measured(nobody, _lane(code, original), original, code).record.measured
     assert same["growth"] == pytest.approx(1)
     # The part that is not to grow counts in the norm: 5 / sqrt(50).
@@ -148,14 +145,15 @@ def test_labels_are_compared_with_the_originals(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(labels, "logits", logits)
     classifier = Classifier("made up", micro_representation("fc3"))
-    monkeypatch.setattr(classifiers, "load_default", lambda settings: classifier)
+    monkeypatch.setattr(labels, "load", lambda **_: classifier)
     dark = np.full((32, 32, 3), 0.3, np.float32)
     code = np.array([3.0, 4.0], np.float32)
     lane = _lane(code, dark)
-    tools = caricature.load_tools(_bench(Tools(None, {}), lane))
-    assert tools == Tools(classifier, {"one": "tench"})
+    tools = caricature.load_tools(_bench(None, lane))
+    assert tools.label_of_original(lane.group, lane.target) == "tench"
     same = _measured(tools, lane, dark + 0.1, code).record
     assert (same.value("label"), same.value("is_label_kept")) == ("tench", True)
+    assert same.value("classifier") == "made up"
     other = _measured(tools, lane, dark + 0.4, code).record
     assert (other.value("label"), other.value("is_label_kept")) == ("goldfish", False)
     findings = Findings(_bench(tools, lane), [same, other], [], [])
@@ -167,7 +165,7 @@ def test_bad_settings_are_refused(tmp_path: pathlib.Path, photographs: pathlib.P
     workdir = str(tmp_path / "run")
     shared = {"workdir": workdir, "images": str(photographs)}
     for values, word in (
-        ({"preset": "adam"}, "ijcv2016 and fast"),
+        ({"preset": "adam"}, "ijcv2016, fast, natural"),
         ({"num_starts": "2"}, "--num_starts"),
         ({"representations": "alexnet/nothing"}, "nothing"),
     ):

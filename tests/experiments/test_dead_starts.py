@@ -22,8 +22,10 @@ from experiments import shallow_table as shallow
 from experiments.studies import Study
 from invjax.commands import invert, sample
 from invjax.images import reading
+from invjax.metrics import labels
 from invjax.representations.cnn import CnnRepresentation
-from invjax.runs import classifiers, lanes, loading, records, runner
+from invjax.runs import lanes, loading, records, runner
+from invjax.runs.classifiers import Classifiers
 from invjax.runs.errors import Refusal
 from tests.conftest import micro_representation
 from tests.experiments import outputs
@@ -58,7 +60,7 @@ def _micro(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(loading, "load_representation", lambda name, _: load(name))
     monkeypatch.setattr(loading, "load_network_layer", lambda name, _: load(name))
     monkeypatch.setattr(loading, "load_lpips", lambda groups, settings: None)
-    monkeypatch.setattr(classifiers, "load_default", lambda settings: None)
+    monkeypatch.setattr(labels, "load", made_up.no_weights)
 
 
 @pytest.fixture
@@ -216,9 +218,9 @@ def test_what_counts_as_excited(
     outcome = runner.Outcome(
         lane, made_up.record(), last, np.full(10, activation, np.float32)
     )
-    bench = studies.Bench(
-        made_up.settings(), {}, [group], tools=maximise.Tools({"micro/fc3": layer})
-    )
+    none = Classifiers([], made_up.settings(), words=("classifier",))
+    tools = maximise.Tools({"micro/fc3": layer}, none)
+    bench = studies.Bench(made_up.settings(), {}, [group], tools=tools)
     measured = maximise.measure(bench, outcome)
     assert measured["is_excited"] is is_excited
     assert measured["start_activation"] == start

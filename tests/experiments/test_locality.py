@@ -1,6 +1,7 @@
 """Patches of codes: their fields, what is measured, what is drawn."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from experiments import locality as study
 from invjax.images import pixels, reading
 from invjax.metrics import locality
 from invjax.networks.receptive_fields import ReceptiveField, Window
+from invjax.report import contrast
+from invjax.report.contact_sheet import Cell
 from invjax.runs.errors import Refusal
 from tests.experiments import inputs, outputs
 from tests.experiments.inputs import needs_weights
@@ -108,6 +111,27 @@ def test_a_box_lies_inside_its_window():
     inside = framed[..., 0] == 1
     assert inside.sum() == 6 * 9 - 2 * 5
     assert not inside[3:5, 2:7].any() and not inside[0].any() and inside[1].all()
+
+
+def test_frames_are_drawn_on_what_is_stretched():
+    ramp = np.linspace(0.4, 0.5, 9 * 9 * 3, dtype=np.float32).reshape(9, 9, 3)
+    whole = Window(0, 0, 8, 8)
+    field = ReceptiveField(full=whole, inside=whole)
+    no_lane: Any = None
+    patch = study.Patch(no_lane, [], field, study.Sides(5.0, 5.0), ramp)
+    cell = study.framed(patch, "relu1")
+    # Two pixels of red, and within the green square one pixel that is left.
+    assert cell.stretched is not None
+    for picture, ground in (
+        (cell.picture, ramp),
+        (cell.stretched(), contrast.stretched(ramp)),
+    ):
+        assert picture is not None
+        np.testing.assert_array_equal(
+            picture[0, :], np.array([[0.9, 0.1, 0.1]] * 9, np.float32)
+        )
+        np.testing.assert_array_equal(picture[4, 4], ground[4, 4])
+    assert study.framed(patch._replace(picture=None), "a") == Cell(None, "a")
 
 
 def _effective(found: np.ndarray, original: np.ndarray, field: int) -> float:

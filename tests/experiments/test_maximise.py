@@ -90,7 +90,7 @@ def test_outputs_of_a_run(tmp_path: pathlib.Path, photographs: pathlib.Path):
         ({"units": ["64"]}, "0 to 63"),
         ({"units": ["1", " 1"]}, "twice"),
         ({"image_size": 4}, "--image_size=4"),
-        ({"preset": "cvpr2015"}, "ijcv2016 and fast"),
+        ({"preset": "cvpr2015"}, "ijcv2016, fast, natural"),
     ],
 )
 @needs_weights

@@ -29,7 +29,7 @@ from invjax.networks.weights.pretrained import MissingWeights
 from invjax.representations import cnn
 from invjax.runs import targets
 from invjax.runs.errors import Refusal
-from invjax.runs.targets import Target
+from invjax.runs.targets import Found
 from tests.experiments import inputs
 from tests.experiments.inputs import needs_weights
 
@@ -49,10 +49,10 @@ CLASSIFIER = Network(
 
 @pytest.fixture(autouse=True)
 def _made_up_classifier(monkeypatch: pytest.MonkeyPatch):
-    """EfficientNet-Lite0 is replaced by random weights; others are not at hand."""
+    """The judges are replaced by random weights; others are not at hand."""
 
     def load(*, name: str, weights_dir: str | None) -> Classifier:
-        if name != labels.DEFAULT_CLASSIFIER:
+        if name not in labels.JUDGES:
             raise MissingWeights(name)
         generator = np.random.default_rng(0)
         tensors = {
@@ -317,11 +317,13 @@ def test_codes_of_zero_are_left_out_and_counted(
 ):
     whole = targets.from_images
 
-    def without_two(*given: Any) -> list[Target]:
-        return [
+    def without_two(*given: Any) -> Found:
+        found = whole(*given)
+        kept = [
             target._replace(code=0 * target.code) if target.name == "two" else target
-            for target in whole(*given)
+            for target in found.targets
         ]
+        return found._replace(targets=kept)
 
     monkeypatch.setattr(targets, "from_images", without_two)
     values = _layers_or_representations(study) | {"num_steps": 1, "num_starts": 2}

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from absl.testing import flagsaver
+from PIL import Image
 
 from experiments import benchmark, shallow_table, studies
 from experiments.studies import Bench, Defaults, Findings, Study
 from invjax.images import reading
-from invjax.report import tables
+from invjax.report import contact_sheet, tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.runs import errors, loading
 from invjax.runs.errors import Refusal
@@ -280,7 +281,7 @@ def test_what_a_study_may_have_besides(
         return {"brightness": None, "tool": bench.tools}
 
     def figure(findings: Findings) -> list[Row]:
-        cells = [Cell(o.picture, o.lane.target.name) for o in findings.shown]
+        cells = [Cell.found(o.picture, o.lane.target.name) for o in findings.shown]
         return [Row("the first start", cells)]
 
     def publish(findings: Findings, folder: pathlib.Path) -> None:
@@ -295,6 +296,7 @@ def test_what_a_study_may_have_besides(
         variants=variants,
         measure=measure,
         figure=figure,
+        picture_range="stretched",
         publish=publish,
         summarise=lambda bench, outcomes: [o.record.start for o in outcomes],
         is_shown=lambda bench, lane: lane.start == 0,
@@ -312,7 +314,12 @@ def test_what_a_study_may_have_besides(
     assert [(o.lane.target.name, o.lane.start) for o in findings.shown] == [
         *(("one", 0), ("two", 0))
     ]
-    assert (workdir / "figure.png").stat().st_size > 1000
+    for name in ("", "_clipped"):
+        drawn = contact_sheet.contact_sheet(
+            figure(findings), picture_range="clipped" if name else "stretched"
+        )
+        with Image.open(workdir / f"figure{name}.png") as written:
+            np.testing.assert_array_equal(np.asarray(written), np.asarray(drawn))
     assert (workdir / "curves.png").read_text() == "4"
     assert reading.read(workdir / "originals" / "two.png").shape == (32, 32, 3)
     assert "| **two** |" in (workdir / "table.md").read_text()

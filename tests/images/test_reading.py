@@ -1,8 +1,10 @@
 """Every kind of image file is read, and PNG files are written atomically."""
 
+import errno
 import io
 import os
 import struct
+import tracemalloc
 import zlib
 
 import hypothesis
@@ -11,8 +13,10 @@ import pytest
 from hypothesis import strategies
 from PIL import Image
 
+from experiments.drills import bad_files
 from invjax.images import reading
 from invjax.images.pixels import ImageError, quantise
+from invjax.images.reading import UnreadableImage
 
 # Four corners by which all rotations and reflections differ.
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -242,21 +246,11 @@ def bomb(kind):
     if kind == "ppm":
         return f"P6 {side} {side} 255\n".encode()
     if kind == "bmp":
-        head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, 0, 0, 0, 0, 0, 0)
-        return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + head
+        return bad_files.make("huge_header.bmp", Image.fromarray(blocks()))
     if kind == "gif":
         screen = b"GIF89a" + struct.pack("<HHBBB", side, side, 0, 0, 0)
         return screen + b"," + struct.pack("<HHHHB", 0, 0, side, side, 0) + b"\2\0;"
-    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    rows = zlib.compress(bytes(side * (side // 8 + 1)), 9)
-    chunks = [(b"IHDR", head), (b"IDAT", rows), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data))
-        + name
-        + data
-        + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
-    )
+    return bad_files.bomb_png(side)
 
 
 @pytest.mark.parametrize("kind", ["ppm", "bmp", "gif", "png"])
@@ -265,6 +259,136 @@ def test_read_refuses_decompression_bombs(tmp_path, kind):
     path.write_bytes(bomb(kind))
     assert path.stat().st_size < 300_000
     assert_refuses(path, "more than", "pixels")
+
+
+def test_an_image_just_above_the_limit_is_refused_and_no_pixel_decoded(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 99)
+    Image.new("RGB", (10, 10)).save(tmp_path / "a.png")
+    claimed: list[int] = []
+    with reading.quietly():
+        with pytest.raises(UnreadableImage, match="more than 99 pixels"):
+            reading.decode_file(tmp_path / "a.png", claim=claimed.append)
+    Image.new("RGB", (11, 9)).save(tmp_path / "b.png")
+    image = reading.decode_file(tmp_path / "b.png", claim=claimed.append)
+    assert image.shape == (9, 11, 3)
+    assert claimed == [99]
+
+
+def test_a_file_of_many_frames_costs_one(tmp_path):
+    """2,000 frames of 1,000 x 1,000 pixels would be 6 GB."""
+    frame = Image.new("P", (1000, 1000))
+    frame.putpalette([9, 9, 9, 8, 8, 8])
+    stream = io.BytesIO()
+    frame.save(stream, "GIF", optimize=False)
+    data = stream.getvalue()
+    first = data.index(b",")
+    (tmp_path / "a.gif").write_bytes(data[:-1] + 1999 * data[first:-1] + b";")
+    tracemalloc.start()
+    assert reading.read(tmp_path / "a.gif").shape == (1000, 1000, 3)
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        (b"iCCP", b"x\0\0" + zlib.compress(bytes(200_000_000), 9)),
+        (b"zTXt", b"x\0\0" + zlib.compress(bytes(200_000_000), 9)),
+        (b"iTXt", b"x\0\1\0\0\0" + zlib.compress(bytes(200_000_000), 9)),
+        (b"eXIf", b"MM\0*" + bytes(1_000_000)),
+        (b"tEXt", b"x\0" + bytes(1_000_000)),
+    ],
+    ids=["profile", "text", "more text", "exif", "plain text"],
+)
+def test_chunks_beside_the_pixels_are_bounded(tmp_path, name, data):
+    plain = bad_files.saved(Image.fromarray(blocks()), "PNG")
+    chunk = bad_files.png_chunk(name, data)
+    (tmp_path / "a.png").write_bytes(plain[:33] + chunk + plain[33:])
+    tracemalloc.start()
+    assert_image_or_one_line(tmp_path / "a.png")
+    # zlib's own buffers are not traced; what it returns is.
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+    with open(tmp_path / "a.png", "wb") as file:
+        file.write(bad_files.saved(Image.fromarray(blocks()), "PNG"))
+        file.truncate(reading.MOST_BYTES + 1)
+    assert_refuses(tmp_path / "a.png", "1 GiB; up to 1 GiB are read")
+
+
+@pytest.mark.parametrize("kind", bad_files.KINDS)
+def test_read_refuses_every_kind_of_bad_file_with_a_reason(tmp_path, kind):
+    picture = Image.fromarray(quantise(noise(40, 30)))
+    (tmp_path / kind).write_bytes(bad_files.make(kind, picture))
+    with pytest.raises(UnreadableImage) as caught:
+        reading.read(tmp_path / kind)
+    assert caught.value.reason.startswith("cannot be read as an image (")
+    assert str(tmp_path) not in caught.value.reason
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize(
+    "mode",
+    ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "LA", "PA", "I"],
+)
+def test_every_mode_is_read_as_its_colours(tmp_path, mode, kind):
+    """One flat colour in each mode, as Pillow itself has it in RGB."""
+    dark = Image.new("RGB", (4, 3), (51, 51, 51))
+    match mode:
+        case "LAB":
+            picture = Image.new("LAB", (4, 3), (53, 128, 128))
+        case "I;16":
+            picture = Image.fromarray(np.full((3, 4), 51 * 257, np.uint16))
+        case "I":
+            picture = Image.fromarray(np.full((3, 4), 51 * 257, np.int32))
+        case "PA":
+            picture = dark.convert("RGBA").convert("PA")
+        case "1":
+            picture, dark = Image.new("1", (4, 3), 1), Image.new("RGB", (4, 3), "white")
+        case _:
+            picture = dark.convert(mode)
+    try:
+        picture.save(tmp_path / "a", kind, lossless=True)
+    except (OSError, ValueError, KeyError):
+        pytest.skip(f"Pillow does not write {mode} as {kind}")
+    with Image.open(tmp_path / "a") as written:
+        try:
+            written.load()
+        except OSError:
+            pytest.skip(f"Pillow does not read the {kind} in {mode} that it wrote")
+        if mode in ("I;16", "I") and written.mode == "RGB":
+            pytest.skip("Pillow has clipped what it wrote")
+    expected = np.broadcast_to(np.asarray(dark)[:, :, :3] / 255, (3, 4, 3))
+    assert_reads(tmp_path / "a", expected, atol=0.01)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+def test_read_refuses_pipes_and_devices_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "link.png", "zero.png"):
+        assert_refuses(tmp_path / name, "is a pipe, socket or device")
+
+
+def test_read_refuses_what_may_not_be_read(tmp_path, monkeypatch):
+    """Administrators may read everything, so the refusal is made up."""
+
+    def refuse(path, flags):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    Image.fromarray(blocks()).save(tmp_path / "a.png")
+    monkeypatch.setattr(os, "open", refuse)
+    assert_refuses(tmp_path / "a.png", "may not be read (permission denied)")
+
+
+def test_a_link_to_itself_is_refused(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "a.png")
+    assert_refuses(tmp_path / "a.png", "symbolic links")
 
 
 WRITTEN = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "ICO", "AVIF")

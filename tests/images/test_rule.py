@@ -28,6 +28,7 @@ from invjax.metrics import (
 )
 from invjax.metrics.labels import Classifier
 from invjax.preimages import mcmc
+from invjax.report import contrast
 from invjax.representations import dsift, hog, paper
 from invjax.sensitivity import (
     channel_split,
@@ -90,6 +91,12 @@ ENTRIES: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "colour.luminance_only": (colour.luminance_only, ANY),
     "colour.chroma_only": (colour.chroma_only, ANY),
     "spectrum.colour": (spectrum.colour, ANY),
+    # report
+    "contrast.stretched": (contrast.stretched, ANY),
+    "contrast.write_stretched": (
+        lambda x: contrast.write_stretched("/nowhere", x),
+        ANY,
+    ),
     # metrics
     "errors.psnr": (lambda x: errors.psnr(x, GOOD), CLIPPED),
     "errors.psnr, original": (lambda x: errors.psnr(GOOD, x), UNIT),
@@ -226,7 +233,7 @@ def test_no_function_that_takes_an_image_is_left_out():
     }
     rows = {entry.partition(",")[0] for entry in ENTRIES} | exempt
     missing = set()
-    for place in ("images", "metrics", "representations", "sensitivity"):
+    for place in ("images", "metrics", "report", "representations", "sensitivity"):
         package = importlib.import_module(f"invjax.{place}")
         for found in pkgutil.iter_modules(package.__path__):
             module = importlib.import_module(f"invjax.{place}.{found.name}")

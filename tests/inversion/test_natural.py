@@ -1,5 +1,7 @@
 """Preset `natural`: views within the descent, decorrelated colours, its own weights."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,11 +36,14 @@ def _keys(number: int) -> jax.Array:
 
 
 def test_strengths_fall_to_zero_before_the_end():
+    begins, ends = NATURAL.view_fade
+    assert 0 < begins < ends < 1
     strengths = NATURAL.view_strength(200)
     assert strengths.dtype == np.float32
-    assert np.all(strengths[:101] == 1) and np.all(strengths[190:] == 0)
-    assert np.all(np.diff(strengths[100:191]) < 0)
-    assert strengths[145] == pytest.approx(0.5)
+    first, last = round(200 * begins), round(200 * ends)
+    assert np.all(strengths[: first + 1] == 1) and np.all(strengths[last:] == 0)
+    assert np.all(np.diff(strengths[first : last + 1]) < 0)
+    assert strengths[(first + last) // 2] == pytest.approx(0.5, abs=0.03)
 
 
 def test_a_step_minimises_the_energy_of_a_view(phi, codes):
@@ -63,6 +68,35 @@ def test_a_step_minimises_the_energy_of_a_view(phi, codes):
         phase.program, part.phi, part.shared, part.settings, states, pace
     )
     np.testing.assert_allclose(value[0], wanted, rtol=1e-4)
+
+
+def test_colour_counts_by_its_weight_in_what_is_minimised(phi, codes):
+    """The energy counts colours as brightness, so that it compares between presets."""
+    keywords: dict[str, Any] = {"num_steps": 8, "tv_weight": 50.0, "alpha_weight": 0.0}
+    weight = np.array([1.0, 6.0, 6.0])
+    weighed = invjax.invert_batch(
+        _keys(3), codes, phi, preset="fast", chroma_weight=weight, **keywords
+    )
+    plain = invjax.invert_batch(_keys(3), codes, phi, preset="fast", **keywords)
+    z = (255 * np.asarray(weighed.image) - np.asarray(phi.centre)) / objective.SIGMA
+    grey = np.mean(z, axis=-1, keepdims=True)
+    own = weighed.terms.tv
+
+    def variation(x):
+        squares = np.sum(np.diff(x, axis=1) ** 2, axis=(1, 2, 3))
+        return 50 * (squares + np.sum(np.diff(x, axis=2) ** 2, axis=(1, 2, 3)))
+
+    np.testing.assert_allclose(own, variation(z), rtol=1e-3)
+    added = (weight - 1) * variation(z - grey)
+    np.testing.assert_allclose(
+        weighed.objective, weighed.energy + added, rtol=1e-3, atol=1e-5
+    )
+    np.testing.assert_allclose(weighed.history[:, -1], weighed.objective, rtol=1e-6)
+    # Weight 1 is the papers' total variation.
+    np.testing.assert_allclose(weighed.image[0], plain.image[0], atol=1e-3)
+    assert np.max(np.abs(weighed.image[1] - plain.image[1])) > 0.01
+    assert presets.PRESETS["natural"].chroma_weight is not None
+    assert presets.PRESETS["fast"].chroma_weight is None
 
 
 def test_several_views_are_averaged(phi, codes):
@@ -188,3 +222,11 @@ def test_jitter_beside_views_is_refused(phi, codes):
     with pytest.raises(ValueError, match="natural shifts its views"):
         request.prepare(codes, phi, 3, preset="natural", jitter=4)
     request.prepare(codes, phi, 3, preset="natural", jitter=1)
+
+
+def test_maximisation_has_a_share_of_the_papers_regularisers():
+    papers = presets.linear_term_weights("fast", (64, 48, 3))
+    own = presets.linear_term_weights("natural", (64, 48, 3))
+    for name in ("tv_weight", "alpha_weight"):
+        assert own[name] == pytest.approx(papers[name] * presets.NATURAL_LINEAR_SHARE)
+    assert own["range_bound"] == papers["range_bound"]

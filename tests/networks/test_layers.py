@@ -5,10 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from invjax.networks import NETWORKS, layers, modules
 from invjax.networks.layers import (
+    Block,
     Conv,
     Dense,
     DepthwiseConv,
@@ -50,6 +52,9 @@ SIZES = {
     "caffenet": 60_965_224,
     "vgg16": 138_357_544,
     "vgg19": 143_667_240,
+    # Without the scales of batch normalisation, which are folded into the kernels.
+    "efficientnet_lite0": 4_652_008 - 21_008,
+    "efficientnet_lite1": 5_416_680 - 26_832,
 }
 
 
@@ -95,6 +100,9 @@ def test_sizes_are_the_published_ones(name: str, size: int) -> None:
         ("resnet50", "logits", ((1000,), 619, 32)),
         ("efficientnet_lite0", "block15", ((7, 7, 320), 851, 32)),
         ("efficientnet_lite0", "pooled", ((1280,), 1043, 32)),
+        ("efficientnet_lite1", "block14", ((15, 15, 112), 475, 16)),
+        ("efficientnet_lite1", "block20", ((8, 8, 320), 1115, 32)),
+        ("efficientnet_lite1", "pooled", ((1280,), 1339, 32)),
     ],
 )
 def test_geometry(name: str, layer: str, row: tuple[tuple[int, ...], int, int]) -> None:
@@ -169,3 +177,39 @@ def test_an_even_window_of_channels_is_refused() -> None:
     norm = LocalResponseNorm("norm", size=4, kappa=1.0, alpha=1.0, beta=0.5)
     with pytest.raises(ValueError, match="no centre"):
         modules.local_response_norm(jnp.ones((2, 2, 8)), norm)
+
+
+def test_outputs_of_convolutions_are_those_before_the_relu() -> None:
+    table = (
+        Block("stem", (Conv("conv", 8, kernel=3, stride=2), Relu("relu", ceiling=6.0))),
+        Residual(
+            "sum",
+            (
+                Conv("wide", 8, kernel=3, padding=1),
+                DepthwiseConv("depth", 3, padding=1),
+            ),
+            (Conv("shortcut", 8, kernel=1),),
+        ),
+        Conv("grouped", 4, kernel=1, groups=2),
+        GlobalAveragePool("pooled"),
+        Dense("logits", 5),
+    )
+    random = np.random.default_rng(0)
+    params: dict[str, Any] = {}
+    for name, shape in layers.parameter_shapes(table, (16, 16, 3)).items():
+        *scopes, leaf = name.split("/")
+        branch = params
+        for scope in scopes:
+            branch = branch.setdefault(scope, {})
+        branch[leaf] = jnp.asarray(random.normal(size=shape), jnp.float32)
+    x = jnp.asarray(random.normal(size=(16, 16, 3)), jnp.float32)
+    found = modules.convolution_outputs(table, params, x)
+    convolutions = [n for n, layer, _ in layers.weighted(table, x.shape)][:-1]
+    assert sorted(found) == sorted(convolutions)
+    outputs = modules.activations(table, params, x)
+    stem = jnp.clip(found["stem/conv"], 0, 6)
+    np.testing.assert_allclose(stem, outputs["stem"], rtol=1e-5)
+    assert np.min(found["stem/conv"]) < 0
+    both = found["sum/depth"] + found["sum/shortcut"]
+    np.testing.assert_allclose(both, outputs["sum"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found["grouped"], outputs["grouped"], rtol=1e-5)

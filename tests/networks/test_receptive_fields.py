@@ -44,7 +44,8 @@ def test_patches_of_cnn_a_have_the_fields_of_the_paper(layer: str, side: int) ->
 
 
 def test_one_neuron_has_the_field_of_the_geometry() -> None:
-    for name in ("alexnet", "vgg16", "resnet50", "efficientnet_lite0", "caffenet"):
+    lites = "efficientnet_lite0", "efficientnet_lite1"
+    for name in ("alexnet", "vgg16", "resnet50", *lites, "caffenet"):
         network = NETWORKS[name]
         for row in layers.geometry(network.layers, network.image_shape):
             table = network.until(row.name)

@@ -4,6 +4,7 @@ AlexNet's tests are in test_alexnet.py. The weights go through the converter of 
 files, dense layers and batch normalisation included.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -62,7 +63,10 @@ def test_vgg(name: str, depths: tuple[int, ...]) -> None:
     ("name", "make"),
     [
         ("resnet50", lambda: torch_reference.ResNet50()),
-        ("efficientnet_lite0", lambda: torch_reference.EfficientNetLite0()),
+        *(
+            (name, functools.partial(torch_reference.EfficientNetLite, depths))
+            for name, depths in torch_reference.LITE_DEPTHS.items()
+        ),
     ],
 )
 def test_batch_normalised_networks(name: str, make: Callable[[], Any]) -> None:

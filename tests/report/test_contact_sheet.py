@@ -187,3 +187,102 @@ def test_pictures_far_out_of_range_are_clipped():
         [Row("", [Cell(np.ones_like(bright), "")])], cell_size=16
     )
     np.testing.assert_array_equal(np.asarray(sheet), np.asarray(white))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ((3, 3), [[3, 3]]),
+        ((24, 24, 20), [[24, 24, 20]]),
+        ((30, 30), [[24, 24, 6, 6]]),
+        ((260, 260), [[24, 24] * 10, [20, 20]]),
+        ((25, 1), [[24, 1, 1]]),
+        ((3,) * 200, [[2] * 200, [1] * 200]),
+        ((0,), []),
+    ],
+)
+def test_pages_have_all_cells_in_order(lengths, expected):
+    picture = np.zeros((2, 2, 1), np.float32)
+    rows = [
+        Row(f"row {number}", [Cell(picture, f"{number}:{n}") for n in range(length)])
+        for number, length in enumerate(lengths)
+    ]
+    found = list(contact_sheet.pages(rows))
+    assert [[len(row.cells) for row in page] for page in found] == expected
+    for row in rows:
+        parts = [other for page in found for other in page if other.label == row.label]
+        assert [cell for part in parts for cell in part.cells] == row.cells
+    assert all(sum(map(len, (r.cells for r in page))) <= 500 for page in found)
+
+
+DIM = np.random.default_rng(0).uniform(0.4, 0.6, (64, 64, 3)).astype(np.float32)
+
+
+def read(path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_images_found_have_both_forms_and_others_one(tmp_path):
+    rows = [
+        Row("originals", [Cell(flat(RED), ""), Cell(None, "")]),
+        Row("found", [Cell.found(DIM, "a"), Cell.found(None, "b")]),
+    ]
+    contact_sheet.write_both(tmp_path / "grid.png", rows, cell_size=64)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "grid.png",
+        "grid_stretched.png",
+    ]
+    clipped = read(tmp_path / "grid.png")
+    stretched = read(tmp_path / "grid_stretched.png")
+    assert clipped.shape == stretched.shape
+    # The original is where and what it was.
+    left, top, right, bottom = box_of(Image.fromarray(clipped), RED)
+    assert box_of(Image.fromarray(stretched), RED) == (left, top, right, bottom)
+    # Only two places differ: the image found, and the line that says the form.
+    rows_that_differ = np.flatnonzero((clipped != stretched).any((1, 2)))
+    blocks = np.split(
+        rows_that_differ, np.flatnonzero(np.diff(rows_that_differ) > 8) + 1
+    )
+    picture, line = blocks
+    assert picture[0] > bottom and len(picture) == 64
+    assert line[0] > picture[-1] and len(line) < 20
+    place = np.s_[picture[0] : picture[-1] + 1, left:right]
+    assert 100 <= clipped[place].min() and clipped[place].max() <= 155
+    assert stretched[place].min() == 0 and stretched[place].max() == 255
+
+
+def test_the_other_form_is_named_by_what_it_is(tmp_path):
+    rows = [Row("found", [Cell.found(DIM, "a")])]
+    path = tmp_path / "figure.png"
+    contact_sheet.write_both(path, rows, cell_size=64, picture_range="stretched")
+    other = tmp_path / "figure_clipped.png"
+    assert sorted(tmp_path.iterdir()) == [path, other]
+    drawn = contact_sheet.contact_sheet(rows, cell_size=64)
+    np.testing.assert_array_equal(read(other), np.asarray(drawn))
+    drawn = contact_sheet.contact_sheet(rows, cell_size=64, picture_range="stretched")
+    np.testing.assert_array_equal(read(path), np.asarray(drawn))
+
+
+def test_sheets_without_images_found_have_one_form(tmp_path):
+    rows = [Row("maps", [Cell(DIM, "a"), Cell.found(None, "failed")])]
+    assert not contact_sheet.has_two_forms(rows)
+    contact_sheet.write_both(tmp_path / "figure.png", rows, cell_size=64)
+    assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
+    # And no line below that says so.
+    found = [Row("maps", [Cell.found(DIM, "a"), Cell(None, "failed")])]
+    plain, said = (
+        contact_sheet.contact_sheet(given, cell_size=64) for given in (rows, found)
+    )
+    assert plain.height < said.height
+    assert not has_ink(said, (0, said.height - 4, said.width, said.height))
+
+
+def test_a_flat_image_found_is_the_same_in_both_forms():
+    rows = [Row("found", [Cell.found(flat((90, 90, 90)), "a")])]
+    for picture_range in ("clipped", "stretched"):
+        sheet = contact_sheet.contact_sheet(
+            rows, cell_size=64, picture_range=picture_range
+        )
+        left, top, right, bottom = box_of(sheet, (90, 90, 90))
+        assert right - left == bottom - top == 64

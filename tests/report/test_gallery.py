@@ -12,7 +12,7 @@ from invjax.images import reading
 from invjax.report import gallery
 from invjax.report.gallery import GalleryImage, GalleryLane
 
-VOID = {"meta", "img", "br", "link", "hr"}
+VOID = {"meta", "img", "br", "link", "hr", "input"}
 ODD = 'a & b <c> #1 50% "x"'
 
 
@@ -98,7 +98,8 @@ def undefined(**changes: Any) -> dict[str, Any]:
 
 def write(workdir, listed, lanes, *, title="A run", command="python -m x --a=1"):
     picture = np.zeros((4, 4, 3), np.float32)
-    paths = [image.original for image in listed] + [lane.picture for lane in lanes]
+    paths = [image.original for image in listed]
+    paths += [path for lane in lanes for path in (lane.picture, lane.stretched)]
     for path in paths:
         if path is not None:
             reading.write_png(workdir / path, picture)
@@ -313,6 +314,65 @@ def test_the_page_stands_alone(tmp_path):
     }
     for anchor in page.find("nav")[0].find("a"):
         assert str(anchor.attributes["href"]).removeprefix("#") in identifiers
+
+
+def _figures(page: Element) -> list[Element]:
+    return [f for f in page.find("figure") if "lane" in str(f.attributes["class"])]
+
+
+def test_the_reader_switches_between_clipped_and_stretched(tmp_path):
+    lanes = [
+        GalleryLane(record(), "r/a.png", "s/a #1.jpg"),
+        GalleryLane(record(start=1), "r/b.png"),
+        GalleryLane(undefined(start=2, status="failed"), None),
+    ]
+    page = write(tmp_path, [GalleryImage("cat", "c.png")], lanes)
+    (control,) = page.find("fieldset")
+    assert control.find("legend")[0].text
+    words = [label.text for label in control.find("label")]
+    choices = [label.find("input")[0].attributes for label in control.find("label")]
+    assert "clipped" in words[0] and "stretched" in words[1]
+    assert {choice["type"] for choice in choices} == {"radio"}
+    assert len({choice["name"] for choice in choices}) == 1
+    assert ["checked" in choice for choice in choices] == [True, False]
+    # The rules of the page follow the second choice.
+    text = (tmp_path / "index.html").read_text()
+    chosen = f":root:has(#{choices[1]['id']}:checked)"
+    assert f"{chosen} .stretched {{ display: block; }}" in text
+    assert f"{chosen} .clipped {{ display: none; }}" in text
+    assert "\n.stretched { display: none; }" in text
+    both, clipped, missing = _figures(page)
+    shown = {
+        link.attributes["class"]: (
+            link.attributes["href"],
+            link.find("img")[0].attributes["src"],
+        )
+        for link in both.find("a")
+    }
+    assert shown == {
+        "clipped": ("r/a.png", "r/a.png"),
+        "stretched": ("s/a%20%231.jpg", "s/a%20%231.jpg"),
+    }
+    alts = [image.attributes["alt"] for image in both.find("img")]
+    assert alts[1] == f"{alts[0]}, stretched to its range"
+    assert all(image.attributes["loading"] == "lazy" for image in both.find("img"))
+    # What there is only clipped is shown in both, and the page says so.
+    assert "class" not in clipped.find("a")[0].attributes
+    (note,) = clipped.find("p", **{"class": "stretched soft"})
+    assert "only the PNG file" in note.text
+    assert both.find("p", **{"class": "stretched soft"}) == []
+    assert "No picture" in missing.text
+    # The original is always what it was.
+    (original,) = page.find("figure", **{"class": "original"})
+    assert "class" not in original.find("a")[0].attributes
+
+
+def test_without_stretched_pictures_there_is_nothing_to_switch(tmp_path):
+    page = write(
+        tmp_path, [GalleryImage("cat", None)], [GalleryLane(record(), "a.png")]
+    )
+    assert page.find("fieldset") == page.find("input") == []
+    assert "only the PNG" not in page.text
 
 
 def test_image_without_lanes_is_still_listed(tmp_path):

@@ -1,12 +1,13 @@
 """Settings, targets and records made up for the tests of what works on them."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from invjax import callables
 from invjax.images import pixels
+from invjax.networks.weights.pretrained import MissingWeights
 from invjax.runs import loading
 from invjax.runs.lanes import Group
 from invjax.runs.records import Record
@@ -54,6 +55,11 @@ _RECORD = Record(
 )
 
 
+def no_weights(**_: object) -> NoReturn:
+    """In place of what loads weights, where there are none."""
+    raise MissingWeights("none")
+
+
 def settings(**values: Any) -> Settings:
     """Settings of a run without flags: three steps, one start, two lanes at once."""
     return dataclasses.replace(_SETTINGS, **values)
@@ -94,4 +100,4 @@ def group(
         )
         for image_name, image in images(names).items()
     ]
-    return loading.group_of(name, phi, found)
+    return loading.group_of(name, phi, found, settings=_SETTINGS)

@@ -1,6 +1,7 @@
 """Recorded codes are read from any .npy and .npz, or refused in one line."""
 
 import io
+import os
 import pathlib
 import pickle
 import struct
@@ -208,6 +209,8 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: pathlib.Path):
         assert "numpy.savez are accepted" in message
     assert "no such file" in _refused(tmp_path / "absent.npy")
     assert "is a folder" in _refused(tmp_path)
+    os.mkfifo(tmp_path / "pipe.npy")
+    assert "is a pipe, socket or device" in _refused(tmp_path / "pipe.npy")
 
 
 def test_an_archive_of_zeros_without_end_is_refused(tmp_path: pathlib.Path):

@@ -12,6 +12,7 @@ from invjax.images import reading
 from invjax.inversion import api
 from invjax.inversion.execution import Execution
 from invjax.metrics import errors
+from invjax.report import contrast
 from invjax.runs import lanes, runner
 from invjax.runs.folder import RunFolder
 from invjax.runs.lanes import Lane, Variant
@@ -170,12 +171,17 @@ def test_files_are_written_before_a_lane_is_yielded(
         folder,
         measure=lambda outcome: {"brightness": float(outcome.image.mean())},
         pictures="samples",
+        stretched="shown",
     )
     for number, outcome in enumerate(run, 1):
         path = outcome.lane.path
         picture = reading.read(folder.path / "samples" / f"{path}.png")
         clipped = np.clip(outcome.image, 0, 1)
         np.testing.assert_allclose(picture, clipped, atol=0.5 / 255 + 1e-6)
+        shown = reading.read(folder.path / "shown" / f"{path}.jpg")
+        # JPEG files are off by some levels, most where noise is strong.
+        difference = np.abs(shown - contrast.stretched(outcome.image))
+        assert difference.mean() < 10 / 255
         arrays = np.load(folder.path / "arrays" / f"{path}.npz")
         np.testing.assert_array_equal(arrays["image"], outcome.image)
         np.testing.assert_array_equal(arrays["code"], outcome.code)
@@ -266,7 +272,14 @@ def test_pictures_of_images_far_out_of_range_are_clipped(
     folder = RunFolder.claim(str(tmp_path / "run"), overwrite=False)
     image = np.full((32, 32, 3), 1e30, np.float32)
     image[:16] = 0.5
+    image[16:24] = 5e29
     outcome = Outcome(planned[0], made_up.record(status="failed"), image, np.zeros(3))
-    runner.write_outcome(folder, outcome, made_up.settings(), pictures="samples")
+    runner.write_outcome(
+        folder, outcome, made_up.settings(), pictures="samples", stretched="shown"
+    )
     path = folder.path / "samples" / f"{planned[0].path}.png"
     np.testing.assert_allclose(reading.read(path), np.clip(image, 0, 1), atol=2e-3)
+    # What was clipped there is kept apart in the stretched picture.
+    shown = reading.read(folder.path / "shown" / f"{planned[0].path}.jpg")
+    expected = np.repeat([0, 0.5, 1], [16, 8, 8])[:, None, None]
+    np.testing.assert_allclose(shown, np.broadcast_to(expected, (32, 32, 3)), atol=0.01)

@@ -11,6 +11,7 @@
 | `state_dicts` | a network's tensors in whatever is around them |
 | `caffe_format`, `matconvnet_format` | the same for Caffe and .mat files |
 | `conversion`, `torch_layouts`, `caffe_layouts` | these names and axes -> a table's |
+| `batch_norm` | what batch normalisation knew, which is folded into convolutions |
 | `preprocessing` | from an image to the input of a network |
 | `preprocessing_choice` | which one belongs to weights whose file does not say |
 | `forward_check` | a forward pass that verifies weights and preprocessing together |

@@ -10,7 +10,6 @@ import pathlib
 from invjax.networks import NETWORKS
 from invjax.networks.weights import (
     checkpoints,
-    conversion,
     formats,
     forward_check,
     pretrained,
@@ -79,15 +78,14 @@ def pins(name: str, file: str) -> str:
         read.
     """
     network, path = NETWORKS[name], pathlib.Path(file)
-    params, preprocessing = formats.read(path, network)
-    preprocessing = preprocessing or published_files()[name].preprocessing
+    contents = formats.read(path, network)
+    preprocessing = contents.preprocessing or published_files()[name].preprocessing
     if preprocessing is None:
         raise ConversionError(
             f"{file}: neither the file nor sources.toml says how images are "
             "preprocessed"
         )
-    check = forward_check.forward_values(network, params, preprocessing)
-    tensors = conversion.flatten(params).items()
+    check = forward_check.forward_values(network, contents.params, preprocessing)
     return "\n".join(
         [
             f'sha256 = "{hashlib.sha256(path.read_bytes()).hexdigest()}"',
@@ -95,7 +93,7 @@ def pins(name: str, file: str) -> str:
             "\n[source.tensors]",
             *(
                 f'"{n}" = "{checkpoints.tensor_digest(tensor)}"'
-                for n, tensor in tensors
+                for n, tensor in contents.tensors().items()
             ),
         ]
     )

@@ -4,6 +4,8 @@ import os
 import pathlib
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from invjax.networks.layers import Network
 from invjax.networks.weights import (
     caffe_format,
@@ -16,6 +18,7 @@ from invjax.networks.weights import (
     torch_format,
     torch_layouts,
 )
+from invjax.networks.weights.batch_norm import Statistics
 from invjax.networks.weights.conversion import ConversionError, Params
 from invjax.networks.weights.file_kinds import Kind
 from invjax.networks.weights.preprocessing import Preprocessing
@@ -28,10 +31,16 @@ class FileContents(NamedTuple):
     Attributes:
       params: nested dicts of arrays, {layer: {"kernel": ..., "bias": ...}}.
       preprocessing: how images are preprocessed; None where the file does not say.
+      statistics: moments of the outputs of convolutions that were normalised.
     """
 
     params: Params
     preprocessing: Preprocessing | None
+    statistics: Statistics = Statistics()
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Parameters and statistics by their names in a checkpoint."""
+        return conversion.flatten(self.params) | self.statistics.tensors()
 
 
 class Reading(NamedTuple):
@@ -46,6 +55,7 @@ class Reading(NamedTuple):
         nothing; None where they have none in common, as in files of PyTorch.
       channels: channel order of the images that the weights in the file expect.
       notes: what was left out, in words; empty if nothing was.
+      statistics: moments of the outputs of convolutions that were normalised.
     """
 
     params: Params
@@ -53,6 +63,7 @@ class Reading(NamedTuple):
     documented: Preprocessing | None = None
     channels: Literal["RGB", "BGR"] = "RGB"
     notes: tuple[str, ...] = ()
+    statistics: Statistics = Statistics()
 
 
 def read(
@@ -81,7 +92,8 @@ def read(
         message names the file and lists both sides.
     """
     reading = examine(path, network, prototxt=prototxt)
-    return FileContents(reading.params, reading.told or reading.documented)
+    told = reading.told or reading.documented
+    return FileContents(reading.params, told, reading.statistics)
 
 
 def examine(
@@ -138,7 +150,7 @@ def _read(
         case "npz":
             tree = readers.read_npz(path)
     try:
-        params, notes = torch_layouts.fit(tree, network)
+        params, notes, statistics = torch_layouts.fit(tree, network)
     except torch_layouts.NoTensors as error:
         leaves = [leaf for _, leaf in pickles.items(tree)]
         if models := [leaf.wanted for leaf in leaves if pickles.is_module(leaf)]:
@@ -152,7 +164,7 @@ def _read(
                 f"{error}; it asks for {unread[0]}, which is not read"
             ) from None
         raise
-    return Reading(params, notes=notes)
+    return Reading(params, notes=notes, statistics=statistics)
 
 
 def _one_line(text: str) -> str:

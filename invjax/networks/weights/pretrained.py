@@ -19,9 +19,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.networks import layers
+from invjax.networks import NETWORKS, layers
 from invjax.networks.layers import Network
-from invjax.networks.weights import checkpoints, conversion, formats
+from invjax.networks.weights import (
+    batch_norm,
+    checkpoints,
+    conversion,
+    formats,
+    torch_layouts,
+)
+from invjax.networks.weights.batch_norm import Statistics
 from invjax.networks.weights.checkpoints import DamagedCheckpoint
 from invjax.networks.weights.formats import FileContents
 from invjax.networks.weights.forward_check import (
@@ -46,6 +53,7 @@ __all__ = [
     "pinned_tensors",
     "sources",
     "weights_folder",
+    "why_no_statistics",
 ]
 
 # Name of a mean image among the tensors of a checkpoint; no layer has this name.
@@ -68,11 +76,14 @@ class Pretrained(NamedTuple):
       preprocessing: the preprocessing that belongs to them.
       digest: SHA-256 over the digests of all parameters of the checkpoint, which
         identifies the weights.
+      statistics: moments of the outputs of convolutions that were normalised; none of
+        a checkpoint that was made before they were kept.
     """
 
     params: dict[str, Any]
     preprocessing: Preprocessing
     digest: str
+    statistics: Statistics = Statistics()
 
 
 def default_weights_dir() -> pathlib.Path:
@@ -137,7 +148,10 @@ def load(
             f"{network.name}/{layer} needs the weights of {', '.join(missing)}, which "
             f"the checkpoint in {folder} lacks{_advice(network.name, [])}"
         )
-    return whole._replace(params={name: whole.params[name] for name in needed})
+    return whole._replace(
+        params={name: whole.params[name] for name in needed},
+        statistics=whole.statistics.of_layers(tuple(needed)),
+    )
 
 
 def available(
@@ -184,15 +198,16 @@ def convert_installed(
     Raises: as `load`. Then nothing is written.
     """
     source, path, tensors = pinned_tensors(
-        network.name, lambda path: formats.read(path, network).params, folder
+        network.name, lambda path: formats.read(path, network).tensors(), folder
     )
+    tensors, statistics = batch_norm.split(tensors, conversion.all_shapes(network))
     params = conversion.nest(tensors)
     check = source.forward_check
     check_forward(network, params, source.preprocessing, check, path)
     _save(
         folder,
         network,
-        FileContents(params, source.preprocessing),
+        FileContents(params, source.preprocessing, statistics),
         {
             "origin": source.origin,
             "licence": source.licence,
@@ -260,7 +275,7 @@ def convert_file(
         "source_channels": choice.channel_order,
         "preprocessing_origin": choice.origin,
     }
-    weights = FileContents(choice.params, choice.preprocessing)
+    weights = FileContents(choice.params, choice.preprocessing, reading.statistics)
     _save(folder, network, weights, record, path)
     return Conversion(choice, reading.notes)
 
@@ -321,7 +336,7 @@ def _save(
     replace: bool = True,
 ) -> None:
     """Writes a checkpoint whose manifest says where the weights come from."""
-    tensors = conversion.flatten(weights.params)
+    tensors = weights.tensors()
     preprocessing = weights.preprocessing
     assert preprocessing is not None
     if isinstance(preprocessing.mean, np.ndarray):
@@ -342,6 +357,31 @@ def _file_digest(path: pathlib.Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def why_no_statistics(representation: str) -> str:
+    """Why weights have no statistics of batch normalisation, and what helps.
+
+    Args:
+      representation: the representation, NETWORK/LAYER.
+
+    Examples:
+      >>> why_no_statistics("vgg16/relu1_1")
+      'its network has no batch normalisation, so that there are no statistics of it'
+    """
+    name = representation.partition("/")[0]
+    if name not in NETWORKS or not torch_layouts.is_normalised(NETWORKS[name]):
+        return (
+            "its network has no batch normalisation, so that there are no statistics "
+            "of it"
+        )
+    is_installed = any(s.network == name and s.find() for s in sources())
+    file = "" if is_installed else f" --file={published_files()[name].name}"
+    return (
+        "its weights have no statistics of batch normalisation, as those that were "
+        "converted before statistics were kept; convert them again with: "
+        f"python -m invjax.commands.convert --network={name}{file}"
+    )
 
 
 def _advice(name: str, known: list[WeightSource]) -> str:
@@ -376,6 +416,7 @@ def _restore(network: Network, folder: pathlib.Path, stamp: int) -> Pretrained:
     expected = {n: shape for n, shape in shapes.items() if n in stored}
     record = checkpoint.record
     try:
+        stored, statistics = batch_norm.split(stored, shapes)
         tensors = conversion.strict(stored, expected)
         preprocessing = Preprocessing.from_json(record["preprocessing"], mean_image)
         forward_check = [float(value) for value in record["forward_check"]]
@@ -388,4 +429,6 @@ def _restore(network: Network, folder: pathlib.Path, stamp: int) -> Pretrained:
     check_forward(network, params, preprocessing, forward_check, folder)
     digests = "".join(checkpoints.tensor_digest(stored[n]) for n in sorted(stored))
     digest = hashlib.sha256(digests.encode()).hexdigest()
-    return Pretrained(jax.tree.map(jnp.asarray, params), preprocessing, digest)
+    return Pretrained(
+        jax.tree.map(jnp.asarray, params), preprocessing, digest, statistics
+    )

@@ -25,7 +25,7 @@ class WeightSource(NamedTuple):
       licence: licences of the weights and the package.
       origin: who trained the weights and which release the file is from.
       preprocessing: the preprocessing that belongs to the weights.
-      tensors: SHA-256 of every converted tensor, by name.
+      tensors: SHA-256 of every converted tensor, by its name in a checkpoint.
       forward_check: the values that `forward_check.forward_values` should return;
         empty for weights that are not a network, as the heads of LPIPS.
     """

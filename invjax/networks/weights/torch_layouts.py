@@ -1,13 +1,15 @@
 """PyTorch state dicts -> parameters of a layer table.
 
 The names of torchvision are known for AlexNet, the VGGs and ResNet-50, those of timm
-for the VGGs and ResNet-50, those of efficientnet_lite_pytorch for EfficientNet-Lite0.
+for the VGGs and ResNet-50, those of efficientnet_lite_pytorch for EfficientNet-Lite0
+and Lite1.
 The VGGs are also known by the names of their layers, as "conv1_1".
 
 PyTorch's kernels are [out, in, h, w], and [out, in] in dense layers, whose inputs are
 flattened as [c, h, w]. Kernels of invjax are [h, w, in, out], and [in, out] in dense
 layers, whose inputs are flattened as [h, w, c]. Batch normalisation is folded into the
-convolution before it, which changes nothing but rounding.
+convolution before it, which changes nothing but rounding; `batch_norm` keeps what it
+knew about the outputs.
 """
 
 import itertools
@@ -21,7 +23,8 @@ import numpy as np
 
 from invjax.networks import layers
 from invjax.networks.layers import Conv, Dense, DepthwiseConv, Network
-from invjax.networks.weights import conversion, pickles, state_dicts
+from invjax.networks.weights import batch_norm, conversion, pickles, state_dicts
+from invjax.networks.weights.batch_norm import Moments, Statistics
 from invjax.networks.weights.conversion import ConversionError, Params
 
 
@@ -60,10 +63,12 @@ class Fit(NamedTuple):
     Attributes:
       params: parameters of the layers from the image up to where the file fits.
       notes: what was left out, in words; empty if nothing was.
+      statistics: moments of the outputs of convolutions that were normalised.
     """
 
     params: Params
     notes: tuple[str, ...]
+    statistics: Statistics
 
 
 def from_torch(tree: Any, network: Network) -> Params:
@@ -109,7 +114,8 @@ def fit(tree: Any, network: Network) -> Fit:
     if match.beside:
         notes = (*notes, f"without {_list(match.beside)}, no part of the network")
     table = network.layers[:count]
-    return Fit(_convert(match.arrays, layout, table, network), notes)
+    params, statistics = _convert(match.arrays, layout, table, network)
+    return Fit(params, notes, statistics)
 
 
 def _convert(
@@ -117,9 +123,10 @@ def _convert(
     layout: Layout,
     table: tuple[layers.Layer, ...],
     network: Network,
-) -> Params:
-    """Parameters of the layers in `table`, from tensors of the right shapes."""
+) -> tuple[Params, Statistics]:
+    """Parameters and statistics of the layers in `table`, from tensors that fit."""
     flat = {}
+    moments: dict[str, Moments] = {}
     for name, layer, row in layers.weighted(table, network.image_shape):
         scope = layout.scopes[name]
         weight = _floats(arrays, f"{scope.weights}.weight")
@@ -131,13 +138,15 @@ def _convert(
                 for leaf in ("weight", "bias", "running_mean", "running_var")
             }
             weight, bias = fold(weight, leaves, layout.epsilon)
+            moments[name] = batch_norm.moments_of(leaves, layout.epsilon)
         if isinstance(layer, Dense):
             flat[f"{name}/kernel"] = dense(weight.reshape(len(weight), -1), row.shape)
         else:
             flat[f"{name}/kernel"] = convolution(weight)
         flat[f"{name}/bias"] = bias
     expected = layers.parameter_shapes(table, network.image_shape)
-    return conversion.nest(conversion.strict(flat, expected))
+    params = conversion.nest(conversion.strict(flat, expected))
+    return params, Statistics(moments)
 
 
 def _floats(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
@@ -275,12 +284,27 @@ def layouts_of(network: Network) -> tuple[Layout, ...]:
             return torchvision, converted, Layout(scopes), Layout(own)
         case "resnet50":
             return (_renamed(network, _RESNET, epsilon=1e-5),)
-        case "efficientnet_lite0":
+        case "efficientnet_lite0" | "efficientnet_lite1":
             return (_renamed(network, _EFFICIENTNET_LITE, epsilon=1e-3),)
     raise ConversionError(
         f"no PyTorch layout is known for {network.name}; known are alexnet, vgg16, "
-        "vgg19, resnet50 and efficientnet_lite0"
+        "vgg19, resnet50, efficientnet_lite0 and efficientnet_lite1"
     )
+
+
+def is_normalised(network: Network) -> bool:
+    """Whether a network was trained with batch normalisation, which is folded here.
+
+    Examples:
+      >>> from invjax.networks import NETWORKS
+      >>> is_normalised(NETWORKS["resnet50"]), is_normalised(NETWORKS["vgg16"])
+      (True, False)
+    """
+    try:
+        layouts = layouts_of(network)
+    except ConversionError:
+        return False
+    return any(scope.norm for layout in layouts for scope in layout.scopes.values())
 
 
 def fold(

@@ -133,9 +133,7 @@ def _written(
     drawn: list[Record],
 ) -> Iterator[Outcome]:
     """Writes pictures, and adds the records to `drawn`."""
-    identifier = None
-    if settings.identify_among is not None:
-        identifier = Identifier(settings.identify_among, settings)
+    identifier = Identifier.of(settings)
     for outcome in outcomes:
         if identifier is not None:
             outcome = runner.identified(outcome, identifier)

@@ -52,7 +52,7 @@ def write_maps(
         cells.append(Cell(target.original, "original"))
     errors = found.values("relative_error")[:_NUM_SHOWN]
     for picture, error in zip(found.images[:_NUM_SHOWN], errors, strict=True):
-        cells.append(Cell(picture, f"error {error:.1%}"))
+        cells.append(Cell.found(picture, f"error {error:.1%}"))
     maps: list[tuple[str, np.ndarray, str]] = []
     if len(found.images) > 1:
         mean, deviation = map(np.asarray, diversity.maps(found.images))
@@ -96,7 +96,12 @@ def write_maps(
 
 
 def write_figure(folder: pathlib.Path, portraits: Sequence[Portrait]) -> None:
-    """Writes figure.png: a row per image, representation and lambda_V, if any."""
+    """Writes figure.png and figure_stretched.png, if there are any sets.
+
+    Either has a row per image, representation and lambda_V. Samples are clipped to
+    [0, 1] in the one and stretched in the other, each to its range; originals and maps
+    are the same in both.
+    """
     if not portraits:
         return
     names = list(dict.fromkeys(portrait.image for portrait in portraits))
@@ -106,4 +111,4 @@ def write_figure(folder: pathlib.Path, portraits: Sequence[Portrait]) -> None:
         for portrait in portraits
         if portrait.image == name
     ]
-    contact_sheet.write(folder / "figure.png", rows, cell_size=_CELL)
+    contact_sheet.write_both(folder / "figure.png", rows, cell_size=_CELL)

