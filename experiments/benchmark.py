@@ -9,6 +9,7 @@
     shallow         HOG and DSIFT with gradients, beside scikit-image's HOG
     ops             each fast form of invjax.networks.ops beside the stock operation
     throughput      image-steps per second, beside stock JAX and PyTorch
+    views           steps of preset `natural`, beside the same without views
     time_to_energy  seconds to the energy of preset `fast`, beside plain Adam in PyTorch
     compile         seconds and memory that a first inversion takes
     samples         finished inversions per second, as experiments.sample takes them
@@ -73,7 +74,15 @@ from invjax.runs.settings import Settings
 _FIRST = ("alexnet/relu1", "alexnet/relu3", "alexnet/pool5")
 """What `experiments.invert` inverts by default."""
 
-CASES = ("shallow", "ops", "throughput", "time_to_energy", "compile", "samples")
+CASES = (
+    "shallow",
+    "ops",
+    "throughput",
+    "views",
+    "time_to_energy",
+    "compile",
+    "samples",
+)
 
 _CASES = flags.DEFINE_list("cases", None, f"Of {', '.join(CASES)} (default: all).")
 _LAYERS = shared_flags.define_layers()
@@ -368,6 +377,21 @@ def _throughput(report: Report, plan: _Plan) -> None:
             )
 
 
+def _views(report: Report, plan: _Plan) -> None:
+    is_cpu = jax.default_backend() == "cpu"
+    for name in plan.layers or ("efficientnet_lite0/logits",):
+        for batch in plan.batches or (2 if is_cpu else 64,):
+            for precision in plan.precisions:
+                throughput.run_views(
+                    report,
+                    name=name,
+                    num_lanes=batch,
+                    precision=precision,
+                    num_steps=plan.turn,
+                    rounds=plan.rounds,
+                )
+
+
 def _time_to_energy(report: Report, plan: _Plan) -> None:
     default_steps = 100 if jax.default_backend() == "cpu" else 400
     for name in plan.layers or ("alexnet/relu3",):
@@ -424,6 +448,7 @@ _RUN = {
     "shallow": _shallow,
     "ops": _ops,
     "throughput": _throughput,
+    "views": _views,
     "time_to_energy": _time_to_energy,
     "compile": _compile,
     "samples": _samples,

@@ -8,6 +8,7 @@ They also keep each lane's best image and freeze lanes that turn non-finite. Pre
 relaxed derivatives. Stock JAX runs `adam`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,13 +17,13 @@ import jax
 import numpy as np
 
 import invjax
-from experiments.benchmarks import networks, precisions
+from experiments.benchmarks import networks, precisions, timing
 from experiments.benchmarks.conditions import Conditions
 from experiments.benchmarks.report import Report, Subject, Unit
 from experiments.benchmarks.stock import StockRepresentation
 from experiments.benchmarks.timing import Contestant
 from invjax.callables import TracedCallable
-from invjax.inversion import batch, execution, loop, request
+from invjax.inversion import batch, execution, loop, presets, request
 from invjax.inversion.loop import CompiledPhase
 from invjax.inversion.request import Plan
 from invjax.representations.cnn import CnnRepresentation
@@ -98,6 +99,15 @@ def run_cases(report: Report, conditions: Conditions) -> None:
                     record["note"] = _verdict(record)
                     record["headline"] = True
             report.write()
+    for precision in conditions.fast_precisions:
+        run_views(
+            report,
+            name="efficientnet_lite0/logits",
+            num_lanes=2 if conditions.is_small else 64,
+            precision=precision,
+            num_steps=1 if conditions.is_small else loop.SCAN_STEPS,
+            rounds=1 if conditions.is_small else 5,
+        )
 
 
 def _verdict(record: Mapping[str, Any]) -> str:
@@ -172,6 +182,58 @@ def run(
             sides.append(Contestant(side, call, work))
     subject = Subject("throughput", name, num_lanes, precision)
     report.race(subject, sides, RATE, baselines=baselines, rounds=rounds)
+
+
+def run_views(
+    report: Report,
+    *,
+    name: str,
+    num_lanes: int,
+    precision: str,
+    num_steps: int,
+    rounds: int,
+) -> None:
+    """Times steps of preset `natural`, which sees a view at each, beside plain ones.
+
+    The plain steps are the preset's without views, on a canvas of the image's size. A
+    code whose features have places is left out: the preset has no views for it.
+
+    Args:
+      report: where the records go.
+      name: "network/layer" whose weights are random.
+      num_lanes, precision, num_steps, rounds: as in `run`.
+    """
+    phi, codes = problem(name, num_lanes, precision)
+    if presets.find("natural", phi=phi).views is None:
+        timing.print_left_out(
+            f"views {name}", "preset natural has none where features have places"
+        )
+        return
+    keys = jax.random.split(jax.random.key(0), num_lanes)
+    width = num_lanes if execution.default_execution().scan else 1
+    seeing = request.prepare(
+        codes[:width],
+        phi,
+        width,
+        image_shape=image_shape(phi),
+        num_steps=num_steps,
+        preset="natural",
+    )
+    (phase,) = seeing.phases
+    plain = phase._replace(
+        program=dataclasses.replace(phase.program, views=None),
+        pace=phase.pace._replace(view_strength=None),
+    )
+    baseline = "invjax natural without views"
+    sides = [
+        _ours(side, plan, keys, precision, num_lanes * num_steps)
+        for side, plan in (
+            ("invjax natural", seeing),
+            (baseline, seeing._replace(phases=(plain,))),
+        )
+    ]
+    subject = Subject("views", name, num_lanes, precision)
+    report.race(subject, sides, RATE, baselines=(baseline,), rounds=rounds)
 
 
 def problem(

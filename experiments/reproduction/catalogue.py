@@ -38,9 +38,11 @@ class Entry:
 _TWO = "--images=sample:chelsea,sample:coffee"
 _STEPS = "--num_steps=200"
 _VGG16 = ("--network=vgg16", "--layers=relu3_3,relu4_3,relu5_3", "--tv_weight=5")
+_NATURAL = "--preset=natural"
+_LOGITS = "--representations=efficientnet_lite0/logits"
 _CLASSES = (
-    "--representations=efficientnet_lite0/logits",
-    "--units=black swan,tree frog,cheeseburger",
+    "--units=tree frog,cheeseburger,flamingo,goldfish,lemon,tabby,strawberry,"
+    "bald eagle,dalmatian,daisy"
 )
 # Weights at which the samples of one layer or another come near the error.
 _MATCHED = ("--tv_weight=2,5,12,50", "--target_error=0.2", "--error_band=0.15")
@@ -77,6 +79,13 @@ STUDIES = (
         module="experiments.layer_progression",
     ),
     Entry(
+        "recognition",
+        "Whether one recognises what deep codes give (CVPR 2015, Figures 6 and 7)",
+        (_LOGITS, _TWO, "--num_steps=150"),
+        2,
+        (_LITE0_CODES, "--presets=fast,natural,ijcv2016"),
+    ),
+    Entry(
         "regulariser_sweep",
         "What the total variation does (CVPR 2015, Figures 2, 4 and 8)",
         (
@@ -97,7 +106,7 @@ STUDIES = (
             "--num_steps=150",
         ),
         2,
-        (_STEPS,),
+        (_NATURAL,),
     ),
     Entry(
         "locality",
@@ -141,9 +150,9 @@ STUDIES = (
     Entry(
         "classes",
         "What excites a class most (IJCV 2016)",
-        (*_CLASSES, "--num_starts=1"),
-        3,
-        (*_CLASSES, "--num_starts=1"),
+        (_LOGITS, _NATURAL, "--units=tree frog,daisy", "--num_starts=1"),
+        2,
+        (_LOGITS, _NATURAL, _CLASSES, "--num_starts=1"),
         module="experiments.maximise",
     ),
     Entry(
@@ -164,7 +173,7 @@ STUDIES = (
         "The set of images that have one code: EfficientNet-Lite0",
         (_LITE0_CODES, "--images=sample:chelsea", "--num_samples=4", "--num_steps=60"),
         3,
-        (_LITE0_CODES, "--num_samples=8", _STEPS),
+        (_LITE0_CODES, _NATURAL, "--num_samples=8"),
         module="experiments.sample",
     ),
     Entry(

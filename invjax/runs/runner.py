@@ -333,7 +333,7 @@ def _line(number: int, total: int, outcome: Outcome, elapsed: float) -> str:
     )
     if record.dead_start:
         result += " from a dead start"
-    variant = f"{lane.variant_name} " if lane.variant else ""
+    variant = f"{lane.variant_name} " if lane.variant_name else ""
     return (
         f"[{number}/{total}, {passed} passed, {left} left] {lane.target.name} "
         f"{lane.group.name} {variant}tv {lane.tv_weight:g} start {lane.start}: "

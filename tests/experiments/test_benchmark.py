@@ -102,6 +102,22 @@ def test_sides_of_a_step(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
     assert "| micro/relu2 | 1 | float32 |" in (tmp_path / "table.md").read_text()
 
 
+def test_steps_with_views_beside_plain_ones(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(networks.NETWORKS, "micro", MICRO)
+    layers = ["micro/fc3", "micro/relu2"]
+    seeing, plain = _run(tmp_path, cases=["views"], layers=layers)
+    assert (seeing["side"], plain["side"]) == (
+        "invjax natural",
+        "invjax natural without views",
+    )
+    assert seeing["what"] == plain["what"] == "micro/fc3"
+    ratio = plain["seconds"] / seeing["seconds"]
+    assert seeing["speed_ratios"][plain["side"]] == pytest.approx(ratio, rel=1e-5)
+    # A program of its own: the canvas of views is larger.
+    assert seeing["bytes_predicted"] > plain["bytes_predicted"] > 0
+    assert "left out: views micro/relu2" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_precisions_and_batches(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(networks.NETWORKS, "micro", MICRO)
