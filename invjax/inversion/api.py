@@ -404,9 +404,7 @@ def _chunk(
     """A chunk full of lanes of one code, before their first step."""
     num_lanes = execution.lanes_per_call
     codes = np.repeat(request.one_code(code), num_lanes, axis=0)
-    plan = (
-        prepare(codes, phi, num_lanes, **settings).at(execution.places[0]).on_device()
-    )
+    plan = prepare(codes, phi, num_lanes, **settings).spread(execution.mesh).on_device()
     keys = plan.place(jax.random.split(jax.random.key(0), num_lanes))
     return plan, dead_starts.start(keys, plan)
 

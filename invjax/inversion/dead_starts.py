@@ -108,8 +108,10 @@ def _revive(
     for _ in range(MOST_RELAXED_STEPS):
         if not np.any(are_dead):
             break
-        stepped = batch.single_step(
-            program, plan.phi, plan.shared, plan.settings, moved, pace
+        # A step takes the memory of its states over.
+        copied = jax.tree.map(jnp.copy, moved)
+        stepped, _ = batch.step(
+            program, plan.phi, plan.shared, plan.settings, copied, pace
         )
         moved = batch.replace_lanes(are_dead, stepped, moved)
         num_steps = num_steps + are_dead.astype(jnp.int32)

@@ -5,8 +5,7 @@ compiled program one step: XLA does not parallelise convolutions inside its loop
 and a lane has the same bits whatever else is asked for. Chunks then run side by side in
 host threads, as one step keeps a core busy for part of the time only. On GPU and TPU
 the lanes of a chunk are vmapped and the steps scanned; the width is part of a result's
-identity. On several devices a chunk has that many lanes on each of them, or
-chunks are on them in turns (`devices`).
+identity, and a chunk has that many lanes on each device (`devices`).
 
 Chunks overlap: while one descends, the next one is prepared and waits in line, so that
 the device does not stand still while the host finishes a chunk, fetches its results and
@@ -31,7 +30,6 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from invjax.inversion import batch, dead_starts, devices, keeping, lane
 from invjax.inversion.execution import Execution
@@ -140,16 +138,13 @@ def stream(
         return numbers, jax.tree.map(lambda leaf: leaf[:kept], result)
 
     is_over = threading.Event()
-    plans = [plan.at(where) for where in execution.places]
+    plan = plan.spread(execution.mesh)
     lanes = np.arange(len(keys)) if lanes is None else lanes
     with ThreadPoolExecutor(execution.num_threads) as pool:
         try:
-            divided = chunks(lanes, execution.lanes_per_call)
-            for here, (chunk, kept) in zip(
-                itertools.cycle(plans), divided, strict=False
-            ):
-                part = here.of(chunk)
-                chunk_keys = here.place(keys[chunk])
+            for chunk, kept in chunks(lanes, execution.lanes_per_call):
+                part = plan.of(chunk)
+                chunk_keys = plan.place(keys[chunk])
                 states = dead_starts.begin(chunk_keys, part)
                 steps = compile_phases(chunk_keys, part, states, scan=execution.scan)
                 descent = pool.submit(
@@ -270,7 +265,7 @@ def waiting_bytes(plan: Plan, states: LaneState) -> int:
       states: [l], the lanes' states.
     """
     own = (plan.settings, plan.initial, states)
-    num_devices = plan.where.size if isinstance(plan.where, Mesh) else 1
+    num_devices = 1 if plan.mesh is None else plan.mesh.size
     return sum(leaf.nbytes for leaf in jax.tree.leaves(own)) // num_devices
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypedDict
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
@@ -15,7 +16,6 @@ from invjax import callables
 from invjax.callables import TracedCallable
 from invjax.images import pixels
 from invjax.inversion import devices, objective, presets
-from invjax.inversion.devices import Where
 from invjax.inversion.lane import LaneSettings, Phase, Program
 from invjax.inversion.objective import Exponents, IjcvWeights, PerLane, Shared
 from invjax.inversion.presets import Preset
@@ -66,7 +66,7 @@ class Plan(NamedTuple):
       initial: [l, h, w, c], grey levels minus the centre, to start from in place of
         noise; on the host as `settings`.
       dead_relu: the way out of dead starts; None where the lanes just run.
-      where: where the lanes that `of` moves to a device go.
+      mesh: the devices that lanes are spread over; None for JAX's default one.
     """
 
     phases: tuple[Phase, ...]
@@ -76,7 +76,7 @@ class Plan(NamedTuple):
     start_scale: Array
     initial: Any = None
     dead_relu: str | None = None
-    where: Where = None
+    mesh: Mesh | None = None
 
     @property
     def num_steps(self) -> int:
@@ -105,17 +105,15 @@ class Plan(NamedTuple):
 
     def place(self, tree: Any) -> Any:
         """Arrays [l, ...] of lanes where this plan has them."""
-        return devices.split(tree, self.where)
+        return devices.split(tree, self.mesh)
 
-    def at(self, where: Where) -> "Plan":
-        """The plan of lanes that are there, with what they share."""
-        if where is None:
-            return self._replace(where=None)
-        common = devices.replicate((self.phi, self.shared, self.start_scale), where)
+    def spread(self, mesh: Mesh | None) -> "Plan":
+        """The plan of lanes on these devices, which get what the lanes share."""
+        if mesh is None:
+            return self._replace(mesh=None)
+        common = devices.replicate((self.phi, self.shared, self.start_scale), mesh)
         phi, shared, start_scale = common
-        return self._replace(
-            phi=phi, shared=shared, start_scale=start_scale, where=where
-        )
+        return self._replace(phi=phi, shared=shared, start_scale=start_scale, mesh=mesh)
 
     def on_device(self) -> "Plan":
         """The plan of all lanes, with their settings on the device."""

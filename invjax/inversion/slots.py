@@ -8,7 +8,7 @@ phase there: its result depends neither on when it began nor on what ran beside 
 
 On some devices a program rounds differently at every place of a chunk. So lane i of
 those that are run is always at place i modulo the width, on whichever device has that
-place free first, and has the same bits on any number of devices.
+place free first, and what runs beside it does not show in its bits.
 
 Phases follow each other: all lanes of a block pass the first one before the second
 begins.
@@ -59,7 +59,7 @@ def stream(
       Numbers [n] of lanes that have ended, as they end, and their results, with fields
       [n, ...] in the host's memory.
     """
-    plan = plan.at(execution.places[0])
+    plan = plan.spread(execution.mesh)
     lanes = np.arange(len(keys)) if lanes is None else lanes
     is_plain = len(plan.phases) == 1
     most = len(lanes) if is_plain else _WIDTHS_PER_BLOCK * execution.lanes_per_call
@@ -177,7 +177,7 @@ class _Block:
     def _steps(self, number: int) -> Iterator[_News]:
         """Fills the slots and takes steps until every lane has passed the phase."""
         phase = self._plan.phases[number]
-        pace = devices.replicate(phase.pace, self._plan.where)
+        pace = devices.replicate(phase.pace, self._plan.mesh)
         waiting = [
             deque(self._block[place :: self._width]) for place in range(self._width)
         ]

@@ -174,8 +174,8 @@ def sample(
     how = (kernel, execution.scan, num_warmup, num_samples, thin)
 
     def draw(chains: np.ndarray, execution: Execution) -> memory.LaneStream[Any]:
-        where = execution.places[0]
-        there = target if where is None else devices.replicate(target, where)
+        mesh = execution.mesh
+        there = target if mesh is None else devices.replicate(target, mesh)
         for lanes, kept in loop.chunks(chains, execution.lanes_per_call):
             own = (
                 starts[lanes],
@@ -183,7 +183,7 @@ def sample(
                 None if goals is None else goals[lanes],
             )
             chain_keys, (images, begin_at, own_goals) = devices.split(
-                (keys[lanes], own), where
+                (keys[lanes], own), mesh
             )
             state = chain.start(
                 chain_keys, run.program, kernel, there, images, begin_at
