@@ -860,12 +860,14 @@ def _width(plan: Plan, settings: Settings) -> int:
 
 def _lanes_per_unit(plan: Plan, kind: int, settings: Settings) -> int:
     """How many lanes of a kind take about as long as a unit should."""
-    if plan.kinds[kind] == 1:
-        return 1
+    execution = lanes.execution(settings)
+    if plan.kinds[kind] <= execution.lanes_at_once:
+        # They run side by side, so that timing them first would win nothing.
+        return execution.lanes_per_call
     lane = plan.example(kind)
     keywords = lane.keywords(settings)
     estimate = api.estimate(lane.target.code, lane.group.phi, **keywords)
-    return units.lanes_per_unit(estimate.seconds_per_lane, keywords["execution"])
+    return units.lanes_per_unit(estimate.seconds_per_lane, execution)
 
 
 def _lanes_per_window(run: Run, todo: Sequence[Unit]) -> list[int]:

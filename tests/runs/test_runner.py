@@ -15,6 +15,7 @@ from invjax.report import contrast
 from invjax.runs import lanes, runner, shards
 from invjax.runs.folder import RunFolder
 from invjax.runs.lanes import Lane, Variant
+from invjax.runs.plans import LoadedPlan
 from invjax.runs.runner import Finished, Outcome
 from tests.conftest import micro_representation
 from tests.runs import made_up
@@ -197,6 +198,34 @@ def test_files_are_written_before_a_lane_is_yielded(
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 3 and said[0].startswith("[1/3, ")
     assert "micro/relu1 tv 0.5 start 0: relative error" in said[0]
+
+
+@pytest.mark.parametrize("execution", [Execution(num_threads=2), Execution(2, True)])
+def test_lanes_that_run_side_by_side_are_not_timed_first(
+    execution: Execution,
+    planned: list[Lane],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    timed: list[None] = []
+
+    def estimate(*_: object, **__: object) -> api.Estimate:
+        timed.append(None)
+        return api.Estimate(seconds_per_lane=10.0, num_bytes=0)
+
+    monkeypatch.setattr(lanes, "execution", lambda _: execution)
+    monkeypatch.setattr(api, "estimate", estimate)
+
+    def sizes(count: int) -> list[int]:
+        folder = RunFolder.claim(str(tmp_path / str(count)), overwrite=False)
+        plan, settings = LoadedPlan(planned[:count]), made_up.settings()
+        begun = runner.begin(folder, plan, settings, weights={})
+        return [unit.num_lanes for unit in begun.units]
+
+    each = execution.lanes_per_call
+    assert sizes(2) == [each] * (2 // each) and timed == []
+    # Three lanes in half a minute; whole calls where they are compiled.
+    assert sizes(4) == ([3, 1] if each == 1 else [4]) and timed == [None]
 
 
 def test_a_failed_lane_has_no_picture(groups):
