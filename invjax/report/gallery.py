@@ -7,7 +7,6 @@ stretched to its own range; originals stay as they are.
 import importlib.resources
 import math
 import os
-import pathlib
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -152,7 +151,7 @@ def write_gallery(
         is_range_offered=any(lane.stretched is not None for lane in lanes),
         num_dead=sum(bool(lane.record.get("dead_start")) for lane in lanes),
     )
-    files.write_whole(pathlib.Path(workdir, "index.html"), page)
+    files.write_whole(files.located(workdir) / "index.html", page)
 
 
 def _section(image: GalleryImage, lanes: Sequence[GalleryLane]) -> dict[str, Any]:
