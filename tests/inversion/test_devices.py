@@ -25,7 +25,7 @@ def _results(
 ) -> dict[str, np.ndarray]:
     """What `on_devices` computes in processes with so many CPU devices."""
     path = folder / f"{num_devices}.npz"
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for loops, flags in (
         (ON_HOST, ""),
         # What is compared is our program; see `on_devices`.
