@@ -214,7 +214,12 @@ for turn in range(5):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills a process as POSIX does")
-def test_processes_at_first_use_of_which_one_is_killed(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("number", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_processes_at_first_use_of_which_one_is_killed(
+    tmp_path: pathlib.Path, number: int
+) -> None:
+    """As those of a job array, while this one writes and reads, too."""
+    endings = ["killed", *["done"] * (number - 1)]
     folder = tmp_path / "weights" / "net"
     running = [
         subprocess.Popen(
@@ -224,7 +229,7 @@ def test_processes_at_first_use_of_which_one_is_killed(tmp_path: pathlib.Path) -
             stderr=subprocess.PIPE,
             text=True,
         )
-        for ending in ("killed", "done")
+        for ending in endings
     ]
     try:
         for process in running:
@@ -234,7 +239,7 @@ def test_processes_at_first_use_of_which_one_is_killed(tmp_path: pathlib.Path) -
             assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
-        for value in range(100, 105):  # this process is the third
+        for value in range(100, 105):
             tensors = {"a": np.full(9, value, np.float32)}
             checkpoints.save(folder, tensors, {"value": value})
             restored, record = checkpoints.restore(folder)
@@ -244,7 +249,8 @@ def test_processes_at_first_use_of_which_one_is_killed(tmp_path: pathlib.Path) -
         for process in running:
             process.kill()
             process.communicate()
-    assert [process.returncode for process in running] == [-9, 0], errors
+    expected = [-9, *[0] * (number - 1)]
+    assert [process.returncode for process in running] == expected, errors
     checkpoints.save(folder, TENSORS, RECORD)
     assert checkpoints.restore(folder).record == RECORD
     assert len(list(folder.iterdir())) == 2
