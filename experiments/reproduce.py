@@ -181,10 +181,8 @@ def is_done(
     state: dict[str, Any],
 ) -> bool:
     """Whether a study's folder holds a whole run with these arguments."""
-    known = state.get(study.name)
-    if known is None or known["arguments"] != list(arguments):
-        return False
-    if known["seconds"] is None:
+    known = _known(study, arguments, state)
+    if known is None or known["seconds"] is None:
         return False
     return all((workdir / study.name / name).is_file() for name in _OUTPUTS)
 
@@ -196,11 +194,20 @@ def is_begun(
     state: dict[str, Any],
 ) -> bool:
     """Whether a study's folder holds a run with these arguments, not finished."""
-    known = state.get(study.name)
-    if known is None or known["arguments"] != list(arguments):
+    if _known(study, arguments, state) is None:
         return False
     folder = workdir / study.name
     return (folder / "config.json").is_file() and not (folder / shards.WHOLE).exists()
+
+
+def _known(
+    study: Entry, arguments: Sequence[str], state: dict[str, Any]
+) -> dict[str, Any] | None:
+    """What is known of a study's run with these arguments; None where nothing is."""
+    known = state.get(study.name)
+    if known is None or known["arguments"] != list(arguments):
+        return None
+    return known
 
 
 def command(
