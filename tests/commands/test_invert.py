@@ -32,7 +32,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 FIELDS = (
     "image representation start seed preset tv_weight alpha_weight status num_steps "
     "dead_start num_revivals energy objective data_term alpha_term tv_term "
-    "relative_error normalised_error psnr ssim lpips rms seconds"
+    "relative_error normalised_error psnr ssim lpips rms seconds history"
 ).split()
 
 
@@ -71,6 +71,9 @@ def test_outputs_of_a_run(tmp_path: pathlib.Path, photographs: pathlib.Path):
         assert terms == pytest.approx(record["energy"], rel=1e-4)
         assert 0 < record["relative_error"] < 5
         assert 0 < record["normalised_error"] < 5
+        (start, _), (end, objective) = record["history"]
+        assert (start, end) == (0, 3)
+        assert objective == pytest.approx(record["objective"], rel=1e-3)
         name = f"start_{record['start']:03d}_tv_{record['tv_weight']:g}"
         lane = f"{record['image']}/alexnet_conv1/{name}"
         picture = reading.read(workdir / "reconstructions" / f"{lane}.png")
