@@ -18,6 +18,7 @@ Exit codes: 0 done, 1 cannot be done, 2 unreadable command line, 130 interrupted
 (finished lanes are kept).
 """
 
+import json
 import pathlib
 from collections.abc import Sequence
 
@@ -114,6 +115,7 @@ def write_pictures(
             )
             for outcome in finished
         ],
+        config=json.loads((workdir / "config.json").read_text()),
     )
 
 
