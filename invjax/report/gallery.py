@@ -23,6 +23,7 @@ from invjax.report import contrast, over_starts, sparklines
 
 _TEMPLATE = "gallery.html.jinja"
 _DASH = "–"
+_WIDEST = 48  # of a column, in widths of a digit
 _FAILED = "failed"
 
 
@@ -188,6 +189,7 @@ def write_gallery(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    rows = [_table_row(number, lane) for number, lane in enumerate(lanes)]
     page = environment.get_template(_TEMPLATE).render(
         title=title,
         command=command,
@@ -195,7 +197,8 @@ def write_gallery(
         sections=sections,
         filters=_filters(lanes),
         columns=_COLUMNS,
-        rows=[_table_row(number, lane) for number, lane in enumerate(lanes)],
+        rows=rows,
+        widths=_widths(rows),
         num_failed=sum(_is_failed(lane) for lane in lanes),
         is_range_offered=any(lane.stretched is not None for lane in lanes),
         is_compared=any(image.original is not None for image in images),
@@ -273,15 +276,15 @@ def _over_starts(found: over_starts.OverStarts, of: str) -> list[dict[str, Any]]
         {
             "url": _url(found.mean),
             "stretched": _url(found.stretched),
-            "alt": f"mean of {found.count} starts: {of}",
-            "heading": f"Mean of {found.count} starts",
+            "alt": f"mean of {found.num_starts} starts: {of}",
+            "heading": f"Mean of {found.num_starts} starts",
             "note": "of the clipped pictures",
         },
         {
             "url": _url(found.deviation),
             "stretched": None,
-            "alt": f"deviation of {found.count} starts: {of}",
-            "heading": f"Deviation of {found.count} starts",
+            "alt": f"deviation of {found.num_starts} starts: {of}",
+            "heading": f"Deviation of {found.num_starts} starts",
             "note": white,
         },
     ]
@@ -342,7 +345,7 @@ def _axes_text(axes: sparklines.Axes | None) -> str:
 
 def _table_row(number: int, lane: GalleryLane) -> dict[str, Any]:
     record = lane.record
-    cells = []
+    cells: list[tuple[str, str | None, bool]] = []
     for column in _COLUMNS:
         value = record.get(column.field)
         if column.field == "status":
@@ -358,6 +361,19 @@ def _table_row(number: int, lane: GalleryLane) -> dict[str, Any]:
         "is_failed": _is_failed(lane),
         "cells": cells,
     }
+
+
+def _widths(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Widths of the table's columns as CSS has them, by their longest texts."""
+    texts = zip(*([text for text, _, _ in row["cells"]] for row in rows), strict=True)
+    cells = [max(map(len, column)) for column in texts] or [0] * len(_COLUMNS)
+    headings = [len(column.heading) for column in _COLUMNS]
+    # Letters are about as wide as digits; beside a heading there is room for an arrow.
+    widths = (
+        max(heading + 1, longest) + 3
+        for heading, longest in zip(headings, cells, strict=True)
+    )
+    return " ".join(f"{min(width, _WIDEST)}ch" for width in widths)
 
 
 def _facets(lane: GalleryLane) -> list[tuple[str, str]]:
@@ -410,7 +426,7 @@ def _setting(value: Any) -> str:
         return ", ".join(pairs) or _DASH
     if isinstance(value, list | tuple):
         return ", ".join(map(_setting, value)) or _DASH
-    return _text(value, "text")
+    return _text(value, "text") or _DASH
 
 
 def _is_failed(lane: GalleryLane) -> bool:

@@ -24,14 +24,14 @@ class OverStarts(NamedTuple):
     """The pictures of a group of starts; paths are relative to the run's folder.
 
     Attributes:
-      count: number of starts.
+      num_starts: number of starts.
       mean: mean of the clipped pictures, a PNG file.
       stretched: the mean stretched to its range, a JPEG file.
-      deviation: standard deviation (divisor count - 1) in each channel, a PNG file in
-        which `contrast.WHITE_DEVIATION` is white.
+      deviation: standard deviation in each channel (divisor num_starts - 1), a PNG
+        file in which `contrast.WHITE_DEVIATION` is white.
     """
 
-    count: int
+    num_starts: int
     mean: str
     stretched: str
     deviation: str

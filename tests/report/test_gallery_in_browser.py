@@ -100,7 +100,7 @@ def _history(end: float) -> list[list[float]]:
 
 def _records() -> list[dict[str, Any]]:
     """24 lanes: two images, two presets, two representations, three starts."""
-    lines = []
+    lines: list[dict[str, Any]] = []
     for name in ("image 10", "image 9"):
         for layer in ("alexnet/relu1", "alexnet/pool5"):
             for preset in ("fast", "adam"):

@@ -8,9 +8,11 @@
   // --- the bar and the head of the page ---
 
   const bar = one(".bar");
-  const measureBar = () => root.style.setProperty("--bar", `${bar.offsetHeight}px`);
-  new ResizeObserver(measureBar).observe(bar);
-  measureBar();
+  if (bar) {
+    const measure = () => root.style.setProperty("--bar", `${bar.offsetHeight}px`);
+    new ResizeObserver(measure).observe(bar);
+    measure();
+  }
 
   // Pages of a disk may have no storage; the choice then lasts as long as the page.
   const theme = one("#theme");
@@ -65,10 +67,11 @@
       section.hidden = wanted.length > 0 && isEmpty;
     }
     for (const row of all(".row:not([hidden])")) rove(row);
+    if (!form) return;
     const number = lanes.filter((lane) => !lane.hidden).length;
     const isAll = number === lanes.length;
     count.textContent = isAll ? "" : `${number} of ${lanes.length} shown`;
-    if (form) one(".filters").classList.toggle("active", wanted.length > 0);
+    one(".filters").classList.toggle("active", wanted.length > 0);
   };
 
   if (form) {
@@ -111,7 +114,11 @@
       if (a === null || b === null) return (a === null) - (b === null);
       return isDescending ? compare(b, a) : compare(a, b);
     });
+    // Rows move faster outside the page.
+    const table = body.parentNode;
+    body.remove();
     body.append(...rows.map(([, row]) => row));
+    table.append(body);
   };
 
   all("thead th").forEach((heading, column) => {
