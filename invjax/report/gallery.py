@@ -365,15 +365,13 @@ def _table_row(number: int, lane: GalleryLane) -> dict[str, Any]:
 
 def _widths(rows: Sequence[Mapping[str, Any]]) -> str:
     """Widths of the table's columns as CSS has them, by their longest texts."""
-    texts = zip(*([text for text, _, _ in row["cells"]] for row in rows), strict=True)
-    cells = [max(map(len, column)) for column in texts] or [0] * len(_COLUMNS)
-    headings = [len(column.heading) for column in _COLUMNS]
-    # Letters are about as wide as digits; beside a heading there is room for an arrow.
-    widths = (
-        max(heading + 1, longest) + 3
-        for heading, longest in zip(headings, cells, strict=True)
-    )
-    return " ".join(f"{min(width, _WIDEST)}ch" for width in widths)
+    widths = []
+    for place, column in enumerate(_COLUMNS):
+        longest = max((len(row["cells"][place][0]) for row in rows), default=0)
+        # Letters may be wider than digits; beside a heading there is room for an arrow.
+        needed = longest if column.is_number else 1.2 * longest
+        widths.append(min(max(needed, len(column.heading) + 1) + 3, _WIDEST))
+    return " ".join(f"{width:g}ch" for width in widths)
 
 
 def _facets(lane: GalleryLane) -> list[tuple[str, str]]:

@@ -93,7 +93,19 @@ def test_outputs_of_a_run(tmp_path: pathlib.Path, photographs: pathlib.Path):
     assert config["versions"]["jax"]
     assert (workdir / "grid.png").stat().st_size > 10_000
     assert (workdir / "grid_stretched.png").stat().st_size > 10_000
-    assert "one" in (workdir / "index.html").read_text()
+    page = (workdir / "index.html").read_text()
+    assert page.count("<polyline") == page.count("ran its 3 steps</span>") == 8
+    assert f"<dt>jax</dt><dd>{config['versions']['jax']}</dd>" in page
+    for image in ("one", "two"):
+        for weight in ("0.5", "5"):
+            folder = workdir / f"reconstructions/{image}/alexnet_conv1"
+            starts = sorted(folder.glob(f"start_*_tv_{weight}.png"))
+            found = f"over_starts/{image}/alexnet_conv1_TV_weight_{weight}_mean.png"
+            mean = np.mean([reading.read(path) for path in starts], 0)
+            assert len(starts) == 2 and found in page
+            np.testing.assert_allclose(
+                reading.read(workdir / found), mean, atol=0.5 / 255 + 1e-6
+            )
 
     recorded = tmp_path / "mine.npy"
     np.save(recorded, arrays["code"])

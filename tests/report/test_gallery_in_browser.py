@@ -367,6 +367,18 @@ def test_filters_hold_for_pictures_and_table(run, opened):
     playwright.expect(page.locator(".filters form")).to_be_hidden()
 
 
+def test_the_table_cuts_off_no_text(run, opened):
+    page = opened(run)
+    page.locator("#all").evaluate("h => h.scrollIntoView()")
+    assert (
+        page.locator("th:visible, td:visible").evaluate_all(
+            "cells => cells.filter(cell => cell.scrollWidth > cell.clientWidth)"
+            ".map(cell => cell.textContent)"
+        )
+        == []
+    )
+
+
 def test_a_row_of_the_table_leads_to_its_picture(run, opened):
     page = opened(run)
     page.locator("tbody tr").nth(20).get_by_role("link").click()
