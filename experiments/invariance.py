@@ -40,7 +40,7 @@ from invjax.runs.classifiers import CLASSIFIERS, Classifiers
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Lane
 from invjax.runs.records import Record
-from invjax.runs.runner import Outcome
+from invjax.runs.runner import Finished
 from invjax.runs.settings import Settings
 
 shared_flags.define_classifier()
@@ -95,7 +95,7 @@ def configure(settings: Settings) -> Settings:
     return settings
 
 
-def summarise(bench: Bench, outcomes: Sequence[Outcome]) -> Starts:
+def summarise(bench: Bench, outcomes: Sequence[Finished]) -> Starts:
     """Distances between the starts of one code, and to its original."""
     lane = outcomes[0].lane
     pictures = [o.picture for o in outcomes if o.picture is not None]
@@ -157,7 +157,7 @@ def table(findings: Findings) -> list[list[str]]:
 def figure(findings: Findings) -> list[Row]:
     """A row per code: the original, its starts and their deviation."""
     classifiers: Classifiers = findings.bench.tools
-    by_code: dict[tuple, list[Outcome]] = {}
+    by_code: dict[tuple, list[Finished]] = {}
     for outcome in findings.shown:
         by_code.setdefault(outcome.lane.code_key, []).append(outcome)
     weights = {(o.lane.group.name, o.lane.tv_weight) for o in findings.shown}

@@ -21,7 +21,6 @@ curves.png.
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Sequence
 
 from absl import flags
@@ -29,6 +28,7 @@ from absl import flags
 from experiments import studies
 from experiments.reproduction import printed
 from experiments.studies import Bench, Defaults, Findings, Study
+from invjax import files
 from invjax.commands import binary, shared_flags
 from invjax.images import sources
 from invjax.inversion import presets
@@ -39,7 +39,7 @@ from invjax.report.contact_sheet import Cell, Row
 from invjax.report.curves import Curve
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Lane
-from invjax.runs.runner import Outcome
+from invjax.runs.runner import Finished
 from invjax.runs.settings import Settings
 
 _NETWORK = flags.DEFINE_string(
@@ -160,7 +160,7 @@ def figure(findings: Findings) -> list[Row]:
     return rows
 
 
-def publish(findings: Findings, folder: pathlib.Path) -> None:
+def publish(findings: Findings, folder: files.Path) -> None:
     """Writes curves.png: error by layer, a curve per lambda_V, the paper's dashed."""
     records = findings.records
     layers = list(dict.fromkeys(record.representation for record in records))
@@ -190,7 +190,7 @@ def bold(rows: Sequence[Sequence[str]]) -> list[int]:
     return studies.preset_rows(_COLUMNS, rows)
 
 
-def _cell(outcome: Outcome) -> Cell:
+def _cell(outcome: Finished) -> Cell:
     layer = outcome.lane.group.name.partition("/")[2]
     error = outcome.record.relative_error
     caption = f"{layer}: " + ("failed" if error is None else f"error {error:.1%}")

@@ -55,7 +55,7 @@ from invjax.runs import loading, variants
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Group, Lane, Variant
 from invjax.runs.records import Record
-from invjax.runs.runner import Outcome
+from invjax.runs.runner import Finished, Outcome
 from invjax.runs.settings import Settings
 from invjax.runs.targets import Target
 from invjax.types import Representation
@@ -209,7 +209,7 @@ def measured(
     return Sides(math.sqrt(np.sum(detail > 0.5)), recovered), detail
 
 
-def summarise(bench: Bench, outcomes: Sequence[Outcome]) -> Patch:
+def summarise(bench: Bench, outcomes: Sequence[Finished]) -> Patch:
     """Measures a patch over those of its starts that did not fail."""
     lane = outcomes[0].lane
     records = [outcome.record for outcome in outcomes]

@@ -75,7 +75,7 @@ from invjax.runs import lanes, loading, runner, targets
 from invjax.runs.classifiers import Classifiers
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Group, Lane, Variant
-from invjax.runs.runner import Outcome
+from invjax.runs.runner import Finished, Outcome
 from invjax.runs.targets import Target
 from invjax.sensitivity import neurons
 from invjax.sensitivity.neurons import Neuron, Peak
@@ -352,7 +352,7 @@ def _target(layer: Layer, name: str) -> Target:
     return Target(name, identity.code_id(code), None, code, shape)
 
 
-def _cell(outcome: Outcome) -> Cell:
+def _cell(outcome: Finished) -> Cell:
     unit = outcome.record.value("unit")
     if outcome.picture is None:
         return Cell(None, unit)

@@ -22,7 +22,6 @@ reconstruction is stretched to its range) and curves.png.
 """
 
 import functools
-import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +31,7 @@ import numpy as np
 
 from experiments import studies
 from experiments.studies import Bench, Defaults, Findings, Study
+from invjax import files
 from invjax.commands import binary, shared_flags
 from invjax.images import pixels, sources
 from invjax.inversion import presets
@@ -184,7 +184,7 @@ def figure(findings: Findings) -> list[Row]:
     return list(rows.values())
 
 
-def publish(findings: Findings, folder: pathlib.Path) -> None:
+def publish(findings: Findings, folder: files.Path) -> None:
     """Writes curves.png: naturalness by layer, a curve per lambda_V, over chance."""
     records = findings.records
     layers = list(dict.fromkeys(record.representation for record in records))

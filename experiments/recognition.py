@@ -41,7 +41,7 @@ from invjax.report.contact_sheet import Cell, Row
 from invjax.runs import lanes
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Lane, Variant
-from invjax.runs.runner import Outcome
+from invjax.runs.runner import Finished
 from invjax.runs.settings import Settings
 
 _PRESETS = flags.DEFINE_list(
@@ -96,7 +96,7 @@ def plan(bench: Bench) -> list[Lane]:
 
 def table(findings: Findings) -> list[list[str]]:
     """A row per representation, preset and judge: means over lanes, with intervals."""
-    found: dict[tuple[str, str], list[Outcome]] = {}
+    found: dict[tuple[str, str], list[Finished]] = {}
     for outcome in findings.shown:
         key = outcome.record.representation, outcome.record.preset
         found.setdefault(key, []).append(outcome)
@@ -143,7 +143,7 @@ def figure(findings: Findings) -> list[Row]:
 
 
 def _identified(
-    findings: Findings, outcomes: Sequence[Outcome], judge: str
+    findings: Findings, outcomes: Sequence[Finished], judge: str
 ) -> list[str]:
     """Cells: how many lanes are identified, and the mean percentile; then plainly."""
     members = [
@@ -156,7 +156,8 @@ def _identified(
     identifier, seed = findings.bench.identifier, findings.bench.settings.seed
     assert identifier is not None
     own = [outcome.lane for outcome in members]
-    features = identifier.features([o.image for o in members], judge=judge)
+    pictures = [o.picture for o in members if o.picture is not None]
+    features = identifier.features(pictures, judge=judge)
     cells = []
     for centred in (True, False):
         if centred and len({lane.target.image_id for lane in own}) < 2:
@@ -172,7 +173,7 @@ def _identified(
 
 def _mean(
     seed: int,
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[Finished],
     field: str,
     *,
     scale: float = 1,
@@ -192,7 +193,7 @@ def _mean(
 
 def _interval(
     seed: int,
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[Finished],
     values: np.ndarray,
     *,
     scale: float = 1,

@@ -10,8 +10,9 @@ tested on our numbers. --scale=smoke shows in minutes that all studies run. --sc
 has the sizes of the results in experiments/results/ and takes about two hours.
 --studies=layer_progression,caricature runs some of the studies.
 
-A study that is done with the same settings is not run again, so you may interrupt the
-command and start it again at any time. --overwrite runs all studies that are asked for.
+A study that is done with the same settings is not run again, and one that was
+interrupted goes on where it was, so you may interrupt the command and start it again at
+any time. --overwrite runs all studies that are asked for.
 --dry_run prints their commands. If a study fails, the report names it, the others run
 all the same, and the exit code is 1.
 
@@ -38,6 +39,7 @@ from experiments.reproduction.catalogue import STUDIES, Entry
 from experiments.reproduction.report import Part
 from invjax import files
 from invjax.commands import binary, shared_flags
+from invjax.runs import processes, shards
 from invjax.runs.errors import Refusal
 
 _STUDIES = flags.DEFINE_list(
@@ -62,7 +64,7 @@ def main() -> None:
     if request.dry_run:
         workdir = pathlib.Path(request.workdir or "WORKDIR")
         for study in chosen:
-            words = command(study, workdir, _SCALE.value, common)
+            words = [*command(study, workdir, _SCALE.value, common), "--overwrite"]
             print(shlex.join(["python", *words[1:]]))
         if _SCALE.value == "small":
             print(f"about {sum(study.minutes for study in chosen):g} minutes")
@@ -146,11 +148,12 @@ def run(
             if not overwrite and is_done(study, workdir, arguments, state):
                 print(f"{study.name}: done already", flush=True)
                 continue
-            state.pop(study.name, None)
+            goes_on = not overwrite and is_begun(study, workdir, arguments, state)
+            state[study.name] = {"arguments": arguments, "seconds": None}
             _write_state(workdir, state)
             print(f"{study.name}: see {workdir}/{study.name}.log", flush=True)
             began = time.perf_counter()
-            code = execute(study, workdir, scale, common)
+            code = execute(study, workdir, scale, common, goes_on=goes_on)
             seconds = time.perf_counter() - began
             lacks = [n for n in _OUTPUTS if not (workdir / study.name / n).is_file()]
             if code == 0 and not lacks:
@@ -181,31 +184,67 @@ def is_done(
     known = state.get(study.name)
     if known is None or known["arguments"] != list(arguments):
         return False
+    if known["seconds"] is None:
+        return False
     return all((workdir / study.name / name).is_file() for name in _OUTPUTS)
+
+
+def is_begun(
+    study: Entry,
+    workdir: pathlib.Path,
+    arguments: Sequence[str],
+    state: dict[str, Any],
+) -> bool:
+    """Whether a study's folder holds a run with these arguments, not finished."""
+    known = state.get(study.name)
+    if known is None or known["arguments"] != list(arguments):
+        return False
+    folder = workdir / study.name
+    return (folder / "config.json").is_file() and not (folder / shards.WHOLE).exists()
 
 
 def command(
     study: Entry, workdir: pathlib.Path, scale: str, common: Sequence[str]
 ) -> list[str]:
-    """The command line of a study; what its folder held is replaced."""
+    """The command line of a study."""
     return [
         *(sys.executable, "-m", study.binary),
         f"--workdir={workdir / study.name}",
         *study.arguments(scale),
         *common,
-        "--overwrite",
     ]
 
 
 def execute(
-    study: Entry, workdir: pathlib.Path, scale: str, common: Sequence[str]
+    study: Entry,
+    workdir: pathlib.Path,
+    scale: str,
+    common: Sequence[str],
+    *,
+    goes_on: bool,
 ) -> int:
-    """Runs a study as a process of its own; what it prints goes to <study>.log."""
+    """Runs a study as a process of its own; what it prints goes to <study>.log.
+
+    Args:
+      study: the study.
+      workdir: folder of the reproduction.
+      scale: "smoke", "small" or "full".
+      common: flags that all studies are given.
+      goes_on: whether it goes on with what its folder holds, or replaces it.
+
+    Returns:
+      The exit code.
+    """
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # Studies follow each other; schedulers say nothing of who shares one.
+    environment = processes.without_numbers(os.environ)
     with open(workdir / f"{study.name}.log", "wb") as log:
         done = subprocess.run(
-            command(study, workdir, scale, common),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            [
+                *command(study, workdir, scale, common),
+                *([] if goes_on else ["--overwrite"]),
+            ],
+            env={**environment, "PYTHONPATH": os.pathsep.join(paths)},
             stdout=log,
             stderr=subprocess.STDOUT,
             check=False,
@@ -220,9 +259,9 @@ def _part(
     common: Sequence[str],
     state: dict[str, Any],
 ) -> Part:
-    line = shlex.join(["python", *command(study, workdir, scale, common)[1:-1]])
+    line = shlex.join(["python", *command(study, workdir, scale, common)[1:]])
     known = state.get(study.name)
-    if known is not None:
+    if known is not None and known["seconds"] is not None:
         folder = workdir / study.name
         return Part(study.name, study.about, line, folder, known["seconds"], "")
     log = workdir / f"{study.name}.log"

@@ -28,7 +28,7 @@ from invjax.representations.paper import SHALLOW, Hog
 from invjax.runs import lanes
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Lane, Variant
-from invjax.runs.runner import Outcome
+from invjax.runs.runner import Finished
 from invjax.runs.settings import Settings
 
 _PRESETS = ("fast", "cvpr2015")
@@ -142,7 +142,7 @@ def figure(findings: Findings) -> list[Row]:
     return rows
 
 
-def _reconstruction(outcome: Outcome) -> Cell:
+def _reconstruction(outcome: Finished) -> Cell:
     if outcome.picture is None:
         return Cell(None, "failed")
     error = outcome.record.number("relative_error")

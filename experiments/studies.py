@@ -1,7 +1,9 @@
 """A study is a value: what it inverts, what it measures, its table and its figure.
 
 A study's file defines a `Study` and hands it to `main`, which owns everything else:
-flags and refusals, the dry run, loading, the folder, progress, interrupts, publishing.
+flags and refusals, the dry run, loading, the folder, progress, interruptions and going
+on after them, several processes, publishing. What a study tabulates and shows of its
+lanes is read back from disk, whoever has done them and when.
 
     STUDY = Study(
         defaults=Defaults(images="sample:chelsea", representations=("alexnet/relu1",)),
@@ -17,27 +19,30 @@ test_studies.py has a whole one.
 """
 
 import dataclasses
-import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
+from invjax import files
 from invjax.commands import shared_flags
 from invjax.metrics import lpips
 from invjax.report import contact_sheet, tables
 from invjax.report.contact_sheet import Row
 from invjax.report.contrast import PictureRange
-from invjax.runs import lanes, loading, runner, skipped, variants
+from invjax.runs import lanes, loading, runner, variants
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
 from invjax.runs.identification import Identifier
 from invjax.runs.lanes import Group, Lane, Variant
+from invjax.runs.plans import LoadedPlan
 from invjax.runs.records import Record, remarks
-from invjax.runs.runner import Outcome
+from invjax.runs.runner import Finished, Outcome, Run
 from invjax.runs.settings import Request, Settings
+from invjax.runs.shards import Shard
 from invjax.runs.targets import Target
+from invjax.runs.units import Unit
 
 PAPER_TV_WEIGHTS = (0.5, 5.0, 50.0)
 """lambda_V of CVPR 2015, Table 3."""
@@ -52,6 +57,7 @@ COUNTS = ("failed", "dead starts")
 LINEAR_FLAGS = (
     *("identify_among", "classifier"),
     *("workdir", "overwrite", "dry_run", "smoke", "seed", "images", "on_bad_image"),
+    *("num_processes", "process_id"),
     *("representations", "preset", "num_steps", "image_size", "resize"),
     *("batch_size", "compute_dtype", "save_arrays"),
 )
@@ -116,14 +122,14 @@ class Findings(NamedTuple):
       bench: what the study was given.
       records: records of all lanes that have ended.
       codes: what `Study.summarise` returned for each code, in order.
-      shown: outcomes that `Study.is_shown` chose; the images of the others are dropped,
+      shown: lanes that `Study.is_shown` chose; the images of the others are dropped,
         since those of a hundred photographs would fill the memory.
     """
 
     bench: Bench
     records: list[Record]
     codes: list[Any]
-    shown: list[Outcome]
+    shown: list[Finished]
 
 
 def _unchanged(settings: Settings) -> Settings:
@@ -159,8 +165,9 @@ class Study:
       variants: returns the variants of a target; each is a lane of its own. None for
         none.
       measure: returns further columns of a lane's record, for failed lanes as well.
-      summarise: returns what is kept of the outcomes of one code, all its starts.
-      is_shown: whether an outcome's image is kept for the figure.
+      summarise: returns what is kept of the lanes of one code, all its starts, with
+        their images.
+      is_shown: whether a lane's image is kept for the figure.
       publish: writes further files into the folder.
       remarks: returns lines that are printed below the table, besides those of failed
         lanes and dead starts.
@@ -186,9 +193,9 @@ class Study:
     figure: Callable[[Findings], list[Row]] | None = None
     variants: Callable[[Bench, Group, Target], Sequence[Variant]] | None = None
     measure: Callable[[Bench, Outcome], Mapping[str, Any]] | None = None
-    summarise: Callable[[Bench, Sequence[Outcome]], Any] | None = None
+    summarise: Callable[[Bench, Sequence[Finished]], Any] | None = None
     is_shown: Callable[[Bench, Lane], bool] = _show_all
-    publish: Callable[[Findings, pathlib.Path], None] | None = None
+    publish: Callable[[Findings, files.Path], None] | None = None
     remarks: Callable[[Findings], list[str]] | None = None
     bold: Callable[[Sequence[Sequence[str]]], Sequence[int]] | None = None
     cell_size: int = 224
@@ -223,7 +230,10 @@ def main(study: Study) -> None:
 def run(
     study: Study, request: Request, options: Mapping[str, Any] | None = None
 ) -> Findings | None:
-    """Carries a study out without flags; what it found, or None of a dry run.
+    """Carries a study out without flags, and returns what it found.
+
+    None of a dry run, of a run that was finished before, and where other processes have
+    not done their units.
 
     Args:
       study: the study.
@@ -250,23 +260,32 @@ def run(
         bench = bench._replace(tools=study.load_tools(bench))
     assert request.workdir is not None
     folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
-    folder.write_config(
-        settings.as_json() | dict(bench.options), loading.weights_digests(bench.groups)
+    begun = runner.begin(
+        folder,
+        LoadedPlan(planned),
+        settings,
+        weights=loading.weights_digests(bench.groups),
+        options=bench.options,
+        process=request.process,
+        skipped=loading.unread(bench.groups),
     )
-    skipped.write(folder.path / skipped.FILE, loading.unread(bench.groups))
-    if study.writes_originals:
-        runner.write_originals(folder, bench.groups)
-    print(f"lanes: {len(planned)}", flush=True)
-    findings = Findings(bench, [], [], [])
-    try:
-        _collect(study, findings, folder)
-    finally:
-        # Also after Ctrl-C: what was finished is tabulated and shown.
+    shown: list[Findings] = []
+
+    def compute(todo: list[Unit]) -> None:
+        _compute(study, bench, begun, todo)
+
+    def show(shards: Iterator[tuple[Unit, Shard]]) -> None:
+        findings = Findings(bench, [], [], [])
+        _collect(study, findings, begun, shards)
+        # Where nothing was finished there is nothing to tabulate.
         if findings.records:
             _publish(study, findings, folder.path)
-            shown = "figure.png" if study.figure else "table.md"
-            print(f"look at {folder.path}/{shown}")
-    return findings
+            name = "figure.png" if study.figure else "table.md"
+            print(f"look at {folder.path}/{name}")
+        shown.append(findings)
+
+    runner.carry_out(begun, compute, show)
+    return shown[-1] if shown else None
 
 
 def _planned(study: Study, bench: Bench) -> list[Lane]:
@@ -281,38 +300,53 @@ def _planned(study: Study, bench: Bench) -> list[Lane]:
     )
 
 
-def _collect(study: Study, findings: Findings, folder: RunFolder) -> None:
-    """Runs the lanes, and keeps of them what the study wants."""
-    bench = findings.bench
-    by_code = runner.ByCode(bench.planned)
-
-    def summarise(outcomes: Sequence[Outcome]) -> None:
-        if study.summarise is not None:
-            findings.codes.append(study.summarise(bench, outcomes))
+def _compute(study: Study, bench: Bench, run: Run, todo: Sequence[Unit]) -> None:
+    """Runs lanes, and keeps of their images what the study will want."""
 
     def measure(outcome: Outcome) -> Mapping[str, Any]:
         return {} if study.measure is None else study.measure(bench, outcome)
 
-    try:
-        for outcome in runner.run(
-            bench.planned,
-            bench.settings,
-            folder,
-            lpips_parameters=bench.lpips_parameters,
-            measure=measure,
-            identifier=bench.identifier,
-        ):
-            findings.records.append(outcome.record)
-            if study.is_shown(bench, outcome.lane):
-                findings.shown.append(outcome)
-            if (complete := by_code.add(outcome)) is not None:
+    def keeps(lane: Lane) -> bool:
+        return study.summarise is not None or study.is_shown(bench, lane)
+
+    runner.compute(
+        run,
+        todo,
+        lpips_parameters=bench.lpips_parameters,
+        measure=measure,
+        keeps=keeps,
+        writes_originals=study.writes_originals,
+        identifier=bench.identifier,
+    )
+
+
+def _collect(
+    study: Study,
+    findings: Findings,
+    run: Run,
+    shards: Iterable[tuple[Unit, Shard]],
+) -> None:
+    """Reads lanes that are done back, and keeps of them what the study wants."""
+    bench = findings.bench
+    by_code = runner.ByCode(bench.planned)
+
+    def summarise(lanes: Sequence[Finished]) -> None:
+        if study.summarise is not None:
+            findings.codes.append(study.summarise(bench, lanes))
+
+    for unit, shard in shards:
+        for lane in run.lanes(unit, shard):
+            findings.records.append(lane.record)
+            if study.is_shown(bench, lane.lane):
+                findings.shown.append(lane)
+            if (complete := by_code.add(lane)) is not None:
                 summarise(complete)
-    finally:
-        for outcomes in by_code.incomplete():
-            summarise(outcomes)
+    # After an interruption, codes without all of their starts.
+    for some in by_code.incomplete():
+        summarise(some)
 
 
-def _publish(study: Study, findings: Findings, folder: pathlib.Path) -> None:
+def _publish(study: Study, findings: Findings, folder: files.Path) -> None:
     """Writes the table, the figure and what else the study has."""
     rows = study.table(findings)
     bold = [] if study.bold is None else study.bold(rows)

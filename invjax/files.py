@@ -2,20 +2,28 @@
 
 A reader finds the old contents or the complete new ones: everything is written to a
 temporary path in the same folder, which takes the name of its destination only once it
-is complete.
+is complete. Objects of a bucket (gs://, s3://, az://) appear whole by themselves.
 """
 
 import contextlib
 import errno
+import glob
 import hashlib
+import io
 import os
 import pathlib
 import shutil
 import stat
 import tempfile
 import unicodedata
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO, TypeAlias
+
+from etils import epath
+
+Path: TypeAlias = pathlib.Path | epath.Path
+"""A path on this machine, or the address of an object."""
 
 # And what changes the direction of text.
 _REFUSED = '<>:"/\\|?*' + "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -27,6 +35,43 @@ _DEVICES = ("con", "prn", "aux", "nul", "conin$", "conout$") + tuple(
 _LONGEST_NAME = 200
 # mkstemp adds ten characters or so to a name that may be as long as names can be.
 _PREFIX = 40
+_MOST_SYNCING = 16
+_SCHEMES = ("gs", "s3", "az")
+
+
+def located(address: str | os.PathLike[str]) -> Path:
+    """The path of a file or folder, or of an object by its address.
+
+    Args:
+      address: a path, or an address that begins with gs://, s3:// or az://.
+
+    Raises:
+      ValueError: it is an address of another kind.
+
+    Examples:
+      >>> located("runs/a").name, located("gs://bucket/runs/a").name
+      ('a', 'a')
+    """
+    text = os.fspath(address)
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        return pathlib.Path(text)
+    if scheme not in _SCHEMES:
+        raise ValueError(
+            f"{text}: addresses that begin with "
+            f"{', '.join(f'{each}://' for each in _SCHEMES)} are accepted"
+        )
+    return epath.Path(text)
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is the address of an object.
+
+    Examples:
+      >>> is_remote("gs://bucket/a"), is_remote("/gs/a")
+      (True, False)
+    """
+    return "://" in os.fspath(path)
 
 
 def expand_home(path: str) -> str:
@@ -101,6 +146,8 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
       ...
       OSError: [Errno 22] is a folder: '/'
     """
+    if is_remote(path):
+        return io.BytesIO(located(path).read_bytes())
     _check_regular(os.stat(path).st_mode, path)
 
     def opener(name: str, flags: int) -> int:
@@ -122,12 +169,15 @@ def _check_regular(mode: int, path: str | os.PathLike[str]) -> None:
         raise OSError(errno.EINVAL, kind, os.fspath(path))
 
 
-def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:
+def write_whole(
+    path: str | os.PathLike[str], data: bytes | str, *, durable: bool = False
+) -> None:
     """Writes a file atomically, and replaces one that exists.
 
     Args:
       path: the file; missing parent folders are made.
       data: its contents; text is encoded as UTF-8.
+      durable: as in `whole_file`.
 
     Examples:
       >>> with tempfile.TemporaryDirectory() as folder:
@@ -135,23 +185,95 @@ def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:
       ...     pathlib.Path(folder, "new", "a.txt").read_text()
       'text'
     """
-    with whole_file(path) as file:
+    with whole_file(path, durable=durable) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
+def write_first(path: str | os.PathLike[str], data: bytes | str) -> bool:
+    """Writes a file atomically unless there is one; whether it was this call.
+
+    Of several processes that write the same one at once, a single one succeeds.
+
+    Args:
+      path: the file; missing parent folders are made.
+      data: its contents; text is encoded as UTF-8.
+
+    Examples:
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     first = write_first(f"{folder}/a.txt", "first")
+      ...     second = write_first(f"{folder}/a.txt", "second")
+      ...     first, second, pathlib.Path(folder, "a.txt").read_text()
+      (True, False, 'first')
+    """
+    try:
+        with whole_file(path, durable=True, exclusive=True) as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+    except FileExistsError:
+        return False
+    return True
+
+
+def settle(paths: Sequence[str | os.PathLike[str]]) -> None:
+    """Waits until files that were written have reached the disk.
+
+    They are told at once, so that a disk takes them together.
+
+    Args:
+      paths: the files.
+    """
+
+    def sync(path: str | os.PathLike[str]) -> None:
+        with open(path, "r+b") as file:
+            os.fsync(file.fileno())
+
+    paths = [path for path in paths if not is_remote(path)]
+    if paths:
+        with ThreadPoolExecutor(min(len(paths), _MOST_SYNCING)) as pool:
+            list(pool.map(sync, paths))
+
+
+def remove_unfinished(path: str | os.PathLike[str]) -> None:
+    """Deletes what a process that was killed while it wrote `path` has left beside it.
+
+    Nobody else may be writing `path` meanwhile.
+    """
+    if is_remote(path):
+        return
+    path = pathlib.Path(path)
+    for left in path.parent.glob(f".{glob.escape(path.name[:_PREFIX])}.*"):
+        left.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def whole_file(
+    path: str | os.PathLike[str], *, durable: bool = False, exclusive: bool = False
+) -> Iterator[BinaryIO]:
     """Opens a file for writing that replaces `path` once the `with` block succeeds.
 
     If the block raises, `path` is left as it was.
 
     Args:
       path: the file; missing parent folders are made.
+      durable: whether the contents reach the disk before the file has its name, so that
+        it is whole after a loss of power, too.
+      exclusive: whether a file that is there is left alone; of several processes that
+        write the same one, the first succeeds.
 
     Yields:
       The open binary file.
+
+    Raises:
+      FileExistsError: `exclusive`, and there is a file in the end.
     """
-    path = pathlib.Path(path)
+    path = located(path)
+    if is_remote(path):
+        buffer = io.BytesIO()
+        yield buffer
+        # Two processes may both find none.
+        if exclusive and path.exists():
+            raise FileExistsError(errno.EEXIST, "exists", os.fspath(path))
+        path.write_bytes(buffer.getvalue())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name[:_PREFIX]}."
@@ -159,9 +281,15 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         # mkstemp lets only the owner read; give the permissions of an ordinary file.
         os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        if exclusive:
+            _name_first(temporary, path)
+        else:
+            os.replace(temporary, path)
     except BaseException:
         pathlib.Path(temporary).unlink(missing_ok=True)
         raise
@@ -198,11 +326,32 @@ def remove(path: str | os.PathLike[str]) -> None:
 
     A link to a folder is deleted, and the folder is not touched.
     """
-    path = pathlib.Path(path)
-    if path.is_dir() and not path.is_symlink():
+    path = located(path)
+    if isinstance(path, epath.Path):
+        if path.is_dir():
+            path.rmtree()
+        else:
+            path.unlink(missing_ok=True)
+    elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _name_first(temporary: str, path: pathlib.Path) -> None:
+    """Names a file unless there is one of that name."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without links; two processes may both succeed, one after the
+        # other.
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, "exists", os.fspath(path)) from None
+        os.replace(temporary, path)
+    else:
+        os.unlink(temporary)
 
 
 def _umask() -> int:

@@ -1,13 +1,17 @@
 """How every binary starts and ends: exit codes, and one line for bad input.
 
 Exit codes: 0 done; 1 what was asked for cannot be done; 2 the command line cannot be
-parsed; 130 interrupted by Ctrl-C.
+parsed; 130 interrupted by Ctrl-C; 143 told to end (SIGTERM), as schedulers do before
+they kill. After each but 0 and 2 the same command goes on with a run where it was.
 """
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
@@ -53,6 +57,16 @@ LIST = flags.DEFINE_bool(
 )
 
 
+TERMINATED = 143
+"""Exit code after SIGTERM: 128 and the number of the signal, as shells have it."""
+
+_SECONDS_TO_END = 15.0
+
+
+class Terminated(BaseException):
+    """The process was told to end by SIGTERM."""
+
+
 def run(main: Callable[[], None]) -> None:
     """Parses the command line and runs `main`, with the exit codes above."""
 
@@ -63,7 +77,8 @@ def run(main: Callable[[], None]) -> None:
         if argv[1:]:
             _leave(2, f"unexpected argument {argv[1]!r}; settings are --flag=value")
         try:
-            main()
+            with _ended_by_sigterm():
+                main()
         except errors.EXPECTED as error:
             _leave(1, " ".join(str(error).splitlines()))
         except BrokenPipeError:
@@ -72,8 +87,52 @@ def run(main: Callable[[], None]) -> None:
             sys.exit(1)
         except KeyboardInterrupt:
             _leave(130, "interrupted")
+        except Terminated:
+            _leave(TERMINATED, "told to end")
 
     app.run(guarded, flags_parser=_parse)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Ends the process within `_SECONDS_TO_END` of SIGTERM, whatever it is at.
+
+    Units that are not done are dropped. Python handles a signal between two steps of
+    its own, which a compiler that is at work may delay for long; so a thread looks on
+    and ends the process by itself. Files are written whole, so that nothing is lost.
+    """
+
+    def terminate(*_: Any) -> None:
+        # Once: what is cleaned up is not interrupted.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    def look_on() -> None:
+        while signal.SIGTERM not in (told := os.read(reader, 1)):
+            if not told:
+                return
+        if not is_over.wait(_SECONDS_TO_END):
+            os._exit(TERMINATED)
+
+    if os.name != "posix" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    is_over = threading.Event()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.signal(signal.SIGTERM, terminate)
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    looker = threading.Thread(target=look_on, name="sigterm", daemon=True)
+    looker.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(signal.SIGTERM, before)
+        os.close(writer)
+        looker.join()
+        os.close(reader)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -33,6 +33,9 @@ invariances; that takes as long as some inversions.
 The images of a set are held in memory while it is measured: 0.6 MB each at 224 px, and
 about three times that at the most.
 
+A command that was interrupted goes on when it is given again: the samples that are
+done are not drawn again. Chains and repulsion are kept code by code.
+
 Writes below --workdir: config.json, metrics.jsonl (a line per sample), sets.jsonl (a
 line per image, representation, lambda_V and selection),
 samples/<image>/<representation>/start_000.png,
@@ -42,21 +45,26 @@ figure.png and figure_stretched.png, where each sample is stretched to its range
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from absl import flags
 
 from invjax.commands import binary, shared_flags
-from invjax.runs import lanes, loading, runner, skipped
+from invjax.runs import lanes, loading, runner
 from invjax.runs.classifiers import Classifiers
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
+from invjax.runs.identification import Identifier
 from invjax.runs.lanes import Group
-from invjax.runs.records import remarks
+from invjax.runs.plans import LoadedPlan
+from invjax.runs.records import Record, Tally
 from invjax.runs.sets import methods
 from invjax.runs.sets.options import CHAINS, METHODS, Options
 from invjax.runs.sets.set_report import SetReport
 from invjax.runs.settings import Request, Settings
+from invjax.runs.shards import Shard
+from invjax.runs.units import Unit
 
 _IMAGES = "sample:chelsea,sample:coffee"
 _REPRESENTATIONS = ("alexnet/relu1", "alexnet/relu3", "alexnet/pool5")
@@ -213,25 +221,46 @@ def run(request: Request, options: Options) -> None:
     groups = load(settings)
     lpips_parameters = loading.load_lpips(groups, settings)
     classifiers = Classifiers(groups, settings, words=("classifier",))
+    # What is wrong with its flag is said before anything is written.
+    identifier = Identifier.of(settings)
     planned = lanes.plan(groups, settings)
+    plan = LoadedPlan(planned)
     assert request.workdir is not None
     folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
-    folder.write_config(
-        settings.as_json() | options.as_json(), loading.weights_digests(groups)
+    begun = runner.begin(
+        folder,
+        plan,
+        settings,
+        weights=loading.weights_digests(groups),
+        options=options.as_json(),
+        process=request.process,
+        lanes_per_unit=methods.lanes_per_unit(plan, options),
+        skipped=loading.unread(groups),
     )
-    skipped.write(folder.path / skipped.FILE, loading.unread(groups))
-    print(f"inversions: {len(planned)}", flush=True)
-    report = SetReport(folder, settings, options, lpips_parameters, classifiers)
-    try:
-        for found in methods.draw(planned, settings, options, folder, lpips_parameters):
+
+    def compute(todo: list[Unit]) -> None:
+        methods.compute(begun, todo, options, lpips_parameters, identifier)
+
+    def show(shards: Iterator[tuple[Unit, Shard]]) -> None:
+        report = SetReport(folder, settings, options, lpips_parameters, classifiers)
+        tally = Tally()
+
+        def counted() -> Iterator[tuple[Unit, Shard]]:
+            for unit, shard in shards:
+                for entry in shard.entries:
+                    tally.add(Record.from_json(entry.record))
+                yield unit, shard
+
+        for found in methods.sets(begun, planned, counted()):
             report.add(found)
-    finally:
-        # Also after Ctrl-C: what was finished is shown and kept.
-        report.finish()
-    print((folder.path / "table.md").read_text())
-    for line in remarks(folder.records):
-        print(line)
-    print(f"look at {folder.path}/figure.png")
+        if not report.finish():
+            return
+        print((folder.path / "table.md").read_text())
+        for line in tally.remarks():
+            print(line)
+        print(f"look at {folder.path}/figure.png")
+
+    runner.carry_out(begun, compute, show)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Each is defined once, since absl refuses the same flag in two modules of one pro
 
 import functools
 import math
+import os
 
 import jax.numpy as jnp
 from absl import flags
@@ -12,6 +13,7 @@ from absl import flags
 from invjax.commands import binary
 from invjax.inversion import presets, request
 from invjax.metrics import labels
+from invjax.runs import processes
 from invjax.runs.errors import Refusal
 from invjax.runs.settings import Request, Settings
 
@@ -105,7 +107,8 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
     "Number of inversions that run side by side: on GPU and TPU in one compiled call "
-    "on each device, on CPU in threads, at most one per core (default: 16).",
+    "on each device (default: what fits, at most 512), on CPU in threads, at most one "
+    "per core (default: 16).",
     lower_bound=1,
 )
 _COMPUTE_DTYPE = flags.DEFINE_enum(
@@ -128,7 +131,24 @@ _SAVE_ARRAYS = flags.DEFINE_bool(
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print what would run, predicted time and memory, and stop."
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the run in --workdir.")
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite",
+    False,
+    "Replace the run in --workdir (default: go on with it where it was).",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes",
+    None,
+    "Number of processes that share the run, each started with the same command "
+    "(default: as Slurm, Open MPI or Kubernetes say, or 1).",
+    lower_bound=1,
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id",
+    None,
+    "Number of this process, from 0 (default: as Slurm, Open MPI or Kubernetes say).",
+    lower_bound=0,
+)
 _SMOKE = flags.DEFINE_bool(
     "smoke", False, "Run two inversions of five steps, as a trial."
 )
@@ -221,11 +241,18 @@ def from_flags(
         on_bad_image=_ON_BAD_IMAGE.value,
         classifier=flags.FLAGS["classifier"].value if _has_classifier() else None,
     )
+    process = processes.find(os.environ, _PROCESS_ID.value, _NUM_PROCESSES.value)
+    if process.count > 1 and _OVERWRITE.value:
+        raise Refusal(
+            f"--overwrite: each of {process.count} processes would delete what the "
+            f"others do; delete {_WORKDIR.value} first instead"
+        )
     return Request(
         settings=settings,
         workdir=_WORKDIR.value,
         dry_run=_DRY_RUN.value,
         overwrite=_OVERWRITE.value,
+        process=process,
     )
 
 

@@ -11,7 +11,6 @@ marks.
 
 import functools
 import os
-import pathlib
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, get_args
@@ -232,11 +231,11 @@ def pages(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield page
 
 
-def page_path(path: pathlib.Path, number: int) -> pathlib.Path:
+def page_path(path: files.Path, number: int) -> files.Path:
     """The file of a page, counted from 1: grid.png, grid_002.png, grid_003.png, ...
 
     Examples:
-      >>> page_path(pathlib.Path("grid.png"), 12).name
+      >>> page_path(files.located("grid.png"), 12).name
       'grid_012.png'
     """
     return path if number == 1 else path.with_stem(f"{path.stem}_{number:03d}")
@@ -262,7 +261,7 @@ def write_both(
       rows, cell_size: as in `contact_sheet`, and so are the errors.
       picture_range: the form that `path` has.
     """
-    first = pathlib.Path(path)
+    first = files.located(path)
     write(first, rows, cell_size=cell_size, picture_range=picture_range)
     for other in get_args(PictureRange):
         if other != picture_range and has_two_forms(rows):

@@ -1,7 +1,6 @@
 """Curves over layers, drawn with Matplotlib where it is installed."""
 
 import importlib.util
-import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -41,7 +40,7 @@ class Band(NamedTuple):
 
 
 def write(
-    path: pathlib.Path,
+    path: files.Path,
     places: Sequence[str],
     curves: Sequence[Curve],
     *,

@@ -11,7 +11,6 @@ still. The page asks no network for anything.
 import itertools
 import math
 import os
-import pathlib
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -177,7 +176,7 @@ def write_gallery(
         raise ValueError(f"lanes of images that are not listed: {sorted(unknown)}")
     if len(set(names)) < len(names):
         raise ValueError(f"an image is listed twice: {sorted(names)}")
-    folder = pathlib.Path(workdir)
+    folder = files.located(workdir)
     by_image: dict[str, list[tuple[int, GalleryLane]]] = {name: [] for name in names}
     for number, lane in enumerate(lanes):
         by_image[lane.record["image"]].append((number, lane))
@@ -209,7 +208,7 @@ def write_gallery(
 
 
 def _section(
-    folder: pathlib.Path,
+    folder: files.Path,
     image: GalleryImage,
     lanes: Sequence[tuple[int, GalleryLane]],
 ) -> dict[str, Any]:
@@ -243,7 +242,7 @@ def _facts(lane: GalleryLane, rows: Iterable[tuple[Any, ...]]) -> list[str]:
 
 
 def _row(
-    folder: pathlib.Path,
+    folder: files.Path,
     representation: str,
     lanes: Sequence[tuple[int, GalleryLane]],
     facts: Sequence[str],

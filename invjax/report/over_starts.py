@@ -5,7 +5,6 @@ bit. A page that is opened from a disk cannot do that: browsers let no script re
 pixels of its pictures.
 """
 
-import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -37,9 +36,7 @@ class OverStarts(NamedTuple):
     deviation: str
 
 
-def write(
-    folder: pathlib.Path, name: str, pictures: Sequence[str]
-) -> OverStarts | None:
+def write(folder: files.Path, name: str, pictures: Sequence[str]) -> OverStarts | None:
     """Writes mean and deviation of pictures of one size.
 
     Args:
@@ -68,7 +65,7 @@ def write(
 
 
 def _moments(
-    folder: pathlib.Path, pictures: Sequence[str]
+    folder: files.Path, pictures: Sequence[str]
 ) -> tuple[Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w 3"]] | None:
     """Mean and standard deviation, one picture in memory at a time."""
     if len(pictures) < 2:

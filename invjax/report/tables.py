@@ -2,7 +2,6 @@
 
 import csv
 import io
-import pathlib
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ NOTHING = "–"
 
 
 def write(
-    folder: pathlib.Path,
+    folder: files.Path,
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,

@@ -129,18 +129,51 @@ def plan(groups: Sequence[Group], settings: Settings) -> list[Lane]:
 
     The starts of a code follow each other.
     """
-    lanes = []
-    for group in groups:
-        own = presets.tv_weight(group.phi, preset=settings.preset)
-        tv_weights = settings.tv_weight or (own,)
-        for target in group.targets:
-            for tv_weight in tv_weights:
-                for start in range(settings.num_starts):
-                    folder = f"{target.name}/{group.name.replace('/', '_')}"
-                    suffix = f"_tv_{tv_weight:g}" if len(tv_weights) > 1 else ""
-                    path = f"{folder}/start_{start:03d}{suffix}"
-                    lanes.append(Lane(group, target, start, tv_weight, path))
+    lanes = [
+        lane
+        for group in groups
+        for target in group.targets
+        for lane in of_target(group, target, settings)
+    ]
     return lanes[:2] if settings.smoke else lanes
+
+
+def of_target(group: Group, target: Target, settings: Settings) -> list[Lane]:
+    """The lanes of one target: each lambda_V, and for it each start."""
+    return [
+        Lane(group, target, start, tv_weight, path)
+        for start, tv_weight, path in places(group, target.name, settings)
+    ]
+
+
+def places(
+    group: Group, image: str, settings: Settings
+) -> list[tuple[int, float, str]]:
+    """Start, lambda_V and path of the lanes of one image, in order.
+
+    Args:
+      group: group of a representation, whose targets do not matter.
+      image: name of the image.
+      settings: settings of the run.
+    """
+    own = presets.tv_weight(group.phi, preset=settings.preset)
+    tv_weights = settings.tv_weight or (own,)
+    folder = f"{image}/{group.name.replace('/', '_')}"
+    found = []
+    for tv_weight in tv_weights:
+        suffix = f"_tv_{tv_weight:g}" if len(tv_weights) > 1 else ""
+        for start in range(settings.num_starts):
+            found.append((start, tv_weight, f"{folder}/start_{start:03d}{suffix}"))
+    return found
+
+
+def nothing_to_invert(name: str) -> str:
+    """Why a code that is zero is refused or passed over.
+
+    Args:
+      name: name of the representation.
+    """
+    return f"its {name} code is zero everywhere, so no error relative to it exists"
 
 
 def execution(settings: Settings) -> Execution:

@@ -2,18 +2,21 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 
 from invjax import representations
+from invjax.images.sources import ImageSource
 from invjax.metrics import errors, lpips
 from invjax.networks.weights import pretrained
 from invjax.networks.weights.pretrained import MissingWeights
 from invjax.representations.cnn import CnnRepresentation
-from invjax.runs import capacity, lanes, targets
+from invjax.runs import capacity, lanes, plans, targets
 from invjax.runs.errors import EXPECTED, Refusal
 from invjax.runs.lanes import Group
+from invjax.runs.plans import ListedPlan
 from invjax.runs.settings import Settings
 from invjax.runs.skipped import Skipped, summary
 from invjax.runs.targets import Images, Target
@@ -39,11 +42,7 @@ def load_groups(settings: Settings, *, refuse_zero: bool = True) -> list[Group]:
         images = targets.load_images(list(phis.values()), settings)
     groups = []
     for name, phi in phis.items():
-        if settings.dead_relu == "leaky" and not isinstance(phi, Relaxable):
-            raise Refusal(
-                f"--dead_relu=leaky: {name} has no relaxed derivative; restart is "
-                "accepted"
-            )
+        _check_dead_relu(name, phi, settings)
         unread = images.skipped
         if settings.code is not None:
             found = targets.from_codes(settings.code, name, phi, settings)
@@ -57,14 +56,54 @@ def load_groups(settings: Settings, *, refuse_zero: bool = True) -> list[Group]:
         kept = [target for target, zero in zip(found, is_zero, strict=True) if not zero]
         skipped = tuple(itertools.compress((t.name for t in found), is_zero))
         if skipped and (refuse_zero or not kept):
-            raise Refusal(
-                f"{skipped[0]}: its {name} code is zero everywhere, so no error "
-                "relative to it exists"
-            )
+            raise Refusal(f"{skipped[0]}: {lanes.nothing_to_invert(name)}")
         group = group_of(name, phi, kept, settings=settings, skipped=skipped)
         groups.append(group._replace(unread=unread))
     capacity.check(groups, settings)
     return groups
+
+
+def load_listed(
+    listed: Sequence[ImageSource],
+    settings: Settings,
+    *,
+    scales: Mapping[str, float | None] | None,
+) -> tuple[ListedPlan, dict[str, float | None]]:
+    """Loads representations, and plans lanes whose images are read in their turn.
+
+    Args:
+      listed: the images.
+      settings: settings of the run.
+      scales: code scale by representation, where it is known; otherwise it is taken
+        from a part of the images.
+
+    Returns:
+      The plan, and the code scales, None where there is none.
+
+    Raises:
+      Refusal and the errors of `runs.errors`: bad input.
+    """
+    groups = []
+    for name in settings.representations:
+        phi = load_representation(name, settings)
+        _check_dead_relu(name, phi, settings)
+        group = Group(name, phi, [], float("nan"))
+        example = plans.example_of(listed, group, settings)
+        groups.append(group._replace(targets=[example]))
+    capacity.check(groups, settings)
+    if scales is None:
+        found = {
+            group.name: targets.code_scale(
+                listed, lanes.in_float32(group.phi), settings
+            )
+            for group in groups
+        }
+        scales = {
+            name: scale if math.isfinite(scale) else None
+            for name, scale in found.items()
+        }
+    plan = ListedPlan(listed, groups, settings)
+    return plan.with_scales(scales), dict(scales)
 
 
 def load_image_groups(settings: Settings) -> list[Group]:
@@ -184,3 +223,10 @@ def load_lpips(groups: Sequence[Group], settings: Settings) -> lpips.Parameters 
 def weights_digests(groups: Sequence[Group]) -> dict[str, str]:
     """Digest of the weights by representation; empty for those without weights."""
     return {group.name: getattr(group.phi, "weights_digest", "") for group in groups}
+
+
+def _check_dead_relu(name: str, phi: Representation, settings: Settings) -> None:
+    if settings.dead_relu == "leaky" and not isinstance(phi, Relaxable):
+        raise Refusal(
+            f"--dead_relu=leaky: {name} has no relaxed derivative; restart is accepted"
+        )

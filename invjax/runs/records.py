@@ -7,7 +7,7 @@ of one study alone is returned by the study's `measure`.
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -101,6 +101,21 @@ class Record:
         value = self.value(name)
         return math.nan if value is None else float(value)
 
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> "Record":
+        """The record of a line of metrics.jsonl.
+
+        Args:
+          line: the line's fields by name; what is no field was measured by a study.
+        """
+        fields = {name: value for name, value in line.items() if name in _FIELDS}
+        for name in _NEVER_NONE:
+            # null is what strict JSON has for numbers that are not finite.
+            if fields[name] is None:
+                fields[name] = math.nan
+        others = {name: value for name, value in line.items() if name not in _FIELDS}
+        return cls(**fields, measured=others)
+
     def with_measured(self, measured: Mapping[str, Any]) -> "Record":
         """The record with further columns."""
         return dataclasses.replace(self, measured={**self.measured, **measured})
@@ -120,6 +135,8 @@ HISTORY_EVERY = 10
 _FIELDS = tuple(
     field.name for field in dataclasses.fields(Record) if field.name != "measured"
 )
+
+_NEVER_NONE = ("energy", "objective", "data_term", "alpha_term", "tv_term")
 
 _likeness = jax.jit(errors.likeness)
 
@@ -207,37 +224,63 @@ def lines(records: Sequence[Mapping[str, Any]]) -> str:
     return "".join(f"{row}\n" for row in rows)
 
 
-def remarks(records: Sequence[Record]) -> list[str]:
-    """What a summary says of lanes besides their errors; nothing where all is well.
+class Tally:
+    """Counts of what a summary says of lanes besides their errors.
 
-    Each is such as "1 of 4 lanes failed"; the others are of dead starts: lanes that
-    began at one (`Record.dead_start`), and those that --dead_relu led out of one; and
-    of identification, where it was asked for.
+    However many lanes there are, none is kept.
     """
-    counts = {
-        "failed": sum(record.has_failed for record in records),
-        "began at a dead start": sum(bool(record.dead_start) for record in records),
-        "left a dead start": sum(
-            bool(record.num_revivals) and not record.dead_start for record in records
-        ),
-    }
-    found = [
-        f"{count} of {len(records)} lanes {words}"
-        for words, count in counts.items()
-        if count
-    ]
-    percentiles = [
-        record.measured["identification_percentile"]
-        for record in records
-        if record.measured.get("identification_percentile") is not None
-    ]
-    if percentiles:
-        ranks = [record.measured.get("identification_rank") for record in records]
-        found.append(
-            f"{ranks.count(0)} of {len(percentiles)} lanes identified, mean percentile "
-            f"{np.mean(percentiles):.2f}"
+
+    def __init__(self) -> None:
+        self._num_lanes = 0
+        self._counts = dict.fromkeys(
+            ("failed", "began at a dead start", "left a dead start"), 0
         )
-    return found
+        self._num_first = 0
+        self._percentiles = (0, 0.0)
+
+    def add(self, record: Record) -> None:
+        """Counts a lane."""
+        self._num_lanes += 1
+        is_dead = bool(record.dead_start)
+        for words, holds in (
+            ("failed", record.has_failed),
+            ("began at a dead start", is_dead),
+            ("left a dead start", bool(record.num_revivals) and not is_dead),
+        ):
+            self._counts[words] += holds
+        percentile = record.measured.get("identification_percentile")
+        if percentile is not None:
+            number, total = self._percentiles
+            self._percentiles = number + 1, total + percentile
+        self._num_first += record.measured.get("identification_rank") == 0
+
+    def remarks(self) -> list[str]:
+        """Lines such as "1 of 4 lanes failed"; nothing where all is well.
+
+        The others are of dead starts: lanes that began at one (`Record.dead_start`),
+        and those that --dead_relu led out of one; and of identification, where it was
+        asked for.
+        """
+        found = [
+            f"{count} of {self._num_lanes} lanes {words}"
+            for words, count in self._counts.items()
+            if count
+        ]
+        number, total = self._percentiles
+        if number:
+            found.append(
+                f"{self._num_first} of {number} lanes identified, mean percentile "
+                f"{total / number:.2f}"
+            )
+        return found
+
+
+def remarks(records: Iterable[Record]) -> list[str]:
+    """What a summary says of lanes besides their errors; see `Tally.remarks`."""
+    tally = Tally()
+    for record in records:
+        tally.add(record)
+    return tally.remarks()
 
 
 def _with_steps(history: np.ndarray, num_steps: int) -> list[list[float]]:

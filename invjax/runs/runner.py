@@ -1,11 +1,24 @@
-"""Carries out the lanes of a run: inverts them, shows progress, keeps results."""
+"""Carries out a run: inverts lanes unit by unit, keeps results, finishes the run.
+
+A run may be interrupted at any moment and is gone on with by the same command. What is
+shown and tabulated of its lanes is always read back from disk, whoever has done them
+and when; so it is the same for a run that was never interrupted.
+"""
 
 import contextlib
+import dataclasses
 import itertools
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, NamedTuple
 
 import jax
@@ -15,16 +28,41 @@ from tqdm import tqdm
 
 from invjax import callables, files, identity
 from invjax.images import reading
-from invjax.inversion import api, dead_starts, objective, request
+from invjax.inversion import api, dead_starts, memory, objective, request
+from invjax.inversion.execution import Execution
+from invjax.inversion.keeping import Keeper
+from invjax.inversion.memory import OnNarrower
 from invjax.inversion.result import Result
 from invjax.metrics import lpips
 from invjax.report import contrast
-from invjax.runs import lanes, records
-from invjax.runs.folder import RunFolder
+from invjax.runs import (
+    capacity,
+    lanes,
+    locks,
+    records,
+    shards,
+    skipped,
+    solver_states,
+    units,
+)
+from invjax.runs.errors import Refusal
+from invjax.runs.folder import RunFolder, writing
 from invjax.runs.identification import Identifier
-from invjax.runs.lanes import Group, Lane
+from invjax.runs.lanes import Lane
+from invjax.runs.plans import LoadedPlan, Plan
+from invjax.runs.processes import Process
 from invjax.runs.records import Record
 from invjax.runs.settings import Settings
+from invjax.runs.shards import DamagedShard, Entry, Shard
+from invjax.runs.skipped import Skipped
+from invjax.runs.solver_states import SolverStates
+from invjax.runs.units import Unit
+
+_GOES_ON = "; units that are done are kept, and the same command goes on"
+_STATES = "states"
+_WINDOW_BYTES = 2**28
+_UNITS_PER_WINDOW = 8
+_TIMES_PER_WINDOW = 8
 
 
 class Outcome(NamedTuple):
@@ -62,6 +100,8 @@ def invert(
     settings: Settings,
     *,
     lpips_parameters: lpips.Parameters | None = None,
+    on_narrower: OnNarrower | None = None,
+    keeper: Keeper | None = None,
 ) -> Generator[list[Outcome], None, None]:
     """Inverts lanes and yields outcomes as they come; nothing is written.
 
@@ -69,10 +109,11 @@ def invert(
       planned: the lanes; neighbours that one compiled program serves run together.
       settings: settings of the run.
       lpips_parameters: weights of LPIPS; without them records have none.
+      on_narrower, keeper: as in `api.invert_stream`.
     """
     for _, members in itertools.groupby(planned, _program):
         mine = list(members)
-        stream = _stream(mine, settings)
+        stream = _stream(mine, settings, on_narrower, keeper)
         # Closed also where the consumer stops, so that no thread goes on.
         with contextlib.closing(stream):
             before = time.perf_counter()
@@ -91,79 +132,561 @@ def invert(
                 ]
 
 
-def run(
-    planned: Sequence[Lane],
-    settings: Settings,
+class Finished(NamedTuple):
+    """A lane that is done, as it is read back from disk.
+
+    Attributes:
+      lane: the lane.
+      path: path of its picture, without ending.
+      record: its line of metrics.jsonl.
+      image: [h, w, c], not clipped; None where it was not kept.
+    """
+
+    lane: Lane
+    path: str
+    record: Record
+    image: np.ndarray | None
+
+    @property
+    def picture(self) -> np.ndarray | None:
+        """The image; None of a failed lane, and where it was not kept."""
+        return None if self.record.has_failed else self.image
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run, begun or gone on with.
+
+    Attributes:
+      folder: its folder.
+      plan: its lanes.
+      digest: digest of its lanes.
+      units: its units of work.
+      settings: its settings, with the width that it was begun with.
+      process: this process.
+      skipped: images that were passed over before it began.
+    """
+
+    folder: RunFolder
+    plan: Plan
+    digest: str
+    units: list[Unit]
+    settings: Settings
+    process: Process
+    skipped: Sequence[Skipped] = ()
+
+    @property
+    def mine(self) -> list[Unit]:
+        """The units of this process."""
+        return units.of_process(self.units, self.process.number, self.process.count)
+
+    def to_do(self) -> list[Unit]:
+        """Those of them that are not done; a line says which are damaged."""
+        there = shards.present(self.folder.path)
+        found = []
+        for unit in self.mine:
+            try:
+                if unit.number not in there:
+                    found.append(unit)
+                else:
+                    shards.read(self.folder.path, unit, self.digest)
+            except DamagedShard as error:
+                print(f"{error}: its unit is done again", flush=True)
+                found.append(unit)
+        return found
+
+    def num_missing(self) -> int:
+        """Number of units, of all processes, that are not done."""
+        there = shards.present(self.folder.path)
+        return sum(unit.number not in there for unit in self.units)
+
+    def shards(self, *, partial: bool = False) -> Iterator[tuple[Unit, Shard]]:
+        """The units that are done, in order.
+
+        Args:
+          partial: whether those that are not are passed over.
+
+        Raises:
+          DamagedShard: a unit is not done, or its shard is damaged; not if `partial`.
+        """
+        there = shards.present(self.folder.path)
+        for unit in self.units:
+            if partial and unit.number not in there:
+                continue
+            try:
+                yield unit, shards.read(self.folder.path, unit, self.digest)
+            except DamagedShard:
+                if not partial:
+                    raise
+
+    def lanes(self, unit: Unit, shard: Shard) -> list[Finished]:
+        """The lanes of a unit that is done, with the images that were kept of them.
+
+        Raises:
+          DamagedShard: the images are missing or damaged.
+        """
+        images: dict[int, np.ndarray] = {}
+        if shard.extra.get("num_arrays"):
+            images = shards.read_arrays(self.folder.path, unit)
+        lanes = self.plan.lanes(unit.first, unit.stop).lanes
+        return [
+            Finished(
+                lanes[entry.lane],
+                entry.path,
+                Record.from_json(entry.record),
+                images.get(place),
+            )
+            for place, entry in enumerate(shard.entries)
+        ]
+
+
+def begin(
     folder: RunFolder,
+    plan: Plan,
+    settings: Settings,
+    *,
+    weights: Mapping[str, str],
+    options: Mapping[str, Any] | None = None,
+    process: Process | None = None,
+    lanes_per_unit: Sequence[int] | None = None,
+    code_scales: Mapping[str, float | None] | None = None,
+    skipped: Sequence[Skipped] = (),
+) -> Run:
+    """Begins a run, or goes on with the one that its folder holds.
+
+    What is settled when a run begins is in the field "lanes" of config.json.
+
+    Args:
+      folder: folder of the run, claimed.
+      plan: the lanes.
+      settings: settings of the run.
+      weights: digests of the weights by representation.
+      options: further settings, by name, that config.json keeps.
+      process: this process; by default the only one.
+      lanes_per_unit: number of lanes of a unit of each kind of the plan; by default
+        what takes about half a minute, by a few steps that are timed.
+      code_scales: code scale by representation, where it was taken from a part of the
+        set.
+      skipped: images that were passed over.
+
+    Raises:
+      Refusal: the folder holds another run.
+    """
+    process = process or Process()
+    there = folder.config()
+    begun = (there or {}).get("lanes", {})
+    sizes, width = begun.get("per_unit"), begun.get("batch_size")
+    if there is None:
+        width = _width(plan, settings)
+        at_width = dataclasses.replace(settings, batch_size=width)
+        sizes = lanes_per_unit or [
+            _lanes_per_unit(plan, kind, at_width) for kind in range(len(plan.kinds))
+        ]
+    digest = plan.digest
+    config = folder.write_config(
+        {**settings.as_json(), **(options or {})},
+        weights,
+        {
+            "number": plan.num_lanes,
+            "digest": digest,
+            "per_unit": sizes,
+            "batch_size": width,
+            **({"code_scales": code_scales} if code_scales else {}),
+        },
+    )
+    settled = config["lanes"]
+    if scales := settled.get("code_scales"):
+        plan = plan.with_scales(scales)
+    divided = units.divide(plan.kinds, settled["per_unit"])
+    settings = dataclasses.replace(settings, batch_size=settled["batch_size"])
+    return Run(folder, plan, digest, divided, settings, process, skipped)
+
+
+def carry_out(
+    run: Run,
+    compute: Callable[[list[Unit]], None],
+    show: Callable[[Iterator[tuple[Unit, Shard]]], None],
+) -> bool:
+    """Does what is not done of a run, and finishes it once all units are done.
+
+    A run that is finished is left as it is. Of several processes, whichever finds all
+    units done finishes the run; metrics.jsonl comes last, and once. After Ctrl-C, what
+    there is is shown, unless other processes are at work.
+
+    Args:
+      run: the run.
+      compute: does units, and writes their shards.
+      show: writes and prints what there is to see of units that are done.
+
+    Returns:
+      Whether the run is finished now.
+
+    Raises:
+      Refusal: another process does the same, or files cannot be written.
+      KeyboardInterrupt: after what there is has been shown.
+    """
+    folder = run.folder
+    if folder.is_finished:
+        print(f"{folder.path}: finished already; nothing is changed", flush=True)
+        # Of whoever was killed just after finishing it.
+        folder.remove_unfinished()
+        shards.drop_arrays(folder.path)
+        locks.remove_left(folder.path)
+        files.remove(folder.path / _STATES)
+        return True
+    with writing(folder.path, hint=_GOES_ON), locks.held(folder.path, run.process):
+        try:
+            _print_begin(run, left := run.to_do())
+            while not folder.is_finished:
+                compute(left)
+                if missing := run.num_missing():
+                    print(
+                        f"this process is done; {missing} of {len(run.units)} units of "
+                        "others are missing",
+                        flush=True,
+                    )
+                    return False
+                try:
+                    with locks.finishing(folder.path) as is_mine:
+                        if not is_mine:
+                            print("another process finishes the run", flush=True)
+                            return False
+                        _finish(run, show)
+                except DamagedShard as error:
+                    # Whoever has finished the run meanwhile has removed arrays.
+                    if folder.is_finished:
+                        break
+                    print(f"{error}: its unit is done again", flush=True)
+                    left = [error.unit]
+        except KeyboardInterrupt:
+            if run.process.count == 1 and shards.present(folder.path):
+                _write_skipped(run, partial=True)
+                show(run.shards(partial=True))
+            raise
+    return True
+
+
+def compute(
+    run: Run,
+    todo: Sequence[Unit],
     *,
     lpips_parameters: lpips.Parameters | None = None,
     measure: Measure | None = None,
     pictures: str = "reconstructions",
     stretched: str | None = None,
+    keeps: Callable[[Lane], bool] | None = None,
+    writes_originals: bool = False,
     identifier: Identifier | None = None,
-) -> Iterator[Outcome]:
-    """Inverts lanes; the files of a lane are written before it is yielded.
+) -> None:
+    """Inverts the lanes of units; the files of a unit are there before its shard.
 
     Progress is a bar on a terminal and a line per lane elsewhere, both with the time
     that has passed and, at the pace so far, the time that is left.
 
     Args:
-      planned: the lanes, in order.
-      settings: settings of the run.
-      folder: folder of the run.
+      run: the run.
+      todo: the units, in order.
       lpips_parameters: weights of LPIPS; without them records have none.
       measure: further columns of a record; None for none.
       pictures: subfolder that pictures are written to.
       stretched: subfolder for pictures stretched to their range, which a gallery shows;
         None for none.
-      identifier: ranks originals; by default what --identify_among asks for.
+      keeps: whether the image of a lane is kept as it is until the run is finished; by
+        default none is.
+      writes_originals: whether originals/<image>.png are written.
+      identifier: ranks originals, in further columns of a record; None for none.
     """
-    bar = tqdm(total=len(planned), unit="lane", disable=not sys.stderr.isatty())
-    began = time.monotonic()
-    number = 0
-    identifier = identifier or Identifier.of(settings)
-    outcomes = invert(planned, settings, lpips_parameters=lpips_parameters)
-    with bar, contextlib.closing(outcomes):
-        for chunk in outcomes:
-            if measure is not None:
-                chunk = [with_measured(outcome, measure) for outcome in chunk]
-            if identifier is not None:
-                chunk = [identified(outcome, identifier) for outcome in chunk]
-            for outcome in chunk:
-                write_outcome(
-                    folder, outcome, settings, pictures=pictures, stretched=stretched
-                )
-            folder.add_records([outcome.record for outcome in chunk])
-            for outcome in chunk:
-                lane = outcome.lane
-                number += 1
-                bar.set_description(f"{lane.target.name} {lane.group.name}")
-                bar.update()
-                if bar.disable:
-                    elapsed = time.monotonic() - began
-                    line = _line(number, len(planned), outcome, elapsed)
-                    print(line, flush=True)
-                yield outcome
+    if not todo:
+        return
+    settings = run.settings
+
+    def on_narrower(execution: Execution) -> None:
+        nonlocal settings
+        print(memory.narrower_line(execution), flush=True)
+        settings = dataclasses.replace(settings, batch_size=execution.width)
+
+    writer = UnitWriter(run, pictures=pictures, stretched=stretched, keeps=keeps)
+    with Progress(run, todo) as progress, solver_keeper(run) as keeper:
+        for window in units.windows(todo, _lanes_per_window(run, todo)):
+            planned: dict[int, Lane] = {}
+            of_unit: dict[int, Unit] = {}
+            for unit, first, stop in window:
+                part = run.plan.lanes(first, stop)
+                planned |= part.lanes
+                of_unit |= dict.fromkeys(part.lanes, unit)
+                writer.expect(unit, part.lanes, part.skipped, is_last=stop == unit.stop)
+            if writes_originals:
+                _write_originals(run, planned.values())
+            numbers = {id(lane): number for number, lane in planned.items()}
+            outcomes = invert(
+                list(planned.values()),
+                settings,
+                lpips_parameters=lpips_parameters,
+                on_narrower=on_narrower,
+                keeper=keeper,
+            )
+            with contextlib.closing(outcomes):
+                for chunk in outcomes:
+                    for outcome in chunk:
+                        if measure is not None:
+                            outcome = with_measured(outcome, measure)
+                        if identifier is not None:
+                            outcome = identified(outcome, identifier)
+                        number = numbers[id(outcome.lane)]
+                        writer.add(of_unit[number], number, outcome)
+                        progress.add(outcome)
+            if keeper is not None:
+                keeper.clear()
+
+
+def run(
+    planned: Sequence[Lane],
+    settings: Settings,
+    folder: RunFolder,
+    *,
+    weights: Mapping[str, str],
+    process: Process | None = None,
+    lanes_per_unit: Sequence[int] | None = None,
+    lpips_parameters: lpips.Parameters | None = None,
+    measure: Measure | None = None,
+    pictures: str = "reconstructions",
+    stretched: str | None = None,
+) -> Iterator[Finished]:
+    """Carries a run out from a script: does what is not done, and yields all lanes.
+
+    Of several processes, only the last one yields any: it finds all of them done.
+
+    Args:
+      planned: the lanes, in order.
+      settings: settings of the run.
+      folder: folder of the run, claimed.
+      weights: digests of the weights by representation.
+      process, lanes_per_unit: as in `begin`.
+      lpips_parameters, measure, pictures, stretched: as in `compute`.
+
+    Yields:
+      The lanes in order, also those that were done before, with their images.
+
+    Raises:
+      Refusal: the folder holds another run, or one that is finished.
+    """
+    identifier = Identifier.of(settings)
+    begun = begin(
+        folder,
+        LoadedPlan(planned),
+        settings,
+        weights=weights,
+        process=process,
+        lanes_per_unit=lanes_per_unit,
+    )
+    if folder.is_finished:
+        raise Refusal(f"{folder.path}: finished already; its metrics.jsonl has all")
+    with writing(folder.path, hint=_GOES_ON), locks.held(folder.path, begun.process):
+        compute(
+            begun,
+            begun.to_do(),
+            lpips_parameters=lpips_parameters,
+            measure=measure,
+            pictures=pictures,
+            stretched=stretched,
+            keeps=lambda lane: True,
+            identifier=identifier,
+        )
+        if begun.num_missing():
+            return
+        for unit, shard in begun.shards():
+            yield from begun.lanes(unit, shard)
+        _finish(begun, lambda _: None)
+
+
+class UnitWriter:
+    """Writes the files of lanes as they end, and the shard of a unit after its lanes.
+
+    Args:
+      run: the run.
+      pictures: subfolder that pictures are written to.
+      stretched: subfolder for pictures stretched to their range; None for none.
+      keeps: whether the image of a lane is kept; None for none.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        pictures: str,
+        stretched: str | None = None,
+        keeps: Callable[[Lane], bool] | None = None,
+    ):
+        self._run = run
+        self._pictures = pictures
+        self._stretched = stretched
+        self._keeps = keeps
+        self._open: dict[int, _OpenUnit] = {}
+
+    def expect(
+        self,
+        unit: Unit,
+        lanes: Iterable[int],
+        skipped: Iterable[Skipped],
+        *,
+        is_last: bool,
+    ) -> None:
+        """Announces lanes of a unit; one without any is written at once.
+
+        Args:
+          unit: the unit.
+          lanes: numbers of lanes that will end.
+          skipped: images that are passed over.
+          is_last: whether these are the last ones of the unit.
+        """
+        found = self._open.setdefault(unit.number, _OpenUnit())
+        found.missing |= set(lanes)
+        found.skipped += skipped
+        found.is_announced = is_last
+        self._close_if_done(unit)
+
+    def add(self, unit: Unit, number: int, outcome: Outcome) -> None:
+        """Writes the files of a lane; `number` is its number in the plan."""
+        found = self._open[unit.number]
+        found.paths += write_outcome(
+            self._run.folder,
+            outcome,
+            self._run.settings,
+            pictures=self._pictures,
+            stretched=self._stretched,
+        )
+        keeps = self._keeps is not None and self._keeps(outcome.lane)
+        entry = Entry(number, outcome.lane.path, outcome.record.as_json())
+        found.ended.append((entry, outcome.image if keeps else None))
+        found.missing.discard(number)
+        self._close_if_done(unit)
+
+    def write(
+        self,
+        unit: Unit,
+        outcomes: Iterable[tuple[int, Outcome]],
+        extra: Mapping[str, Any],
+    ) -> int:
+        """Writes a whole unit, whose lanes may have several outcomes each.
+
+        Args:
+          unit: the unit.
+          outcomes: numbers of lanes, and what was found for them.
+          extra: what else is known of the unit.
+
+        Returns:
+          The number of outcomes that did not fail.
+        """
+        num_whole = 0
+        found = self._open[unit.number] = _OpenUnit(extra=extra)
+        for number, outcome in outcomes:
+            self.add(unit, number, outcome)
+            num_whole += not outcome.record.has_failed
+        found.is_announced = True
+        self._close_if_done(unit)
+        return num_whole
+
+    def _close_if_done(self, unit: Unit) -> None:
+        found = self._open[unit.number]
+        if not found.is_announced or found.missing:
+            return
+        # Lanes may end in any order.
+        ended = sorted(found.ended, key=lambda pair: pair[0].lane)
+        kept = {
+            place: image for place, (_, image) in enumerate(ended) if image is not None
+        }
+        folder = self._run.folder.path
+        shards.remove_unfinished(folder, unit)
+        if kept:
+            shards.write_arrays(folder, unit, kept)
+        files.settle(found.paths)
+        entries = [entry for entry, _ in ended]
+        extra = {**found.extra, "num_arrays": len(kept)}
+        shard = Shard(entries, found.skipped, extra)
+        shards.write(folder, unit, self._run.digest, shard)
+        del self._open[unit.number]
+
+
+@dataclasses.dataclass
+class _OpenUnit:
+    """A unit some of whose lanes have not ended.
+
+    Attributes:
+      extra: what else is known of it.
+      missing: numbers of lanes that have not ended.
+      is_announced: whether all of its lanes have been announced.
+      skipped: images that are passed over.
+      paths: files that were written.
+      ended: what was found, and the images that are kept.
+    """
+
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    missing: set[int] = dataclasses.field(default_factory=set)
+    is_announced: bool = False
+    skipped: list[Skipped] = dataclasses.field(default_factory=list)
+    paths: list[files.Path] = dataclasses.field(default_factory=list)
+    ended: list[tuple[Entry, np.ndarray | None]] = dataclasses.field(
+        default_factory=list
+    )
+
+
+class Progress:
+    """A bar on a terminal, and elsewhere a line per lane.
+
+    Args:
+      run: the run.
+      todo: units that are to be done.
+    """
+
+    def __init__(self, run: Run, todo: Sequence[Unit]):
+        self._left = sum(unit.num_lanes for unit in todo)
+        self._total = max(sum(unit.num_lanes for unit in run.mine), self._left)
+        self._number = 0
+        self._began = time.monotonic()
+        self._bar = tqdm(
+            total=self._total,
+            initial=self._total - self._left,
+            unit="lane",
+            disable=not sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def add(self, outcome: Outcome) -> None:
+        """Shows that a lane has ended."""
+        lane = outcome.lane
+        self._number += 1
+        self._bar.set_description(f"{lane.target.name} {lane.group.name}")
+        self._bar.update()
+        if self._bar.disable:
+            elapsed = time.monotonic() - self._began
+            left = elapsed / self._number * (self._left - self._number)
+            place = self._total - self._left + self._number
+            print(_line(place, self._total, outcome, elapsed, left), flush=True)
 
 
 class ByCode:
-    """Gathers outcomes until all lanes of a code have ended.
+    """Gathers lanes until all of a code have ended.
 
     A code here is what the starts share: representation, image, lambda_V and variant.
     """
 
     def __init__(self, planned: Sequence[Lane]):
         self._missing = Counter(lane.code_key for lane in planned)
-        self._gathered: dict[Any, list[Outcome]] = {}
+        self._gathered: dict[Any, list[Finished]] = {}
 
-    def add(self, outcome: Outcome) -> list[Outcome] | None:
-        """Takes an outcome; returns all outcomes of its code if it is the last one."""
-        key = outcome.lane.code_key
-        self._gathered.setdefault(key, []).append(outcome)
+    def add(self, lane: Finished) -> list[Finished] | None:
+        """Takes a lane; returns all lanes of its code if it is the last one."""
+        key = lane.lane.code_key
+        self._gathered.setdefault(key, []).append(lane)
         self._missing[key] -= 1
         return None if self._missing[key] else self._gathered.pop(key)
 
-    def incomplete(self) -> list[list[Outcome]]:
+    def incomplete(self) -> list[list[Finished]]:
         """What an interruption has left of codes that are not complete."""
         return list(self._gathered.values())
 
@@ -181,7 +704,13 @@ def identified(outcome: Outcome, identifier: Identifier) -> Outcome:
 
 
 def print_estimates(planned: Sequence[Lane], settings: Settings) -> None:
-    """Prints lanes, predicted time and memory, representation by representation."""
+    """Prints lanes, predicted time and memory, representation by representation.
+
+    Where --batch_size is not given, the prediction is for the width that a new run
+    would choose.
+    """
+    width = _width(LoadedPlan(planned), settings)
+    settings = dataclasses.replace(settings, batch_size=width)
     total = 0.0
 
     def kind(lane: Lane) -> tuple[str, str, int]:
@@ -202,18 +731,13 @@ def print_estimates(planned: Sequence[Lane], settings: Settings) -> None:
     print(f"{len(planned)} lanes, about {total:.0f} s besides compiling")
 
 
-def write_originals(folder: RunFolder, groups: Sequence[Group]) -> dict[str, str]:
-    """Writes originals/<image>.png as the first representation was given them.
+def original_path(image: str) -> str:
+    """Path of an original below the folder of its run.
 
-    Returns:
-      Paths below the folder by image; recorded codes have none.
+    Args:
+      image: name of the image.
     """
-    paths = {}
-    for target in groups[0].targets:
-        if target.original is not None:
-            paths[target.name] = f"originals/{target.name}.png"
-            reading.write_png(folder.path / paths[target.name], target.original)
-    return paths
+    return f"originals/{image}.png"
 
 
 def write_outcome(
@@ -223,18 +747,28 @@ def write_outcome(
     *,
     pictures: str,
     stretched: str | None = None,
-) -> None:
-    """Writes the picture of a lane; if asked for, a stretched one and its arrays."""
+) -> list[files.Path]:
+    """Writes the picture of a lane; if asked for, a stretched one and its arrays.
+
+    Returns:
+      The files.
+    """
     path = outcome.lane.path
+    written = [folder.path / pictures / f"{path}.png"]
+    files.remove_unfinished(written[0])
     # A lane that diverges may end anywhere.
-    picture = np.clip(outcome.image, 0, 1)
-    reading.write_png(folder.path / pictures / f"{path}.png", picture)
+    reading.write_png(written[0], np.clip(outcome.image, 0, 1))
     if stretched is not None:
+        written.append(folder.path / stretched / f"{path}.jpg")
+        files.remove_unfinished(written[-1])
         # From the image as it is: the PNG file has lost what lies beyond [0, 1].
-        contrast.write_stretched(folder.path / stretched / f"{path}.jpg", outcome.image)
+        contrast.write_stretched(written[-1], outcome.image)
     if settings.save_arrays:
-        with files.whole_file(folder.path / "arrays" / f"{path}.npz") as stream:
+        written.append(folder.path / "arrays" / f"{path}.npz")
+        files.remove_unfinished(written[-1])
+        with files.whole_file(written[-1]) as stream:
             np.savez_compressed(stream, image=outcome.image, code=outcome.code)
+    return written
 
 
 def encode(lane: Lane, image: np.ndarray) -> np.ndarray:
@@ -267,7 +801,10 @@ def start_image(lane: Lane, settings: Settings, *, num_restarts: int = 0) -> np.
 
 
 def _stream(
-    planned: Sequence[Lane], settings: Settings
+    planned: Sequence[Lane],
+    settings: Settings,
+    on_narrower: OnNarrower | None,
+    keeper: Keeper | None,
 ) -> Generator[tuple[np.ndarray, Result], None, None]:
     """Inverts lanes of one program."""
     first = planned[0]
@@ -282,6 +819,8 @@ def _stream(
         first.group.phi,
         tv_weight=np.array([lane.tv_weight for lane in planned]),
         history_every=records.HISTORY_EVERY,
+        on_narrower=on_narrower,
+        keeper=keeper,
         **keywords,
     )
 
@@ -315,13 +854,131 @@ def _outcome(
     return Outcome(lane, record, image, code)
 
 
+def _width(plan: Plan, settings: Settings) -> int:
+    """How many lanes a new run has side by side."""
+    examples = [plan.example(kind) for kind in range(len(plan.kinds))]
+    return capacity.batch_size(examples, settings, num_lanes=plan.num_lanes)
+
+
+def _lanes_per_unit(plan: Plan, kind: int, settings: Settings) -> int:
+    """How many lanes of a kind take about as long as a unit should."""
+    execution = lanes.execution(settings)
+    if plan.kinds[kind] <= execution.lanes_at_once:
+        # They run side by side, so that timing them first would win nothing.
+        return execution.lanes_per_call
+    lane = plan.example(kind)
+    keywords = lane.keywords(settings)
+    estimate = api.estimate(lane.target.code, lane.group.phi, **keywords)
+    return units.lanes_per_unit(estimate.seconds_per_lane, execution)
+
+
+def _lanes_per_window(run: Run, todo: Sequence[Unit]) -> list[int]:
+    """How many lanes of each kind are in memory, and in the hands of the loop, at most.
+
+    At the end of a window some lanes end before others; so it has many times the lanes
+    that run at once, and those of several units, as far as the memory allows.
+    """
+    sizes = dict.fromkeys(unit.kind for unit in todo)
+    found = [1] * len(run.plan.kinds)
+    at_once = lanes_at_once(run.settings)
+    for kind in sizes:
+        lane = run.plan.example(kind)
+        height, width, channels = lane.target.image_shape
+        # The code is stacked, and the target has it and the original.
+        num_bytes = 2 * lane.target.code.nbytes + 4 * height * width * channels
+        unit = max(unit.num_lanes for unit in run.units if unit.kind == kind)
+        wanted = max(_UNITS_PER_WINDOW * unit, _TIMES_PER_WINDOW * at_once)
+        fitting = _WINDOW_BYTES // num_bytes
+        # Whole calls, so that none is filled up in the middle of a run.
+        found[kind] = max(min(wanted, fitting) // at_once, 1) * at_once
+    return found
+
+
+def lanes_at_once(settings: Settings) -> int:
+    """Number of lanes that run side by side here."""
+    return lanes.execution(settings).lanes_at_once
+
+
+@contextlib.contextmanager
+def solver_keeper(run: Run) -> Iterator[SolverStates | None]:
+    """Keeps the states of descents and chains that last minutes, in states/.
+
+    They are found again by what they are of, by a process of the same number. Who has
+    kept what they led to deletes them.
+
+    Args:
+      run: the run.
+
+    Yields:
+      The keeper; None for a run in a bucket.
+    """
+    if files.is_remote(run.folder.path):
+        yield None
+        return
+    folder = run.folder.path / _STATES / f"process-{run.process.number}"
+    states = SolverStates(folder, seconds_between=solver_states.SECONDS_BETWEEN)
+    with contextlib.closing(states):
+        yield states
+
+
+def _print_begin(run: Run, left: Sequence[Unit]) -> None:
+    mine = run.mine
+    num_lanes = sum(unit.num_lanes for unit in mine)
+    num_done = num_lanes - sum(unit.num_lanes for unit in left)
+    process = run.process
+    which = ""
+    if process.count > 1:
+        which = f"process {process.number} of {process.count} ({process.source}): its "
+    line = f"{which}lanes: {num_lanes}"
+    if num_done:
+        line += f", {num_done} of them done before"
+    print(line, flush=True)
+
+
+def _finish(run: Run, show: Callable[[Iterator[tuple[Unit, Shard]]], None]) -> None:
+    """Writes what there is to see, then metrics.jsonl, and removes what was kept."""
+    folder = run.folder.path
+    run.folder.remove_unfinished()
+    _write_skipped(run, partial=False)
+    show(run.shards())
+    shards.assemble(folder, run.units, run.digest)
+    shards.drop_arrays(folder)
+    locks.remove_left(folder)
+    files.remove(folder / _STATES)
+
+
+def _write_skipped(run: Run, *, partial: bool) -> None:
+    """Writes skipped.jsonl, and says in a line how many images were passed over."""
+    found = dict.fromkeys(run.skipped)
+    for _, shard in run.shards(partial=partial):
+        found |= dict.fromkeys(shard.skipped)
+    skipped.write(run.folder.path / skipped.FILE, found)
+    later = [item for item in found if item not in set(run.skipped)]
+    if later:
+        print(f"{len(later)} images were passed over: see {skipped.FILE}", flush=True)
+
+
+def _write_originals(run: Run, planned: Iterable[Lane]) -> None:
+    """Writes the originals of lanes, as the first representation was given them."""
+    for lane in planned:
+        original = lane.target.original
+        if original is None or lane.group.name != run.plan.first_group:
+            continue
+        path = run.folder.path / original_path(lane.target.name)
+        if not path.exists():
+            files.remove_unfinished(path)
+            reading.write_png(path, original)
+
+
 def _program(lane: Lane) -> tuple[Any, ...]:
     """What lanes of one compiled program have in common."""
     has_initial = lane.initial is not None
     return lane.group.name, lane.target.image_shape, lane.variant, has_initial
 
 
-def _line(number: int, total: int, outcome: Outcome, elapsed: float) -> str:
+def _line(
+    number: int, total: int, outcome: Outcome, elapsed: float, left: float
+) -> str:
     lane, record = outcome.lane, outcome.record
     if record.has_failed:
         result = "failed"
@@ -329,15 +986,12 @@ def _line(number: int, total: int, outcome: Outcome, elapsed: float) -> str:
         result = f"objective {record.objective:.4g}"
     else:
         result = f"relative error {record.relative_error:.1%}"
-    passed, left = (
-        tqdm.format_interval(seconds)
-        for seconds in (elapsed, elapsed / number * (total - number))
-    )
+    passed, to_come = map(tqdm.format_interval, (elapsed, left))
     if record.dead_start:
         result += " from a dead start"
     variant = f"{lane.variant_name} " if lane.variant_name else ""
     return (
-        f"[{number}/{total}, {passed} passed, {left} left] {lane.target.name} "
+        f"[{number}/{total}, {passed} passed, {to_come} left] {lane.target.name} "
         f"{lane.group.name} {variant}tv {lane.tv_weight:g} start {lane.start}: "
         f"{result}, {record.seconds:.1f} s"
     )

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from invjax.inversion import objective, presets
+from invjax.runs.processes import Process
 from invjax.types import DataTerm, Representation
 
 SMOKE_STEPS = 5
@@ -29,7 +30,7 @@ class Settings:
         representations; None for the network's own and the image's own.
       resize: "crop" or "stretch": how images become square.
       batch_size: number of lanes that run side by side, on GPU and TPU on each device;
-        None for the default of `execution`.
+        None for what fits there, and 16 on CPU (`capacity.batch_size`).
       compute_dtype: "float32" or "bfloat16", of a network's arithmetic in the descent.
       weights_dir: folder of converted weights; None for the default.
       save_arrays: whether unclipped images and their codes are written, too.
@@ -101,9 +102,11 @@ class Request:
       workdir: folder for the results; None where nothing is written.
       dry_run: whether time and memory are predicted and nothing is run.
       overwrite: whether a run in `workdir` is replaced.
+      process: which of the processes that share the run this one is.
     """
 
     settings: Settings
     workdir: str | None
     dry_run: bool
     overwrite: bool
+    process: Process = Process()

@@ -1,6 +1,8 @@
-"""Solver states of long units in files, by Orbax; the one file that knows its v1.
+"""Solver states of long descents in files, by Orbax; the one file that knows its v1.
 
-A state is kept every few minutes while the descent goes on, and the two newest stay.
+A state is kept every three minutes while a descent goes on, and the two newest stay; so
+a descent that takes hours loses minutes, and a short one writes nothing at all. Time is
+measured and not predicted, since nobody knows how fast the next machine is.
 Orbax does not notice damage, so that a digest is kept with every state: a damaged one
 is passed over for the one before.
 """
@@ -21,17 +23,19 @@ from orbax.checkpoint import v1 as ocp
 
 from invjax.inversion import keeping
 
-LONG_SECONDS = 600.0
-"""Units that are predicted to last longer have their states kept."""
-
 SECONDS_BETWEEN = 180.0
-"""Seconds between two states of a chunk."""
+"""Seconds between two states of a chunk; one that ends sooner has none."""
 
 _NUM_KEPT = 2
 
 
 class SolverStates:
-    """States of the chunks of one unit, in a folder that is theirs alone."""
+    """States of chunks of lanes, in a folder that is theirs alone.
+
+    Args:
+      folder: where the states go; `clear` deletes it.
+      seconds_between: seconds between two states of a chunk.
+    """
 
     def __init__(
         self, folder: pathlib.Path, *, seconds_between: float = SECONDS_BETWEEN
@@ -124,35 +128,6 @@ class SolverStates:
                 return kept.step, state
         print(f"{self._folder / name}: beginning anew", flush=True)
         return None
-
-
-@contextlib.contextmanager
-def of_unit(
-    folder: pathlib.Path,
-    predicted_seconds: float,
-    *,
-    long_seconds: float = LONG_SECONDS,
-    seconds_between: float = SECONDS_BETWEEN,
-) -> Iterator[SolverStates | None]:
-    """Gives the keeper of a unit's states; None for a unit that is short.
-
-    A unit that has states already has a keeper however long the rest is predicted to
-    last.
-
-    Args:
-      folder: where the states go; `SolverStates.clear` deletes it.
-      predicted_seconds: how long the unit lasts.
-      long_seconds: from where on states are kept.
-      seconds_between: seconds between two states of a chunk.
-    """
-    if predicted_seconds < long_seconds and not folder.is_dir():
-        yield None
-        return
-    states = SolverStates(folder, seconds_between=seconds_between)
-    try:
-        yield states
-    finally:
-        states.close()
 
 
 @contextlib.contextmanager

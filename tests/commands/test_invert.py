@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import urllib.parse
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from invjax.commands import invert
 from invjax.images import reading
 from invjax.images.pixels import ImageError
 from invjax.networks.weights.checkpoints import DamagedCheckpoint
-from invjax.runs import loading
+from invjax.runs import loading, shards, targets, units
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
 from tests.experiments import inputs
@@ -207,22 +208,35 @@ def test_a_failed_lane_is_said_and_not_hidden(
 
 @needs_weights
 def test_an_interrupt_keeps_the_finished_lanes(
-    tmp_path: pathlib.Path,
-    photographs: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path, photographs: pathlib.Path
 ):
-    inputs.interrupt_after(1, monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
-        _run(
-            workdir=str(tmp_path / "run"),
-            images=str(photographs),
-            representations=["alexnet/conv1"],
-            num_steps=1,
-            batch_size=1,
-        )
-    assert len(_records(tmp_path / "run")) == 1
-    assert (tmp_path / "run" / "grid.png").exists()
-    assert (tmp_path / "run" / "index.html").exists()
+    values = {
+        "images": str(photographs),
+        "representations": ["alexnet/conv1"],
+        "num_steps": 1,
+        "batch_size": 1,
+    }
+    workdir = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        inputs.interrupt_after(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            _run(workdir=str(workdir), **values)
+    assert len(list(shards.read_records(workdir))) == 1
+    assert (workdir / "grid.png").exists()
+    assert (workdir / "index.html").exists()
+    assert not (workdir / "metrics.jsonl").exists()
+    # The same command goes on.
+    first = (workdir / "metrics" / "part-00000000.jsonl").stat().st_mtime_ns
+    _run(workdir=str(workdir), **values)
+    assert (workdir / "metrics" / "part-00000000.jsonl").stat().st_mtime_ns == first
+    _run(workdir=str(tmp_path / "whole"), **values)
+    found, expected = _records(workdir), _records(tmp_path / "whole")
+    for record in (*found, *expected):
+        del record["seconds"]
+    assert found == expected
+    for name in ("grid.png", "originals/one.png", "originals/two.png"):
+        whole = (tmp_path / "whole" / name).read_bytes()
+        assert (workdir / name).read_bytes() == whole
 
 
 @pytest.mark.parametrize(
@@ -454,6 +468,128 @@ def test_damaged_images_are_passed_over_and_listed(
     with pytest.raises(Refusal, match="cut.png: cannot be read as an image"):
         _run(images=str(tmp_path / "photos" / "cut.png"), overwrite=True, **values)
     assert {record["image"] for record in _records(workdir)} == {"one"}
+
+
+LARGE = {"representations": ["hogb"], "image_size": 32, "num_steps": 2}
+
+
+@pytest.fixture
+def large(
+    tmp_path: pathlib.Path, no_lpips: None, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """A set as if it were large: nine images, of which two cannot be read."""
+    monkeypatch.setattr(invert, "MOST_LOADED", 2)
+    generator = np.random.default_rng(0)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for number in range(9):
+        levels = generator.integers(0, 256, (40, 36, 3), np.uint8)
+        Image.fromarray(levels).save(folder / f"{number}.png")
+    (folder / "0.png").write_bytes(b"no image")
+    (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:200])
+    return str(folder)
+
+
+def _without_seconds(workdir: pathlib.Path) -> list[dict]:
+    return [
+        {name: value for name, value in record.items() if name != "seconds"}
+        for record in shards.read_records(workdir)
+    ]
+
+
+def test_large_sets_are_read_unit_by_unit(
+    tmp_path: pathlib.Path,
+    large: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    values = {**LARGE, "images": large, "num_starts": 2, "tv_weight": ["0.5", "5"]}
+    read: list[list[str]] = []
+    whole_reading = targets.of_images
+
+    def watched(listed: list, *args: Any) -> targets.Found:
+        read.append([source.name for source in listed])
+        return whole_reading(listed, *args)
+
+    monkeypatch.setattr(targets, "of_images", watched)
+    monkeypatch.setattr(targets.Target, "is_zero", lambda target: target.name == "4")
+    monkeypatch.setattr(units, "lanes_per_unit", lambda *_: 6)
+    _run(workdir=str(tmp_path / "run"), **values)
+    # Units of six lanes, an image and a half; each reads its own images.
+    assert read == [
+        *(["0", "1"], ["1", "2"], ["3", "4"], ["4", "5"], ["6", "7"], ["7", "8"])
+    ]
+    said = capsys.readouterr().out
+    assert "3 images were passed over" in said, said
+    lines = (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()
+    skipped = {line["image"]: line["reason"] for line in map(json.loads, lines)}
+    assert list(skipped) == ["0", "4", "7"] and "code is zero" in skipped["4"]
+    found = _without_seconds(tmp_path / "run")
+    assert [record["image"] for record in found] == [
+        n for n in "123568" for _ in "abcd"
+    ]
+    # As if all of them were read first, but for those that cannot be used.
+    for name in skipped:
+        pathlib.Path(large, f"{name}.png").unlink()
+    monkeypatch.setattr(invert, "MOST_LOADED", 99)
+    _run(workdir=str(tmp_path / "loaded"), **values)
+    assert _without_seconds(tmp_path / "loaded") == found
+    for path in (tmp_path / "loaded").rglob("*.png"):
+        same = tmp_path / "run" / path.relative_to(tmp_path / "loaded")
+        assert same.read_bytes() == path.read_bytes()
+
+
+def test_a_large_set_is_shared_and_gone_on_with(
+    tmp_path: pathlib.Path, large: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(units, "lanes_per_unit", lambda *_: 2)
+    values = {**LARGE, "images": large}
+    _run(workdir=str(tmp_path / "whole"), **values)
+    shared = str(tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        inputs.interrupt_after_units(1, patch)
+        patch.setattr(units, "lanes_per_unit", lambda *_: 2)
+        with pytest.raises(KeyboardInterrupt):
+            _run(workdir=shared, num_processes=2, process_id=1, **values)
+    # The code scale was settled when the run began.
+    monkeypatch.setattr(targets, "code_scale", None)
+    for number in (2, 0, 1):
+        assert not (tmp_path / "run" / "metrics.jsonl").exists()
+        _run(workdir=shared, num_processes=3, process_id=number, **values)
+    assert _without_seconds(tmp_path / "run") == _without_seconds(tmp_path / "whole")
+    for name in ("grid.png", "skipped.jsonl"):
+        same = (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "run" / name).read_bytes() == same
+
+
+def test_a_large_set_is_estimated_by_one_of_its_images(
+    large: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    # Which would read up to 10,001 images.
+    monkeypatch.setattr(targets, "code_scale", None)
+    _run(dry_run=True, images=large, num_starts=2, **LARGE)
+    assert "hogb: 18 lanes of 2 steps, about" in capsys.readouterr().out
+
+
+def test_bad_images_of_a_large_set_may_be_refused(tmp_path: pathlib.Path, large: str):
+    values = {**LARGE, "images": large, "on_bad_image": "refuse"}
+    with pytest.raises(ImageError, match="0.png: cannot be read"):
+        _run(workdir=str(tmp_path / "run"), **values)
+    for path in pathlib.Path(large).iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(Refusal, match="none of 9 can be used; .*0.png"):
+        _run(workdir=str(tmp_path / "run"), **LARGE, images=large)
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_process_has_a_number_and_none_may_overwrite(tmp_path: pathlib.Path):
+    for values, words in (
+        ({"num_processes": 2}, "--num_processes=2: which of them"),
+        ({"process_id": 1}, "--process_id=1: of how many"),
+        ({"process_id": 0, "num_processes": 2, "overwrite": True}, "--overwrite: each"),
+    ):
+        with pytest.raises(Refusal, match=words):
+            _run(workdir=str(tmp_path / "run"), **values)
 
 
 HOSTILE = (

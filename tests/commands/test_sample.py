@@ -22,6 +22,7 @@ from invjax.runs.sets.measures import Measured
 from invjax.runs.sets.methods import SampleSet
 from invjax.runs.targets import Target
 from tests.conftest import micro_representation
+from tests.experiments import inputs, outputs
 from tests.runs import made_up
 
 pytestmark = pytest.mark.slow
@@ -261,6 +262,39 @@ def test_chains_say_how_they_mix(tmp_path: pathlib.Path, photographs: pathlib.Pa
     errors = [record["relative_error"] for record in records]
     assert matched["num_samples"] == sum(0.25 <= error <= 0.75 for error in errors)
     assert "acceptance" in _rows(workdir / "table.csv")[0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_samples": 2},
+        {"method": "repulsion", "num_samples": 3, "set_size": 3},
+        {
+            "method": "mala",
+            "target_error": 0.5,
+            "num_samples": 4,
+            "num_chains": 2,
+            "num_warmup": 40,
+            "thin": 1,
+        },
+    ],
+    ids=["starts", "repulsion", "mala"],
+)
+def test_samples_that_were_drawn_are_not_drawn_again(
+    tmp_path: pathlib.Path, photographs: pathlib.Path, values: dict
+):
+    _run(tmp_path / "whole", photographs, **values)
+    workdir = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        inputs.interrupt_after_units(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            _run(workdir, photographs, **values)
+    (first,) = (workdir / "metrics").glob("part-*.jsonl")
+    before = first.stat().st_mtime_ns
+    assert not (workdir / "metrics.jsonl").exists()
+    _run(workdir, photographs, **values)
+    assert first.stat().st_mtime_ns == before
+    assert outputs.everything(workdir) == outputs.everything(tmp_path / "whole")
 
 
 def test_chains_are_of_the_kernel_asked_for(

@@ -12,7 +12,7 @@ import pytest
 from invjax.images import reading
 from invjax.networks import NETWORKS
 from invjax.networks.weights import pretrained
-from invjax.runs import runner
+from invjax.runs import runner, shards, units
 
 needs_weights = pytest.mark.skipif(
     not pretrained.available(NETWORKS["alexnet"]),
@@ -30,7 +30,8 @@ def write_photographs(folder: pathlib.Path) -> None:
 
 
 def interrupt_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets Ctrl-C arrive once `count` groups of lanes have ended."""
+    """Lets Ctrl-C arrive once `count` groups of lanes have ended; units are lanes."""
+    monkeypatch.setattr(units, "lanes_per_unit", lambda *_: 1)
     whole = runner.invert
 
     def interrupted(*args: Any, **keywords: Any) -> Iterator[list[runner.Outcome]]:
@@ -39,3 +40,21 @@ def interrupt_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "invert", interrupted)
+
+
+def interrupt_after_units(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets Ctrl-C arrive once `count` units are done; units are lanes, where they may.
+
+    Args:
+      count: number of units.
+      monkeypatch: what undoes it.
+    """
+    monkeypatch.setattr(units, "lanes_per_unit", lambda *_: 1)
+    whole, written = shards.write, itertools.count(1)
+
+    def interrupted(*args: Any) -> None:
+        whole(*args)
+        if next(written) == count:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shards, "write", interrupted)

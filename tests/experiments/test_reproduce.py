@@ -22,7 +22,8 @@ from PIL import Image
 
 flags = dict(word[2:].partition("=")[::2] for word in sys.argv[1:])
 folder = pathlib.Path(flags["workdir"])
-assert "overwrite" in flags
+# One that was interrupted goes on; all others are replaced.
+assert ("overwrite" in flags) != (folder / "interrupted").exists()
 folder.mkdir(exist_ok=True)
 with open(folder.parent / "counted_{name}", "a") as stream:
     stream.write("x")
@@ -149,6 +150,23 @@ def test_what_is_done_is_not_run_again(tiny: pathlib.Path):
     assert "| relu1 | 1 |" in (tiny / "report.md").read_text()
     _run(tiny, *both, overwrite=True)
     assert _counts(tiny) == {"layer_progression": 2, "caricature": 4}
+
+
+def test_a_study_that_was_interrupted_goes_on(tiny: pathlib.Path):
+    _run(tiny, "caricature")
+    state = json.loads((tiny / "reproduction.json").read_text())
+    state["caricature"]["seconds"] = None
+    (tiny / "reproduction.json").write_text(json.dumps(state))
+    (tiny / "caricature" / "metrics.jsonl").unlink()
+    (tiny / "caricature" / "interrupted").touch()
+    _run(tiny, "caricature")
+    assert _counts(tiny) == {"caricature": 2}
+    assert "| relu1 | 0 |" in (tiny / "report.md").read_text()
+    (tiny / "caricature" / "interrupted").unlink()
+    # With other arguments it begins anew.
+    (tiny / "caricature" / "metrics.jsonl").unlink()
+    _run(tiny, "caricature", seed=1)
+    assert _counts(tiny) == {"caricature": 3}
 
 
 def test_a_study_that_fails_is_named_and_the_others_run(tiny: pathlib.Path):

@@ -18,7 +18,7 @@ from experiments.studies import Bench, Defaults, Findings, Study
 from invjax.images import reading
 from invjax.report import contact_sheet, tables
 from invjax.report.contact_sheet import Cell, Row
-from invjax.runs import errors, loading
+from invjax.runs import errors, loading, units
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Variant
 from invjax.runs.runner import Outcome
@@ -96,6 +96,7 @@ def test_a_study_without_flags(tmp_path: pathlib.Path, photographs: pathlib.Path
     assert findings is not None
     assert sorted(path.name for path in workdir.iterdir()) == [
         "config.json",
+        "metrics",
         "metrics.jsonl",
         "reconstructions",
         "table.csv",
@@ -108,6 +109,7 @@ def test_a_study_without_flags(tmp_path: pathlib.Path, photographs: pathlib.Path
         *(("one", 0, 2), ("one", 1, 2), ("two", 0, 2), ("two", 1, 2))
     ]
     for outcome in findings.shown:
+        assert outcome.image is not None
         picture = workdir / "reconstructions" / f"{outcome.lane.path}.png"
         brightness = np.clip(outcome.image, 0, 1).mean()
         assert reading.read(picture).mean() == pytest.approx(brightness, abs=2e-3)
@@ -171,8 +173,11 @@ def test_defaults_are_what_flags_are_by_default(tmp_path: pathlib.Path, no_lpips
 
 
 def test_an_interrupt_keeps_what_was_finished(
-    tmp_path: pathlib.Path, photographs: pathlib.Path
+    tmp_path: pathlib.Path,
+    photographs: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.setattr(units, "lanes_per_unit", lambda *_: 1)
     workdir = tmp_path / "run"
     measured: list[Outcome] = []
 
@@ -202,7 +207,9 @@ def test_an_interrupt_keeps_what_was_finished(
             _request(photographs, tmp_path / "at_once"),
         )
     # Nothing was finished: there is nothing to tabulate.
-    assert [path.name for path in (tmp_path / "at_once").iterdir()] == ["config.json"]
+    there = sorted(path.name for path in (tmp_path / "at_once").iterdir())
+    assert there == ["config.json", "metrics"]
+    assert outputs.records(tmp_path / "at_once") == []
 
 
 def _interrupt(bench: Bench, outcome: Outcome) -> dict[str, float]:

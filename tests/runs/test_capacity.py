@@ -8,12 +8,14 @@ import pytest
 from absl.testing import flagsaver
 
 from invjax.commands import invert
-from invjax.inversion import api, batch, memory
+from invjax.inversion import api, batch, loop, memory
 from invjax.inversion.execution import Execution
 from invjax.representations import paper
-from invjax.runs import capacity, lanes
+from invjax.runs import capacity, lanes, runner, shards
 from invjax.runs.errors import Refusal
+from invjax.runs.folder import RunFolder
 from invjax.runs.lanes import Lane
+from invjax.runs.plans import LoadedPlan
 from tests.conftest import micro_representation
 from tests.runs import made_up
 
@@ -134,3 +136,66 @@ def test_cpus_run_as_many_lanes_as_they_have_cores():
 
 def test_cpus_have_no_limit():
     assert memory.device_limit() is None
+
+
+def _chunk_bytes(code, phi, *, execution, **settings) -> int:
+    """A byte for each lane."""
+    return execution.width
+
+
+def _begun(workdir: pathlib.Path, num_starts: int) -> runner.Run:
+    """A run that does not say how many lanes are side by side."""
+    settings = made_up.settings(batch_size=None, num_starts=num_starts)
+    group = made_up.group(micro_representation("relu1"), "made_up")
+    return runner.begin(
+        RunFolder.claim(str(workdir), overwrite=False),
+        LoadedPlan(lanes.plan([group], settings)),
+        settings,
+        weights={},
+        lanes_per_unit=[4],
+    )
+
+
+def test_a_run_keeps_the_width_it_was_begun_with(
+    as_on_gpu, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(api, "chunk_bytes", _chunk_bytes)
+    widths: list[int] = []
+    for limit in (3, 100, 100):
+        monkeypatch.setattr(memory, "device_limit", lambda limit=limit: limit)
+        workdir = tmp_path / ("run" if len(widths) < 2 else "other")
+        run = _begun(workdir, num_starts=2)
+        config = run.folder.config()
+        assert config is not None and config["settings"]["batch_size"] is None
+        assert config["lanes"]["batch_size"] == run.settings.batch_size
+        widths.append(lanes.execution(run.settings).width)
+    # The second one goes on with the first, on a larger device.
+    assert widths == [2, 2, 4]
+
+
+def test_a_run_goes_on_where_memory_runs_out(
+    as_on_gpu,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """With half the width, and later lanes begin with that."""
+    stream, tried = loop.stream, []
+
+    def exhausted(keys, plan, *, execution, **keywords):
+        tried.append(execution.width)
+        if execution.width > 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        yield from stream(keys, plan, execution=execution, **keywords)
+
+    monkeypatch.setattr(api, "chunk_bytes", _chunk_bytes)
+    monkeypatch.setattr(memory, "device_limit", lambda: 3)
+    monkeypatch.setattr(loop, "stream", exhausted)
+    monkeypatch.setattr(runner, "_lanes_per_window", lambda run, todo: [2])
+    run = _begun(tmp_path / "run", num_starts=2)
+    assert run.settings.batch_size == 2
+    assert runner.carry_out(run, lambda todo: runner.compute(run, todo), lambda _: None)
+    assert len(list(shards.read_records(tmp_path / "run"))) == 4
+    assert tried == [2, 1, 1]
+    said = capsys.readouterr().out
+    assert said.count("out of memory with 2 lanes per device; going on with 1") == 1

@@ -83,14 +83,15 @@ def test_grey_pictures_and_what_has_no_rank(tmp_path, group):
 
 
 def test_a_run_has_the_columns_and_says_how_many(tmp_path, group):
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder.claim(str(tmp_path / "run"), overwrite=False)
     settings = made_up.settings(
         num_steps=200,
         tv_weight=(0.002,),
         identify_among=_folder(tmp_path / "images", NAMES),
     )
     planned = lanes.plan([group], settings)
-    found = [outcome.record for outcome in runner.run(planned, settings, folder)]
+    finished = runner.run(planned, settings, folder, weights={})
+    found = [lane.record for lane in finished]
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     ranks = [json.loads(line)["identification_rank"] for line in lines]
     percentiles = [record.measured["identification_percentile"] for record in found]

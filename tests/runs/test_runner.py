@@ -1,6 +1,5 @@
 """The runner: every lane once, in groups of one program, and gathered by code."""
 
-import json
 import pathlib
 
 import jax
@@ -13,10 +12,11 @@ from invjax.inversion import api
 from invjax.inversion.execution import Execution
 from invjax.metrics import errors
 from invjax.report import contrast
-from invjax.runs import lanes, runner
+from invjax.runs import lanes, runner, shards
 from invjax.runs.folder import RunFolder
 from invjax.runs.lanes import Lane, Variant
-from invjax.runs.runner import Outcome
+from invjax.runs.plans import LoadedPlan
+from invjax.runs.runner import Finished, Outcome
 from tests.conftest import micro_representation
 from tests.runs import made_up
 
@@ -169,30 +169,63 @@ def test_files_are_written_before_a_lane_is_yielded(
         mine,
         settings,
         folder,
+        weights={},
         measure=lambda outcome: {"brightness": float(outcome.image.mean())},
         pictures="samples",
         stretched="shown",
     )
-    for number, outcome in enumerate(run, 1):
-        path = outcome.lane.path
-        picture = reading.read(folder.path / "samples" / f"{path}.png")
-        clipped = np.clip(outcome.image, 0, 1)
+    for number, lane in enumerate(run, 1):
+        assert lane.lane is mine[number - 1] and lane.path == lane.lane.path
+        assert lane.image is not None and lane.picture is lane.image
+        picture = reading.read(folder.path / "samples" / f"{lane.path}.png")
+        clipped = np.clip(lane.image, 0, 1)
         np.testing.assert_allclose(picture, clipped, atol=0.5 / 255 + 1e-6)
-        shown = reading.read(folder.path / "shown" / f"{path}.jpg")
+        shown = reading.read(folder.path / "shown" / f"{lane.path}.jpg")
         # JPEG files are off by some levels, most where noise is strong.
-        difference = np.abs(shown - contrast.stretched(outcome.image))
+        difference = np.abs(shown - contrast.stretched(lane.image))
         assert difference.mean() < 10 / 255
-        arrays = np.load(folder.path / "arrays" / f"{path}.npz")
-        np.testing.assert_array_equal(arrays["image"], outcome.image)
-        np.testing.assert_array_equal(arrays["code"], outcome.code)
-        lines = (folder.path / "metrics.jsonl").read_text().splitlines()
+        arrays = np.load(folder.path / "arrays" / f"{lane.path}.npz")
+        np.testing.assert_array_equal(arrays["image"], lane.image)
+        code = callables.encode(lane.lane.group.phi, lane.image)
+        np.testing.assert_array_equal(arrays["code"], code)
+        lines = list(shards.read_records(folder.path))
         assert len(lines) >= number
-        line = json.loads(lines[number - 1])
-        assert line == outcome.record.as_json()
-        assert line["brightness"] == pytest.approx(outcome.image.mean(), rel=1e-5)
+        line = lines[number - 1]
+        assert line == lane.record.as_json()
+        assert line["brightness"] == pytest.approx(lane.image.mean(), rel=1e-5)
+        assert not folder.is_finished
+    assert folder.is_finished
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 3 and said[0].startswith("[1/3, ")
     assert "micro/relu1 tv 0.5 start 0: relative error" in said[0]
+
+
+@pytest.mark.parametrize("execution", [Execution(num_threads=2), Execution(2, True)])
+def test_lanes_that_run_side_by_side_are_not_timed_first(
+    execution: Execution,
+    planned: list[Lane],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    timed: list[None] = []
+
+    def estimate(*_: object, **__: object) -> api.Estimate:
+        timed.append(None)
+        return api.Estimate(seconds_per_lane=10.0, num_bytes=0)
+
+    monkeypatch.setattr(lanes, "execution", lambda _: execution)
+    monkeypatch.setattr(api, "estimate", estimate)
+
+    def sizes(count: int) -> list[int]:
+        folder = RunFolder.claim(str(tmp_path / str(count)), overwrite=False)
+        plan, settings = LoadedPlan(planned[:count]), made_up.settings()
+        begun = runner.begin(folder, plan, settings, weights={})
+        return [unit.num_lanes for unit in begun.units]
+
+    each = execution.lanes_per_call
+    assert sizes(2) == [each] * (2 // each) and timed == []
+    # Three lanes in half a minute; whole calls where they are compiled.
+    assert sizes(4) == ([3, 1] if each == 1 else [4]) and timed == [None]
 
 
 def test_a_failed_lane_has_no_picture(groups):
@@ -215,9 +248,8 @@ def test_estimates_name_every_program(
     assert total.startswith("24 lanes, about ")
 
 
-def _outcomes(planned: list[Lane]) -> list[Outcome]:
-    nothing = np.zeros(0)
-    return [Outcome(lane, made_up.record(), nothing, nothing) for lane in planned]
+def _outcomes(planned: list[Lane]) -> list[Finished]:
+    return [Finished(lane, lane.path, made_up.record(), None) for lane in planned]
 
 
 def test_outcomes_are_gathered_by_code_in_any_order(planned: list[Lane]):

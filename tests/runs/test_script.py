@@ -41,9 +41,10 @@ settings = Settings(
 groups = loading.load_groups(settings)
 planned = lanes.plan(groups, settings)
 folder = RunFolder.claim(workdir, overwrite=False)
-folder.write_config(settings.as_json(), loading.weights_digests(groups))
-for outcome in runner.run(planned, settings, folder):
-    assert outcome.record.relative_error < 2
+digests = loading.weights_digests(groups)
+for lane in runner.run(planned, settings, folder, weights=digests):
+    assert lane.record.relative_error < 2
+    assert lane.image.shape == (32, 32, 1)
 
 assert not [name for name in sys.modules if name.startswith("invjax.commands")]
 # Others may import absl, but nobody has defined or parsed a flag of ours.

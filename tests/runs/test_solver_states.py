@@ -122,19 +122,6 @@ def test_a_state_that_cannot_be_written_costs_nothing_else(folder, capsys):
     assert said.startswith(f"{folder}: a solver state is not kept: ")
 
 
-def test_only_long_units_are_kept(folder):
-    with solver_states.of_unit(folder, 599) as keeper:
-        assert keeper is None
-    with solver_states.of_unit(folder, 601, seconds_between=ALWAYS) as keeper:
-        assert keeper is not None
-        keeper.save("chunk", 1, _state(1))
-    # What has begun to be kept goes on, whatever is predicted now.
-    with solver_states.of_unit(folder, 1) as keeper:
-        assert keeper is not None and keeper.restore("chunk", _state) is not None
-        keeper.clear()
-    assert not folder.exists()
-
-
 def test_states_are_due_after_a_while(folder, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(solver_states.time, "monotonic", lambda: now[0])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from invjax.inversion.keeping import Keeper
 from invjax.inversion.objective import Terms
 from invjax.inversion.result import BUDGET
 from invjax.metrics.lpips import Parameters
@@ -15,13 +16,15 @@ from invjax.preimages import mcmc, repulsion
 from invjax.preimages.kernels import Hmc, Mala
 from invjax.preimages.mcmc import Samples
 from invjax.runs import lanes, records, runner
-from invjax.runs.folder import RunFolder
 from invjax.runs.identification import Identifier
 from invjax.runs.lanes import Lane
+from invjax.runs.plans import Plan
 from invjax.runs.records import Record
-from invjax.runs.runner import Outcome
+from invjax.runs.runner import Finished, Outcome, Run, UnitWriter
 from invjax.runs.sets.options import Options
 from invjax.runs.settings import Settings
+from invjax.runs.shards import Shard
+from invjax.runs.units import Unit
 
 FOLDER = "samples"
 """Subfolder that the pictures are written to."""
@@ -70,48 +73,91 @@ class SampleSet(NamedTuple):
         )
 
 
-def draw(
-    planned: Sequence[Lane],
-    settings: Settings,
+def compute(
+    run: Run,
+    todo: Sequence[Unit],
     options: Options,
-    folder: RunFolder,
     lpips_parameters: Parameters | None,
-) -> Iterator[SampleSet]:
-    """Draws the samples of every code; files are written before a set is yielded.
+    identifier: Identifier | None = None,
+) -> None:
+    """Draws the samples of units, and writes their files.
 
     Args:
-      planned: the inversions of all codes, from `lanes.plan`: the samples themselves,
+      run: the run, whose lanes are the inversions of all codes: the samples themselves,
         or the starts of chains.
-      settings: settings of the run.
+      todo: the units.
       options: how samples are drawn.
-      folder: folder of the run.
       lpips_parameters: weights of LPIPS; None where they are not at hand.
+      identifier: ranks originals; None where that is not asked for.
     """
     if options.method == "starts":
-        by_code = runner.ByCode(planned)
-        for outcome in runner.run(
-            planned,
-            settings,
-            folder,
+        runner.compute(
+            run,
+            todo,
             lpips_parameters=lpips_parameters,
             pictures=FOLDER,
-        ):
-            if (complete := by_code.add(outcome)) is not None:
-                yield _gather(complete)
+            keeps=_keep_all,
+            identifier=identifier,
+        )
         return
+    settings = run.settings
     search = _repelled if options.method == "repulsion" else _chained
-    for _, mine in itertools.groupby(planned, lambda lane: lane.code_key):
-        found = search(list(mine), settings, options, lpips_parameters)
-        drawn: list[Record] = []
-        gathered = _gather(_written(found.outcomes, settings, folder, drawn))
-        folder.add_records(drawn)
-        lane = gathered.lane
+    writer = UnitWriter(run, pictures=FOLDER, keeps=_keep_all)
+    for unit in todo:
+        members = run.plan.lanes(unit.first, unit.stop).lanes
+        numbers = {lane.start: number for number, lane in members.items()}
+        mine = list(members.values())
+        with runner.solver_keeper(run) as keeper:
+            found = search(mine, settings, options, lpips_parameters, keeper)
+        outcomes = (
+            (numbers[outcome.lane.start], _with_rank(outcome, identifier))
+            for outcome in found.outcomes
+        )
+        # As text: strict JSON has no infinity, which an R-hat may be.
+        said = {name: repr(value) for name, value in found.diagnostics.items()}
+        num_samples = writer.write(unit, outcomes, {"diagnostics": said})
+        if keeper is not None:
+            keeper.clear()
+        lane = members[unit.first]
         print(
             f"{lane.target.name} {lane.group.name} tv {lane.tv_weight:g}: "
-            f"{len(gathered.images)} samples",
+            f"{num_samples} samples",
             flush=True,
         )
-        yield gathered._replace(diagnostics=found.diagnostics)
+
+
+def lanes_per_unit(plan: Plan, options: Options) -> list[int] | None:
+    """How many lanes a unit has, for each kind of lane.
+
+    Samples that depend on each other are one unit, those of a code; None for
+    independent ones, whose units are those of any run.
+    """
+    if options.method == "starts":
+        return None
+    return [options.num_inversions] * len(plan.kinds)
+
+
+def sets(
+    run: Run, planned: Sequence[Lane], shards: Iterable[tuple[Unit, Shard]]
+) -> Iterator[SampleSet]:
+    """The samples of every code, once all of them are done, read back from disk.
+
+    Args:
+      run: the run.
+      planned: its lanes.
+      shards: the units that are done.
+    """
+    by_code = runner.ByCode(planned)
+    for unit, shard in shards:
+        finished = run.lanes(unit, shard)
+        if "diagnostics" in shard.extra:
+            said = shard.extra["diagnostics"]
+            diagnostics = {name: float(value) for name, value in said.items()}
+            yield _gather(finished)._replace(diagnostics=diagnostics)
+            continue
+        for lane in finished:
+            if (complete := by_code.add(lane)) is not None:
+                yield _gather(complete)
 
 
 class _Found(NamedTuple):
@@ -126,35 +172,28 @@ class _Found(NamedTuple):
     diagnostics: dict[str, float]
 
 
-def _written(
-    outcomes: Iterable[Outcome],
-    settings: Settings,
-    folder: RunFolder,
-    drawn: list[Record],
-) -> Iterator[Outcome]:
-    """Writes pictures, and adds the records to `drawn`."""
-    identifier = Identifier.of(settings)
-    for outcome in outcomes:
-        if identifier is not None:
-            outcome = runner.identified(outcome, identifier)
-        runner.write_outcome(folder, outcome, settings, pictures=FOLDER)
-        drawn.append(outcome.record)
-        yield outcome
+def _keep_all(lane: Lane) -> bool:
+    del lane
+    return True
 
 
-def _gather(outcomes: Iterable[Outcome]) -> SampleSet:
+def _with_rank(outcome: Outcome, identifier: Identifier | None) -> Outcome:
+    return outcome if identifier is None else runner.identified(outcome, identifier)
+
+
+def _gather(finished: Iterable[Finished]) -> SampleSet:
     """Keeps images and records; all codes of a set would fill the memory."""
     images, kept, paths = [], [], []
     num_failed = num_dead_starts = 0
-    for outcome in outcomes:
-        lane = outcome.lane
-        num_dead_starts += bool(outcome.record.dead_start)
-        if outcome.picture is None:
+    for one in finished:
+        lane = one.lane
+        num_dead_starts += bool(one.record.dead_start)
+        if one.picture is None:
             num_failed += 1
             continue
-        images.append(outcome.picture)
-        kept.append(outcome.record)
-        paths.append(f"{FOLDER}/{lane.path}.png")
+        images.append(one.picture)
+        kept.append(one.record)
+        paths.append(f"{FOLDER}/{one.path}.png")
     stacked = np.stack(images) if images else np.zeros((0, *lane.target.image_shape))
     return SampleSet(lane, stacked, kept, paths, num_failed, num_dead_starts, {})
 
@@ -164,8 +203,11 @@ def _repelled(
     settings: Settings,
     options: Options,
     lpips_parameters: Parameters | None,
+    keeper: Keeper | None,
 ) -> _Found:
     """Sets of images that keep apart, as large as allowed and of about one size."""
+    # A set of them has no state that could be kept.
+    del keeper
     num_sets = -(-len(members) // options.set_size)
     sets = [
         [members[place] for place in places]
@@ -221,11 +263,14 @@ def _chained(
     settings: Settings,
     options: Options,
     lpips_parameters: Parameters | None,
+    keeper: Keeper | None,
 ) -> _Found:
     """Chains that start from inversions; those whose inversion failed have no draws."""
     began = time.perf_counter()
     group, target = members[0].group, members[0].target
-    inverted = [o for chunk in runner.invert(members, settings) for o in chunk]
+    inverted = [
+        o for chunk in runner.invert(members, settings, keeper=keeper) for o in chunk
+    ]
     failed = [outcome for outcome in inverted if outcome.record.has_failed]
     starts = [outcome for outcome in inverted if not outcome.record.has_failed]
     if not starts:
@@ -249,6 +294,7 @@ def _chained(
         tv_weight=members[0].tv_weight,
         alpha_weight=settings.alpha_weight,
         execution=lanes.execution(settings),
+        keeper=keeper,
     )
     seconds = (time.perf_counter() - began) / found.energies.size
     errors = [outcome.record.number("relative_error") for outcome in starts]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from invjax import files
 from invjax.images import reading
 from invjax.metrics import diversity
 from invjax.report import contact_sheet, contrast
@@ -28,7 +29,7 @@ class Portrait(NamedTuple):
 
 
 def write_maps(
-    folder: pathlib.Path, found: SampleSet, looks: dict[str, Look]
+    folder: files.Path, found: SampleSet, looks: dict[str, Look]
 ) -> Portrait:
     """Writes maps/<image>/<representation>/*.png of a set; its row of the figure.
 
@@ -92,7 +93,7 @@ def write_maps(
     return Portrait(target.name, label, cells)
 
 
-def write_figure(folder: pathlib.Path, portraits: Sequence[Portrait]) -> None:
+def write_figure(folder: files.Path, portraits: Sequence[Portrait]) -> None:
     """Writes figure.png and figure_stretched.png, if there are any sets.
 
     Either has a row per image, representation and lambda_V. Samples are clipped to

@@ -75,10 +75,10 @@ class SetReport:
         records = [item.record for item in self._all_measured()]
         write_lines(self._folder / "sets.jsonl", records)
 
-    def finish(self) -> None:
-        """Writes tables and figure of the sets that were added."""
+    def finish(self) -> bool:
+        """Writes tables and figure of the sets that were added, if there are any."""
         if not self._measured:
-            return
+            return False
         method = self._options.method
         # Intervals are drawn alike in every cell.
         key = jax.random.key(self._settings.seed)
@@ -93,6 +93,7 @@ class SetReport:
             tables.write(
                 self._folder, summary.INVARIANCE_HEADER, rows, name="invariances"
             )
+        return True
 
     def _all_measured(self) -> list[Measured]:
         return self._measured + [
