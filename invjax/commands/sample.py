@@ -239,7 +239,7 @@ def run(request: Request, options: Options) -> None:
     )
 
     def compute(todo: list[Unit]) -> None:
-        methods.compute(begun, todo, options, lpips_parameters, identifier)
+        methods.compute(begun, todo, options, lpips_parameters, identifier=identifier)
 
     def show(shards: Iterator[tuple[Unit, Shard]]) -> None:
         report = SetReport(folder, settings, options, lpips_parameters, classifiers)

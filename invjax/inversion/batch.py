@@ -54,7 +54,7 @@ def images(program: Program, states: LaneState) -> Float[Array, "l h w c"]:
     return _over_lanes(lambda _, state: lane.image(program, state), None, states)
 
 
-@functools.partial(devices.jit, static_argnames="program")
+@functools.partial(jax.jit, static_argnames="program")
 def are_dead(
     program: Program,
     phi: TracedCallable,
@@ -73,7 +73,7 @@ def are_dead(
     return _over_lanes(one, (phi, shared), settings, images)
 
 
-@functools.partial(devices.jit, static_argnames=("before", "program"))
+@functools.partial(jax.jit, static_argnames=("before", "program"))
 def next_phase(
     before: Program, program: Program, states: LaneState, keys: PRNGKeys
 ) -> LaneState:
@@ -113,7 +113,7 @@ def _step(
     return jax.vmap(one, in_axes=(None, 0, 0))(shared, settings, states)
 
 
-@functools.partial(devices.jit, static_argnames="program", donate_argnames="states")
+@functools.partial(jax.jit, static_argnames="program", donate_argnames="states")
 def step(
     program: Program,
     phi: TracedCallable,
@@ -140,7 +140,7 @@ def step(
     return devices.on_each(steps, (phi, shared, pace), settings, states)
 
 
-@functools.partial(devices.jit, static_argnames="program", donate_argnames="states")
+@functools.partial(jax.jit, static_argnames="program", donate_argnames="states")
 def scan_steps(
     program: Program,
     phi: TracedCallable,
@@ -172,7 +172,7 @@ def scan_steps(
 
 
 @functools.partial(
-    devices.jit, static_argnames=("program", "num_steps"), donate_argnames="states"
+    jax.jit, static_argnames=("program", "num_steps"), donate_argnames="states"
 )
 def scan_steps_at_own_pace(
     program: Program,
@@ -275,7 +275,7 @@ def energies(
     return jax.vmap(one)(settings, images)
 
 
-@devices.jit
+@jax.jit
 def take_lanes(tree: Any, places: Int[Array, " k"]) -> Any:
     """The rows at these places of every array [l, ...] of a tree.
 
@@ -290,7 +290,7 @@ def take_lanes(tree: Any, places: Int[Array, " k"]) -> Any:
     return devices.on_each(take, None, tree, places)
 
 
-@functools.partial(devices.jit, donate_argnames="tree")
+@functools.partial(jax.jit, donate_argnames="tree")
 def put_lanes(tree: Any, rows: Any, places: Int[Array, " k"]) -> Any:
     """The arrays [l, ...] of a tree with other rows at these places.
 
@@ -308,7 +308,7 @@ def put_lanes(tree: Any, rows: Any, places: Int[Array, " k"]) -> Any:
     return devices.on_each(put, None, tree, rows, places)
 
 
-@devices.jit
+@jax.jit
 def replace_lanes(
     is_new: Bool[Array, " l"], new: LaneState, old: LaneState
 ) -> LaneState:

@@ -1,9 +1,15 @@
 """Lanes over several devices: each computes its own, and none waits for another.
 
-The lanes of a compiled call are spread over a mesh of one axis, and `jax.shard_map`
-runs the program of one device's lanes on each. As many lanes are on every device
-whatever the number of devices, and nothing is exchanged between them. On CPU a lane of
-a small network has the bits that it has on one device; AlexNet's last bits differ.
+Where the loop over steps is compiled, as on GPU and TPU, the lanes of a call are spread
+over a mesh of one axis, and `jax.shard_map` runs the program of one device's lanes on
+each. As many lanes are on every device whatever the number of devices, and nothing is
+exchanged between them. Whether lanes are rounded as on one device is up to the
+compiler: XLA optimises a program of several devices at other places. Where such a loop
+runs on CPU, in tests, the last bits differ.
+
+A loop on the host, as on CPU, is on one device, and its lanes have the bits of one
+device. Several CPU devices are the same cores, which its threads use already: there is
+nothing to gain, and a program would be compiled for each of them.
 
 Which mesh it is, is read off the arrays: those that `split` has spread carry it in
 their type while they are traced. Arrays without a mesh are on JAX's default device, and
@@ -76,49 +82,6 @@ def mesh_of(tree: Any) -> Mesh | None:
             if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
                 return sharding.mesh
     return None
-
-
-class jit:  # noqa: N801 (in place of jax.jit)
-    """`jax.jit` for functions of lanes that may be spread over a mesh.
-
-    On CPU a program of several devices is compiled without the elimination of common
-    subexpressions. There XLA runs that pass once more and at another place than for one
-    device, and what is then fused rounds differently; without it the bits of small
-    networks are those of one device.
-
-    Args:
-      function: the function to compile.
-      compiler_options, **options: keywords of `jax.jit`.
-    """
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        *,
-        compiler_options: dict[str, Any] | None = None,
-        **options: Any,
-    ):
-        functools.update_wrapper(self, function)
-        spread = (compiler_options or {}) | {"xla_disable_hlo_passes": "cse"}
-        self._plain = jax.jit(function, compiler_options=compiler_options, **options)
-        self._spread = jax.jit(function, compiler_options=spread, **options)
-
-    def __call__(self, *args: Any, **keywords: Any) -> Any:
-        """Calls the function, which is compiled first where it is new."""
-        return self._chosen(args, keywords)(*args, **keywords)
-
-    def lower(self, *args: Any, **keywords: Any) -> jax.stages.Lowered:
-        """The program of these arguments, to be compiled."""
-        return self._chosen(args, keywords).lower(*args, **keywords)
-
-    def eval_shape(self, *args: Any, **keywords: Any) -> Any:
-        """The types of the results, without computing them."""
-        return self._chosen(args, keywords).eval_shape(*args, **keywords)
-
-    def _chosen(self, args: Any, keywords: Any) -> Any:
-        if jax.default_backend() == "cpu" and mesh_of((args, keywords)) is not None:
-            return self._spread
-        return self._plain
 
 
 def on_each(

@@ -22,8 +22,9 @@ class Execution:
       scan: whether the loop over steps is compiled (`jax.lax.scan`) or runs on the
         host, one compiled step at a time.
       num_threads: number of chunks that run side by side, each in a host thread.
-      num_devices: number of devices that a compiled call is spread over, `width` lanes
-        on each; None for all of this process. What that does to bits, `devices` says.
+      num_devices: number of devices that a compiled loop is spread over, `width` lanes
+        on each; None for all of this process. A loop on the host is on JAX's default
+        device. See `devices`.
     """
 
     width: int = 1
@@ -59,14 +60,12 @@ class Execution:
     @property
     def _num_devices(self) -> int:
         available = jax.local_device_count()
-        if self.num_devices is None:
-            return available
-        if self.num_devices > available:
+        wanted = self.num_devices or available
+        if wanted > available:
             raise ValueError(
-                f"execution.num_devices is {self.num_devices}; this process has "
-                f"{available}"
+                f"execution.num_devices is {wanted}; this process has {available}"
             )
-        return self.num_devices
+        return wanted if self.scan else 1
 
 
 def default_execution() -> Execution:
@@ -74,15 +73,13 @@ def default_execution() -> Execution:
 
     On CPU single lanes with a host loop, in one thread per core and at most 16 threads:
     XLA does not parallelise convolutions inside its loops there, and wider programs are
-    no faster. Where JAX is told to divide the CPU into several devices, the threads are
-    divided by their number. Elsewhere 16 lanes with a compiled loop, which fit every
-    device. Large GPUs are faster with more (512 lanes of AlexNet on an H100): the width
-    is part of a result's identity, so it is given by the caller, who may ask
-    `api.fitting_width` for it. All devices of this process take part.
+    no faster. Elsewhere 16 lanes with a compiled loop, which fit every device, on each
+    device of this process. Large GPUs are faster with more (512 lanes of AlexNet on an
+    H100): the width is part of a result's identity, so it is given by the caller, who
+    may ask `api.fitting_width` for it.
     """
     if jax.default_backend() == "cpu":
-        threads = min(num_cores(), 16) // jax.local_device_count()
-        return Execution(num_threads=max(threads, 1))
+        return Execution(num_threads=min(num_cores(), 16))
     return Execution(width=16, scan=True)
 
 
@@ -94,18 +91,18 @@ def num_cores() -> int:
 
 
 def jit_unoptimised(function: Callable, **options: Any) -> Callable:
-    """`devices.jit` for programs that run once per chunk: on CPU without optimisation.
+    """`jax.jit` for programs that run once per chunk: on CPU without optimisation.
 
     On CPU their compile time dominates, so that they are done sooner although they run
     slower. On other backends, where level 0 also concerns how kernels are assembled and
-    was not measured, it is plain `devices.jit`.
+    was not measured, it is plain `jax.jit`.
 
     Args:
       function: the function to compile.
       **options: keywords of `jax.jit`.
     """
-    optimised = devices.jit(function, **options)
-    unoptimised = devices.jit(
+    optimised = jax.jit(function, **options)
+    unoptimised = jax.jit(
         function, compiler_options={"xla_backend_optimization_level": 0}, **options
     )
 

@@ -5,7 +5,7 @@ compiled program one step: XLA does not parallelise convolutions inside its loop
 and a lane has the same bits whatever else is asked for. Chunks then run side by side in
 host threads, as one step keeps a core busy for part of the time only. On GPU and TPU
 the lanes of a chunk are vmapped and the steps scanned; the width is part of a result's
-identity. On several devices a chunk has that many lanes on each of them (`devices`).
+identity, and a chunk has that many lanes on each device (`devices`).
 
 Chunks overlap: while one descends, the next one is prepared and waits in line, so that
 the device does not stand still while the host finishes a chunk, fetches its results and

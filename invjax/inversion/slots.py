@@ -8,7 +8,7 @@ phase there: its result depends neither on when it began nor on what ran beside 
 
 On some devices a program rounds differently at every place of a chunk. So lane i of
 those that are run is always at place i modulo the width, on whichever device has that
-place free first, and has the same bits on any number of devices.
+place free first, and what runs beside it does not show in its bits.
 
 Phases follow each other: all lanes of a block pass the first one before the second
 begins.

@@ -2,8 +2,8 @@
 
 The image is start + colour(offset). The offset is small, so that float32 holds the
 differences on which acceptance depends. As for inversion, the loop runs on the
-host with one chain per program on CPU, and is compiled elsewhere; chains are spread
-over devices as lanes are.
+host with one chain per program on CPU, and is compiled elsewhere; there chains are
+spread over devices as lanes are.
 """
 
 import functools
@@ -90,7 +90,8 @@ def projection_directions(
 ) -> Float[Array, "p h w c"]:
     """Directions of unit norm and natural spectrum, the same in every run."""
     keys = jax.random.split(jax.random.key(0), NUM_PROJECTIONS)
-    return jax.vmap(lambda key: spectrum.natural_direction(key, image_shape))(keys)
+    # One by one, since norms of many rows at once are rounded by the number of threads.
+    return jnp.stack([spectrum.natural_direction(key, image_shape) for key in keys])
 
 
 class Run(NamedTuple):
@@ -280,7 +281,7 @@ def _log_density(
     return (chain.start_energy - energy) / chain.temperature
 
 
-@functools.partial(devices.jit, static_argnames=("program", "kernel"))
+@functools.partial(jax.jit, static_argnames=("program", "kernel"))
 def start(
     keys: PRNGKeys,
     program: Program,
@@ -372,27 +373,14 @@ def _step_lanes(
     return jax.vmap(lane)(chains)
 
 
-@functools.partial(
-    devices.jit, static_argnames=("program", "kernel"), donate_argnames="chains"
-)
-def _step(
-    program: Program,
-    kernel: Kernel,
-    target: Density,
-    chains: Chain,
-    adapt: Bool[Array, ""],
-) -> tuple[Chain, Float[Array, " l"]]:
-    """One step of every chain, and its probability of acceptance."""
-
-    def steps(common: Any, chains: Chain) -> Any:
-        target, adapt = common
-        return _step_lanes(program, kernel, target, chains, adapt)
-
-    return devices.on_each(steps, (target, adapt), chains)
+# The host's loop, which is on one device, repeats it.
+_step = functools.partial(
+    jax.jit, static_argnames=("program", "kernel"), donate_argnames="chains"
+)(_step_lanes)
 
 
 @functools.partial(
-    devices.jit, static_argnames=("program", "kernel"), donate_argnames="chains"
+    jax.jit, static_argnames=("program", "kernel"), donate_argnames="chains"
 )
 def _scan(
     program: Program,
@@ -401,7 +389,7 @@ def _scan(
     chains: Chain,
     adapt: Bool[Array, " t"],
 ) -> tuple[Chain, Float[Array, " l"]]:
-    """`_step` for t steps in one program, and the sums of the probabilities."""
+    """`_step_lanes` for t steps in one program, and the sums of the probabilities."""
 
     def steps(common: Any, chains: Chain) -> Any:
         target, adapt = common
@@ -415,7 +403,7 @@ def _scan(
     return devices.on_each(steps, (target, adapt), chains)
 
 
-@functools.partial(devices.jit, static_argnames="program")
+@functools.partial(jax.jit, static_argnames="program")
 def _measure(
     program: Program,
     target: Density,
@@ -437,7 +425,7 @@ def _measure(
     return _over_chains(lane, (target, directions), chains)
 
 
-@devices.jit
+@jax.jit
 def _set_temperature(chains: Chain, temperatures: Float[Array, " l"]) -> Chain:
     def lane(_: None, chain: Chain, temperature: Scalar) -> Chain:
         ratio = chain.temperature / temperature
@@ -450,7 +438,7 @@ def _set_temperature(chains: Chain, temperatures: Float[Array, " l"]) -> Chain:
     return _over_chains(lane, None, chains, temperatures)
 
 
-@devices.jit
+@jax.jit
 def _calibrate(
     chains: Chain,
     errors: Float[Array, " l"],
@@ -476,7 +464,7 @@ def _averaging(kernel: Kernel, rate: Scalar) -> adaptation.DualAveragingAdaptati
     )
 
 
-@functools.partial(devices.jit, static_argnames="kernel")
+@functools.partial(jax.jit, static_argnames="kernel")
 def _restart_averaging(kernel: Kernel, chains: Chain) -> Chain:
     """Forgets the way to the typical set, where smaller steps were needed."""
 
@@ -486,7 +474,7 @@ def _restart_averaging(kernel: Kernel, chains: Chain) -> Chain:
     return _over_chains(lane, None, chains)
 
 
-@functools.partial(devices.jit, static_argnames="kernel")
+@functools.partial(jax.jit, static_argnames="kernel")
 def _freeze(kernel: Kernel, chains: Chain) -> Chain:
     _, _, final = adaptation.dual_averaging_adaptation(kernel.target_acceptance)
 

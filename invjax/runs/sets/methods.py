@@ -78,6 +78,7 @@ def compute(
     todo: Sequence[Unit],
     options: Options,
     lpips_parameters: Parameters | None,
+    *,
     identifier: Identifier | None = None,
 ) -> None:
     """Draws the samples of units, and writes their files.
