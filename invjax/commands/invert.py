@@ -53,7 +53,7 @@ MOST_LOADED = 64
 
 _IMAGES = "sample:chelsea,sample:coffee"
 _REPRESENTATIONS = ("alexnet/relu1", "alexnet/relu3", "alexnet/pool5")
-_MOST_IN_GALLERY = 500
+_MOST_IN_GALLERY = 1000
 _MOST_IN_SHEETS = 2000
 _STRETCHED = "stretched"
 
