@@ -128,7 +128,7 @@ def shortened(name: str, most: int) -> str:
     return f"{data[: most - 9].decode(errors='ignore')}~{digest}"
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO | io.BytesIO:
     """Opens a file for reading, and refuses at once what is none.
 
     Opening a pipe that nobody writes to would wait for ever, and opening a device may

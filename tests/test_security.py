@@ -89,6 +89,8 @@ def test_pages_are_made_with_escapes():
                 pages.append(path.name)
                 assert _keyword(call, "autoescape") is not None, path
     assert "gallery.py" in pages
-    for template in (ROOT / "invjax").rglob("*.jinja"):
+    templates = sorted((ROOT / "invjax" / "report" / "templates").iterdir())
+    assert {path.suffix for path in templates} == {".jinja", ".css", ".js"}
+    for template in templates:
         text = template.read_text()
         assert "|safe" not in text.replace(" ", "") and "autoescape" not in text

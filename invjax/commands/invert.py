@@ -53,7 +53,7 @@ MOST_LOADED = 64
 
 _IMAGES = "sample:chelsea,sample:coffee"
 _REPRESENTATIONS = ("alexnet/relu1", "alexnet/relu3", "alexnet/pool5")
-_MOST_IN_GALLERY = 500
+_MOST_IN_GALLERY = 1000
 _MOST_IN_SHEETS = 2000
 _STRETCHED = "stretched"
 
@@ -185,10 +185,12 @@ class View:
         title = "Images with the code of an image"
         if num_lanes > len(shown):
             title += f": the first {len(shown)} of {num_lanes} lanes"
+        config = self._run.folder.config() or {}
         gallery.write_gallery(
             self._folder,
             title=title,
-            command=(self._run.folder.config() or {}).get("command", ""),
+            command=config.get("command", ""),
+            config=config,
             images=list(images.values()),
             lanes=shown,
         )

@@ -20,6 +20,9 @@ from invjax.images import pixels
 PictureRange = Literal["clipped", "stretched"]
 """How images that were found are shown: cut off at 0 and 1, or stretched."""
 
+WHITE_DEVIATION = 0.15
+"""Standard deviation, of a range of 1, that maps show as white, in every run."""
+
 _LEAST_RANGE = 1e-6
 _LONGEST_SIDE = 448
 _QUALITY = 90

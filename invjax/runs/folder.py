@@ -23,6 +23,7 @@ _OURS = (
     "originals",
     "reconstructions",
     "stretched",
+    "over_starts",
     "samples",
     "maps",
     "arrays",

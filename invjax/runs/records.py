@@ -46,6 +46,9 @@ class Record:
       seconds: wall time since the results before, divided by the number of lanes that
         ended together; it includes compiling, measuring and writing.
       variant: name of the study's variant; None for none.
+      history: steps, and the objective at each with four figures: [0, 1.013], ...; of a
+        lane that did not fail, the last is `num_steps`. None where none was recorded,
+        as for Markov chains.
       measured: further columns of a study, by name.
     """
 
@@ -73,6 +76,7 @@ class Record:
     rms: float | None = None
     seconds: float | None = None
     variant: str | None = None
+    history: Sequence[Sequence[float]] | None = None
     measured: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -119,10 +123,14 @@ class Record:
     def as_json(self) -> dict[str, Any]:
         """The record as strict JSON has it, a line of metrics.jsonl."""
         fields = {name: getattr(self, name) for name in _FIELDS}
-        if self.variant is None:
-            del fields["variant"]
+        for name in ("variant", "history"):
+            if fields[name] is None:
+                del fields[name]
         return strict(fields | dict(self.measured))
 
+
+HISTORY_EVERY = 10
+"""Number of steps between the values of `Record.history`."""
 
 _FIELDS = tuple(
     field.name for field in dataclasses.fields(Record) if field.name != "measured"
@@ -148,6 +156,7 @@ def record_of(
     num_revivals: int | None = None,
     seconds: float | None = None,
     lpips_parameters: lpips.Parameters | None = None,
+    history: np.ndarray | None = None,
 ) -> Record:
     """The record of an image that was found for a lane, by whatever method.
 
@@ -164,6 +173,7 @@ def record_of(
       dead_start, num_revivals: as in `Result`; None where it was not looked at.
       seconds: wall time.
       lpips_parameters: weights of LPIPS; None where they are not at hand.
+      history: [t], as in `Result`, every `HISTORY_EVERY` steps; None for none.
     """
     record = Record(
         image=lane.target.name,
@@ -184,6 +194,7 @@ def record_of(
         tv_term=float(terms.tv),
         seconds=seconds,
         variant=lane.variant_name,
+        history=None if history is None else _with_steps(history, num_steps),
     )
     if record.has_failed:
         return record
@@ -270,6 +281,16 @@ def remarks(records: Iterable[Record]) -> list[str]:
     for record in records:
         tally.add(record)
     return tally.remarks()
+
+
+def _with_steps(history: np.ndarray, num_steps: int) -> list[list[float]]:
+    """Steps and values of a `Result.history`; what is not finite is left out."""
+    steps = [*range(0, HISTORY_EVERY * (len(history) - 1), HISTORY_EVERY), num_steps]
+    return [
+        [step, float(f"{value:.4g}")]
+        for step, value in zip(steps, history.tolist(), strict=True)
+        if math.isfinite(value)
+    ]
 
 
 def _code_errors(lane: Lane, code: np.ndarray) -> dict[str, Any]:

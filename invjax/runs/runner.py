@@ -818,6 +818,7 @@ def _stream(
         np.stack([lane.target.code for lane in planned]),
         first.group.phi,
         tv_weight=np.array([lane.tv_weight for lane in planned]),
+        history_every=records.HISTORY_EVERY,
         on_narrower=on_narrower,
         keeper=keeper,
         **keywords,
@@ -848,6 +849,7 @@ def _outcome(
         num_revivals=int(result.num_revivals),
         seconds=seconds,
         lpips_parameters=lpips_parameters,
+        history=np.asarray(result.history),
     )
     return Outcome(lane, record, image, code)
 

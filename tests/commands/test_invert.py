@@ -33,7 +33,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 FIELDS = (
     "image representation start seed preset tv_weight alpha_weight status num_steps "
     "dead_start num_revivals energy objective data_term alpha_term tv_term "
-    "relative_error normalised_error psnr ssim lpips rms seconds"
+    "relative_error normalised_error psnr ssim lpips rms seconds history"
 ).split()
 
 
@@ -72,6 +72,9 @@ def test_outputs_of_a_run(tmp_path: pathlib.Path, photographs: pathlib.Path):
         assert terms == pytest.approx(record["energy"], rel=1e-4)
         assert 0 < record["relative_error"] < 5
         assert 0 < record["normalised_error"] < 5
+        (start, _), (end, objective) = record["history"]
+        assert (start, end) == (0, 3)
+        assert objective == pytest.approx(record["objective"], rel=1e-3)
         name = f"start_{record['start']:03d}_tv_{record['tv_weight']:g}"
         lane = f"{record['image']}/alexnet_conv1/{name}"
         picture = reading.read(workdir / "reconstructions" / f"{lane}.png")
@@ -91,7 +94,19 @@ def test_outputs_of_a_run(tmp_path: pathlib.Path, photographs: pathlib.Path):
     assert config["versions"]["jax"]
     assert (workdir / "grid.png").stat().st_size > 10_000
     assert (workdir / "grid_stretched.png").stat().st_size > 10_000
-    assert "one" in (workdir / "index.html").read_text()
+    page = (workdir / "index.html").read_text()
+    assert page.count("<polyline") == page.count("ran its 3 steps</span>") == 8
+    assert f"<dt>jax</dt><dd>{config['versions']['jax']}</dd>" in page
+    for image in ("one", "two"):
+        for weight in ("0.5", "5"):
+            folder = workdir / f"reconstructions/{image}/alexnet_conv1"
+            starts = sorted(folder.glob(f"start_*_tv_{weight}.png"))
+            found = f"over_starts/{image}/alexnet_conv1_TV_weight_{weight}_mean.png"
+            mean = np.mean([reading.read(path) for path in starts], 0)
+            assert len(starts) == 2 and found in page
+            np.testing.assert_allclose(
+                reading.read(workdir / found), mean, atol=0.5 / 255 + 1e-6
+            )
 
     recorded = tmp_path / "mine.npy"
     np.save(recorded, arrays["code"])
@@ -601,20 +616,28 @@ class _Page(html.parser.HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tags: set[str] = set()
+        self.tags: list[str] = []
         self.attributes: set[str] = set()
         self.links: list[str] = []
         self.text = ""
+        self.script = ""
+        self._is_in_script = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
+        self.tags.append(tag)
+        self._is_in_script = tag == "script"
         self.attributes |= {name for name, _ in attrs}
         self.links += [
             value for name, value in attrs if name in ("src", "href") and value
         ]
 
+    def handle_endtag(self, tag: str) -> None:
+        self._is_in_script = False
+
     def handle_data(self, data: str) -> None:
         self.text += data
+        if self._is_in_script:
+            self.script += data
 
 
 def test_names_of_strangers_are_names_and_nothing_else(
@@ -645,7 +668,11 @@ def test_names_of_strangers_are_names_and_nothing_else(
     assert len(set(names)) == len(HOSTILE)
     page = _Page()
     page.feed((workdir / "index.html").read_text())
-    assert not page.tags & {"script", "iframe", "b", "object"}
+    assert not {*page.tags} & {"iframe", "b", "object"}
+    # The one script is the template's, with nothing of the run in it.
+    assert page.tags.count("script") == 1
+    template = ROOT / "invjax" / "report" / "templates" / "gallery.js"
+    assert page.script.strip() == template.read_text().strip()
     assert not [name for name in page.attributes if name.startswith("on")]
     links = [link for link in page.links if not link.startswith("#")]
     assert len(links) >= 2 * len(names)

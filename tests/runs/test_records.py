@@ -70,6 +70,25 @@ def test_a_record_is_a_line_of_strict_json():
     assert found["values"] == [0.25, None, [None, 2]]
 
 
+@pytest.mark.parametrize(
+    ("status", "num_steps", "values", "expected"),
+    [
+        (BUDGET, 20, [1.01234, 0.5, 0.25], [[0, 1.012], [10, 0.5], [20, 0.25]]),
+        (BUDGET, 3, [1.0, 0.5], [[0, 1.0], [3, 0.5]]),
+        # Steps that were not taken are NaN, and so is the end of a failed lane.
+        (CONVERGED, 12, [1.0, 0.5, math.nan, 0.4], [[0, 1.0], [10, 0.5], [12, 0.4]]),
+        (FAILED, 12, [1.0, math.inf, math.nan, math.nan], [[0, 1.0]]),
+        (FAILED, 0, [math.nan, math.nan], []),
+    ],
+)
+def test_a_history_has_the_steps_that_were_taken(status, num_steps, values, expected):
+    history = np.array(values, np.float32)
+    record = _record_of(_lane(), status=status, num_steps=num_steps, history=history)
+    found = _strict(records.lines([record.as_json()]))
+    assert found["history"] == record.history == expected
+    assert "history" not in _record_of(_lane()).as_json()
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_null(value: float):
     record = made_up.record(energy=value, psnr=value).with_measured({"own": value})

@@ -5,17 +5,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 from etils.epath import backend
 from fsspec.implementations.memory import MemoryFileSystem
 
 from invjax import files
+from invjax.images import reading
+from invjax.report import gallery
+from invjax.report.gallery import GalleryImage, GalleryLane
 from invjax.runs import shards
 from invjax.runs.errors import Refusal
 from invjax.runs.folder import RunFolder
 from invjax.runs.lanes import Lane
 from invjax.runs.processes import Process
-from tests.runs import test_resume
+from tests.runs import made_up, test_resume
 from tests.runs.test_resume import Machine
 
 WORKDIR = "gs://bucket/runs/a"
@@ -105,6 +109,26 @@ def test_a_run_in_a_bucket(
         _go(workdir, planned[:-1])
     RunFolder.claim(WORKDIR, overwrite=True)
     assert _objects(bucket) == {}
+
+
+def test_the_gallery_of_a_bucket_has_means_over_starts(bucket: dict[str, Any]):
+    folder = files.located("gs://bucket/run")
+    lanes = []
+    for start, grey in enumerate((0.2, 0.6)):
+        path = f"r/start_{start:03d}.png"
+        reading.write_png(folder / path, np.full((4, 4, 3), grey, np.float32))
+        record = made_up.record(start=start).as_json()
+        lanes.append(GalleryLane(record, path))
+    gallery.write_gallery(
+        folder,
+        title="A run",
+        command="",
+        images=[GalleryImage("one", None)],
+        lanes=lanes,
+    )
+    mean = reading.read(folder / "over_starts/one/plain_mean.png")
+    np.testing.assert_allclose(mean, 0.4, atol=1 / 255)
+    assert "over_starts/one/plain_mean.png" in (folder / "index.html").read_text()
 
 
 def test_other_objects_are_left_alone(bucket: dict[str, Any]):

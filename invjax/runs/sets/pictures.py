@@ -15,9 +15,6 @@ from invjax.runs.sets import measures
 from invjax.runs.sets.methods import SampleSet
 from invjax.runs.sets.sensitivity import Look
 
-WHITE_DEVIATION = 0.15
-"""Standard deviation, of a range of 1, that maps show as white, in every run."""
-
 _NUM_SHOWN = 4
 _MOST_IMAGES = 4
 _CELL = 176
@@ -36,11 +33,11 @@ def write_maps(
 ) -> Portrait:
     """Writes maps/<image>/<representation>/*.png of a set; its row of the figure.
 
-    mean.png; deviation.png, in which a standard deviation of `WHITE_DEVIATION` is
-    white; component_1.png ..., leading directions of the samples around grey; and, with
-    --geometry, seen.png and ignored.png: the directions that the representation
-    responds to most and not at all, at the original or at a sample where there is none.
-    Directions are stretched to the full range.
+    mean.png; deviation.png, in which a standard deviation of
+    `contrast.WHITE_DEVIATION` is white; component_1.png ..., leading directions of the
+    samples around grey; and, with --geometry, seen.png and ignored.png: the directions
+    that the representation responds to most and not at all, at the original or at a
+    sample where there is none. Directions are stretched to the full range.
 
     Args:
       folder: folder of the run.
@@ -61,8 +58,8 @@ def write_maps(
             ("mean", mean, "mean"),
             (
                 "deviation",
-                deviation / WHITE_DEVIATION,
-                f"deviation, white {WHITE_DEVIATION:g}",
+                deviation / contrast.WHITE_DEVIATION,
+                f"deviation, white {contrast.WHITE_DEVIATION:g}",
             ),
         ]
         count = min(measures.NUM_COMPONENTS, len(found.images) - 1)
