@@ -1,8 +1,8 @@
 """Networks of other frameworks as representations, cut at a layer by its name.
 
-`from_torch`, `from_nnx`, `from_linen`, `from_equinox` and `from_keras` take a network as
-people have it and return a `bridged.BridgedRepresentation`. There is one module for each
-framework, which imports it when it is called. `program` holds what is computed,
+`from_torch`, `from_nnx`, `from_linen`, `from_equinox` and `from_keras` take a network
+as people have it and return a `bridged.BridgedRepresentation`. There is one module for
+each framework, which imports it when it is called. `program` holds what is computed,
 `probing` finds receptive fields, and `watched` is what the libraries of JAX share.
 """
 

@@ -208,8 +208,8 @@ class Preprocessing(NamedTuple):
         shape = _checked_shape(image_shape)
         if layout not in LAYOUTS:
             raise Refused(
-                f"layout is {layout!r}; {', '.join(LAYOUTS)} are accepted, where N is a "
-                "batch axis of one image"
+                f"layout is {layout!r}; {', '.join(LAYOUTS)} are accepted, where N is "
+                "a batch axis of one image"
             )
         subtracted = _checked_colour("mean", mean, 0.0, shape)
         if np.any(subtracted < 0):
@@ -266,8 +266,9 @@ def _checked_colour(
         raise Refused(f"{name} is {given}; finite numbers are accepted")
     if np.any(value > 1):
         raise Refused(
-            f"{name} is {given if value.ndim < 3 else 'above 1'}, which looks like grey "
-            f"levels; images are in [0, 1] here, and so is {name}: divide it by 255"
+            f"{name} is {given if value.ndim < 3 else 'above 1'}, which looks like "
+            "grey levels; images are in [0, 1] here, and so are their mean and std: "
+            "divide it by 255"
         )
     return np.broadcast_to(value, (channels,)) if value.ndim < 2 else value
 
@@ -277,7 +278,7 @@ def _checked_colour(
 Reference = Callable[
     [dict[str, Array], np.ndarray], tuple[np.ndarray, np.ndarray | None]
 ]
-"""The framework's own (code, gradient), from weights and a preprocessed image [h, w, c].
+"""(weights, preprocessed image [h, w, c]) -> the framework's own (code, gradient).
 
 The gradient is that of the code's inner product with `direction` of its shape.
 """
@@ -410,8 +411,8 @@ def _distance(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def _largest_error(equations: Program) -> float:
-    kinds = [variable.aval.dtype for _, variable in equations.weights]
-    kinds += [equations.code_dtype]
+    kinds: list[Any] = [equations.code_dtype]
+    kinds += [program.dtype_of(variable) for _, variable in equations.weights]
     if any(jnp.issubdtype(kind, jnp.floating) and kind.itemsize < 4 for kind in kinds):
         return _LARGEST_ERROR_OF_HALVES
     if jax.default_backend() == "cpu":

@@ -130,15 +130,16 @@ def _watched(part: Any, path: str, watch: Watch) -> Any:
         return {key: _watched(x, _join(path, key), watch) for key, x in part.items()}
     if not isinstance(part, equinox.Module) or not dataclasses.is_dataclass(part):
         return part
-    kind = type(part)
+    kind: Any = type(part)
 
     def call(self: Any, *args: Any, **keywords: Any) -> Any:
         return watch(path, kind.__name__, kind.__call__(self, *args, **keywords))
 
-    body = {"__call__": call, "__module__": kind.__module__}
-    copied = object.__new__(
-        type(kind)(kind.__name__, (kind,), body) if callable(part) else kind
-    )
+    watching: Any = kind
+    if callable(part):
+        body = {"__call__": call, "__module__": kind.__module__}
+        watching = type(kind)(kind.__name__, (kind,), body)
+    copied = object.__new__(watching)
     for key, value in vars(part).items():
         object.__setattr__(copied, key, _watched(value, _join(path, key), watch))
     return copied

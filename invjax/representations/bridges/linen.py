@@ -103,8 +103,8 @@ def _network(
     if variables is None:
         if module.scope is None:
             raise bridged.Refused(
-                f"{caller} takes the variables, too: what module.init returned, or what "
-                "was trained"
+                f"{caller} takes the variables, too: what module.init returned, or "
+                "what was trained"
             )
         module, variables = module.unbind()
     weights, structure = watched.named(variables)

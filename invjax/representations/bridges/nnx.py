@@ -116,7 +116,7 @@ def _network(
 
 def _watch(part: Any, name: str, watch: Watch) -> None:
     """Gives a module a class of its own, whose calls are watched."""
-    kind = type(part)
+    kind: Any = type(part)
 
     def call(self: Any, *args: Any, **keywords: Any) -> Any:
         return watch(name, kind.__name__, kind.__call__(self, *args, **keywords))

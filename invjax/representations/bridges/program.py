@@ -17,7 +17,7 @@ own are left as they are.
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +129,7 @@ def trace(
     names = [*constants, *sorted(weights)]
     *inputs, image_variable = flat.invars
     used = [(n, v) for n, v in zip(names, inputs, strict=True) if v in needed]
-    shape = tuple(code.aval.shape)
+    shape: tuple[int, ...] = tuple(cast(Any, code.aval).shape)
     drops = has_batch and shape[:1] == (1,)
     program = Program(
         equations=tuple(reversed(equations)),
@@ -138,7 +138,7 @@ def trace(
         code=code,
         has_batch=drops,
         code_shape=shape[1:] if drops else shape,
-        code_dtype=np.dtype(code.aval.dtype),
+        code_dtype=dtype_of(code),
     )
     values = dict(zip(constants, closed.consts, strict=True))
     found = {name: jnp.asarray(values[name]) for name, _ in used if name in values}
@@ -182,6 +182,11 @@ def library_types() -> Iterator[None]:
     """
     with ordinary_types(), jax.numpy_rank_promotion("allow"):
         yield
+
+
+def dtype_of(variable: Var | Literal) -> np.dtype:
+    """The type of the array that a variable stands for."""
+    return np.dtype(cast(Any, variable.aval).dtype)
 
 
 def _leaves(weights: Mapping[str, Any]) -> list[Any]:
@@ -229,7 +234,7 @@ def _run(
         inputs = [_value(atom, values) for atom in equation.invars]
         if name in _CALLS:
             outputs = _called(equation.params[_CALLS[name]], inputs, replacing)
-        elif (found := replacing and replacing(equation, inputs)) is not None:
+        elif replacing and (found := replacing(equation, inputs)) is not None:
             outputs = found
         elif name == "convert_element_type" and np.isscalar(inputs[0]):
             # Stays a number, by which a ReLU is known.
@@ -270,7 +275,7 @@ class _Replacing:
             case "conv_general_dilated":
                 return _listed(_convolution(equation, *inputs))
             case "reduce_window_max":
-                return _listed(_max_pool(equation, *inputs, self._relaxation))
+                return _listed(_max_pool(equation, inputs[0], self._relaxation))
             case "custom_jvp_call" if equation.params.get("name") in _RELUS:
                 replacing = _Replacing(self._relaxation or _EXACT)
                 return _called(equation.params["call_jaxpr"], inputs, replacing)
@@ -281,11 +286,11 @@ class _Replacing:
     def _clipped(self, equation: JaxprEqn, inputs: list[Any]) -> Array | None:
         """A ReLU; ReLU6 of its input where it is a minimum with a ReLU's output."""
         assert self._relaxation is not None
-        numbers = [x for x in inputs if np.isscalar(x)]
+        numbers: list[Any] = [x for x in inputs if np.isscalar(x)]
         arrays = [x for x in inputs if not np.isscalar(x)]
         if len(numbers) != 1 or not jnp.issubdtype(arrays[0].dtype, jnp.floating):
             return None
-        (bound,), (x,) = numbers, arrays
+        bound, x = float(numbers[0]), arrays[0]
         if equation.primitive.name == "max":
             if bound != 0:
                 return None
@@ -295,10 +300,15 @@ class _Replacing:
         if id(x) not in self._relus or not bound > 0:
             return None
         _, x = self._relus[id(x)]
-        return activations.relu(x, self._relaxation, ceiling=float(bound))
+        return activations.relu(x, self._relaxation, ceiling=bound)
 
 
-_EXACT: Any = Relaxation(np.float32(0), np.float32(0))
+_EXACT = Relaxation(*(cast(Array, np.float32(0)),) * 2)
+
+
+def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    """The permutation that undoes one."""
+    return tuple(order.index(axis) for axis in range(len(order)))
 
 
 def _listed(found: Array | None) -> list[Array] | None:
@@ -332,7 +342,7 @@ def _convolution(equation: JaxprEqn, x: Array, kernel: Array) -> Array | None:
         padding=tuple(padding[0]),
     )[None]
     batch, channel, *places = numbers.out_spec
-    return jnp.transpose(y, np.argsort((batch, *places, channel)))
+    return jnp.transpose(y, _inverse((batch, *places, channel)))
 
 
 def _max_pool(
@@ -369,4 +379,4 @@ def _max_pool(
     else:
         spread = jnp.asarray(relaxation.pool_spread, x.dtype)
         y = pooling.spreading_max_pool(image, spread, **form)
-    return jnp.transpose(y[None], np.argsort(order))
+    return jnp.transpose(y[None], _inverse(order))

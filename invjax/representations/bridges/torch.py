@@ -187,8 +187,8 @@ class _Network(NamedTuple):
         module = getattr(module, "_orig_mod", module)
         if isinstance(module, torch.jit.ScriptModule):
             raise bridged.Refused(
-                f"{caller} takes the Python of a module, which a ScriptModule no longer "
-                "has; the module that was scripted or traced is accepted"
+                f"{caller} takes the Python of a module, which a ScriptModule no "
+                "longer has; the module that was scripted or traced is accepted"
             )
         try:
             copied = _private_copy(module)
@@ -436,7 +436,7 @@ def _environment(tensor: Any) -> Any:
     """
     import torch
 
-    class Environment(tensor.Environment):  # type: ignore[misc]
+    class Environment(tensor.Environment):
         def t2j_iso(self, tensors: Any) -> Any:
             def to_jax(x: Any) -> Any:
                 if isinstance(x, tensor.Tensor | tensor.View):
