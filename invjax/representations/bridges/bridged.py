@@ -371,14 +371,14 @@ def build(
 def _value_and_pull(
     equations: Program,
     weights: dict[str, Array],
-    x: Array,
-    cotangent: Array,
+    x: ArrayLike,
+    cotangent: ArrayLike,
     relaxation: Relaxation,
 ) -> tuple[Array, Array]:
     code, pull = jax.vjp(
         lambda x: program.evaluate(equations, weights, x, relaxation), x
     )
-    return code.astype(jnp.float32), pull(cotangent.astype(code.dtype))[0]
+    return code.astype(jnp.float32), pull(jnp.asarray(cotangent, code.dtype))[0]
 
 
 def _compared(

@@ -25,6 +25,7 @@ import numpy as np
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
+from jax.typing import ArrayLike
 
 from invjax.networks.ops import activations, convolution, pooling
 from invjax.networks.relaxation import Relaxation
@@ -147,8 +148,8 @@ def trace(
 
 def evaluate(
     program: Program,
-    weights: Mapping[str, Array],
-    image: Array,
+    weights: Mapping[str, ArrayLike],
+    image: ArrayLike,
     relaxation: Relaxation | None,
     *,
     stock: bool = False,
@@ -162,9 +163,11 @@ def evaluate(
       relaxation: how far derivatives are relaxed; None for the exact ones.
       stock: whether all operations are left as they are.
     """
-    values: dict[Any, Any] = {v: weights[name] for name, v in program.weights}
+    values: dict[Any, Any] = {
+        variable: jnp.asarray(weights[name]) for name, variable in program.weights
+    }
     if program.image is not None:
-        values[program.image] = image.astype(jnp.float32)
+        values[program.image] = jnp.asarray(image, jnp.float32)
     with library_types():
         _run(program.equations, values, None if stock else _Replacing(relaxation))
     code = jnp.asarray(_value(program.code, values))
@@ -211,9 +214,6 @@ _CALLS = {
 }
 """Equations that only call others, and the parameter that has them."""
 
-_RELUS = ("relu", "relu6")
-"""Names under which JAX has ReLUs, which have a derivative of their own at zero."""
-
 
 def _inlined(jaxpr: Jaxpr, constants: list[Any], arguments: list[Any]) -> list[Any]:
     """Outputs of equations; where this is traced, calls are gone."""
@@ -236,9 +236,9 @@ def _run(
             outputs = _called(equation.params[_CALLS[name]], inputs, replacing)
         elif replacing and (found := replacing(equation, inputs)) is not None:
             outputs = found
-        elif name == "convert_element_type" and np.isscalar(inputs[0]):
+        elif name == "convert_element_type" and _is_number(inputs[0]):
             # Stays a number, by which a ReLU is known.
-            outputs = [np.asarray(inputs[0], equation.params["new_dtype"])[()]]
+            outputs = [np.asarray(inputs[0]).astype(equation.params["new_dtype"])[()]]
         else:
             primitive = equation.primitive
             params = primitive.get_bind_params(equation.params)
@@ -261,6 +261,29 @@ def _value(atom: Any, values: dict[Any, Any]) -> Any:
     return atom.val if isinstance(atom, Literal) else values[atom]
 
 
+def _is_number(x: Any) -> bool:
+    """Whether x is a constant without axes, as equations hold them."""
+    return not isinstance(x, Array) and np.ndim(x) == 0
+
+
+def _is_relu(called: Any) -> bool:
+    """Whether a function is max(x, 0), or min(max(x, 0), number), and no more.
+
+    JAX's have derivatives of their own, at zero.
+    """
+    names, bounds = [], []
+    jaxpr = getattr(called, "jaxpr", called)
+    while len(jaxpr.eqns) == 1 and jaxpr.eqns[0].primitive.name in _CALLS:
+        (equation,) = jaxpr.eqns
+        inner = equation.params[_CALLS[equation.primitive.name]]
+        jaxpr = getattr(inner, "jaxpr", inner)
+    for equation in jaxpr.eqns:
+        names.append(equation.primitive.name)
+        bounds += [x.val for x in equation.invars if isinstance(x, Literal)]
+    is_clip = names in (["max"], ["max", "min"]) and len(bounds) == len(names)
+    return is_clip and float(np.asarray(bounds[0])) == 0
+
+
 class _Replacing:
     """Finds the operations that `networks.ops` has."""
 
@@ -276,7 +299,7 @@ class _Replacing:
                 return _listed(_convolution(equation, *inputs))
             case "reduce_window_max":
                 return _listed(_max_pool(equation, inputs[0], self._relaxation))
-            case "custom_jvp_call" if equation.params.get("name") in _RELUS:
+            case "custom_jvp_call" if _is_relu(equation.params["call_jaxpr"]):
                 replacing = _Replacing(self._relaxation or _EXACT)
                 return _called(equation.params["call_jaxpr"], inputs, replacing)
             case "max" | "min" if self._relaxation is not None:
@@ -286,11 +309,11 @@ class _Replacing:
     def _clipped(self, equation: JaxprEqn, inputs: list[Any]) -> Array | None:
         """A ReLU; ReLU6 of its input where it is a minimum with a ReLU's output."""
         assert self._relaxation is not None
-        numbers: list[Any] = [x for x in inputs if np.isscalar(x)]
-        arrays = [x for x in inputs if not np.isscalar(x)]
+        numbers = [x for x in inputs if _is_number(x)]
+        arrays = [x for x in inputs if not _is_number(x)]
         if len(numbers) != 1 or not jnp.issubdtype(arrays[0].dtype, jnp.floating):
             return None
-        bound, x = float(numbers[0]), arrays[0]
+        bound, x = float(np.asarray(numbers[0])), arrays[0]
         if equation.primitive.name == "max":
             if bound != 0:
                 return None

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from invjax.representations.bridges import bridged, program
 from invjax.representations.bridges.bridged import (
@@ -196,5 +197,5 @@ def _reference(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _stock(equations: Program, weights: dict[str, Array], x: Array) -> Array:
+def _stock(equations: Program, weights: dict[str, Array], x: ArrayLike) -> Array:
     return program.evaluate(equations, weights, x, None, stock=True)
