@@ -6,8 +6,8 @@ import functools
 import hashlib
 import importlib.util
 import operator
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,9 @@ from invjax.types import Code, Scalar
 
 LAYOUTS = ("NCHW", "NHWC", "CHW", "HWC")
 """Orders of axes in which a network takes its image; N is a batch axis of one image."""
+
+Colour: TypeAlias = ArrayLike | Sequence[float] | None
+"""A number, one per channel, or an image; None where it is not given."""
 
 _MID_GREY = 128.0
 
@@ -105,11 +108,12 @@ class BridgedRepresentation:
       weights_digest: SHA-256 of the weights and their names.
     """
 
-    weights: dict[str, Array]
-    mean: Array
-    std: Array
-    centre: Array
-    relaxation: Relaxation | None
+    # Any: JAX puts what is no array into pytrees, while it lowers a program.
+    weights: Any
+    mean: Any
+    std: Any
+    centre: Any
+    relaxation: Any
     name: str
     program: Program
     image_shape: tuple[int, int, int]
@@ -424,7 +428,10 @@ def _largest_error(equations: Program) -> float:
 def _digest(arrays: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
-        array = np.asarray(arrays[name])
+        array = arrays[name]
+        if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+            array = jax.random.key_data(array)
+        array = np.asarray(array)
         line = f"{name} {array.dtype} {array.shape} {checkpoints.tensor_digest(array)}"
         digest.update(f"{line}\n".encode())
     return digest.hexdigest()

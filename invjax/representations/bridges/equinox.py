@@ -1,15 +1,15 @@
 """Modules of Equinox as representations."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax import Array
-from jax.typing import ArrayLike
 
 from invjax.representations.bridges import bridged, watched
 from invjax.representations.bridges.bridged import (
     BridgedRepresentation,
+    Colour,
     LayerInfo,
     Preprocessing,
 )
@@ -20,10 +20,10 @@ def from_equinox(
     model: Any,
     state: Any = None,
     *,
-    image_shape: tuple[int, int, int],
+    image_shape: Sequence[int],
     layer: str | None = None,
-    mean: ArrayLike | None = None,
-    std: ArrayLike | None = None,
+    mean: Colour = None,
+    std: Colour = None,
     layout: str = "CHW",
     output: int | str | None = None,
     arguments: Mapping[str, Any] | None = None,
@@ -63,7 +63,7 @@ def equinox_layers(
     model: Any,
     state: Any = None,
     *,
-    image_shape: tuple[int, int, int] = (224, 224, 3),
+    image_shape: Sequence[int] = (224, 224, 3),
     layout: str = "CHW",
     arguments: Mapping[str, Any] | None = None,
 ) -> list[LayerInfo]:

@@ -2,15 +2,15 @@
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jax import Array
-from jax.typing import ArrayLike
 
 from invjax.representations.bridges import bridged, watched
 from invjax.representations.bridges.bridged import (
     BridgedRepresentation,
+    Colour,
     LayerInfo,
     Preprocessing,
 )
@@ -20,10 +20,10 @@ from invjax.representations.bridges.watched import Network, Watch
 def from_keras(
     model: Any,
     *,
-    image_shape: tuple[int, int, int],
+    image_shape: Sequence[int],
     layer: str | None = None,
-    mean: ArrayLike | None = None,
-    std: ArrayLike | None = None,
+    mean: Colour = None,
+    std: Colour = None,
     layout: str = "NHWC",
     output: int | str | None = None,
     arguments: Mapping[str, Any] | None = None,
@@ -62,7 +62,7 @@ def from_keras(
 def keras_layers(
     model: Any,
     *,
-    image_shape: tuple[int, int, int] = (224, 224, 3),
+    image_shape: Sequence[int] = (224, 224, 3),
     layout: str = "NHWC",
     arguments: Mapping[str, Any] | None = None,
 ) -> list[LayerInfo]:

@@ -1,16 +1,16 @@
 """Modules of Flax Linen as representations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import linen
 from flax.errors import InvalidRngError, ModifyScopeVariableError
 from jax import Array
-from jax.typing import ArrayLike
 
 from invjax.representations.bridges import bridged, watched
 from invjax.representations.bridges.bridged import (
     BridgedRepresentation,
+    Colour,
     LayerInfo,
     Preprocessing,
 )
@@ -21,10 +21,10 @@ def from_linen(
     module: Any,
     variables: Any = None,
     *,
-    image_shape: tuple[int, int, int],
+    image_shape: Sequence[int],
     layer: str | None = None,
-    mean: ArrayLike | None = None,
-    std: ArrayLike | None = None,
+    mean: Colour = None,
+    std: Colour = None,
     layout: str = "NHWC",
     output: int | str | None = None,
     arguments: Mapping[str, Any] | None = None,
@@ -70,7 +70,7 @@ def linen_layers(
     module: Any,
     variables: Any = None,
     *,
-    image_shape: tuple[int, int, int] = (224, 224, 3),
+    image_shape: Sequence[int] = (224, 224, 3),
     layout: str = "NHWC",
     arguments: Mapping[str, Any] | None = None,
 ) -> list[LayerInfo]:

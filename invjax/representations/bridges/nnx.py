@@ -1,15 +1,15 @@
 """Modules of Flax NNX as representations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import nnx
 from jax import Array
-from jax.typing import ArrayLike
 
 from invjax.representations.bridges import bridged, watched
 from invjax.representations.bridges.bridged import (
     BridgedRepresentation,
+    Colour,
     LayerInfo,
     Preprocessing,
 )
@@ -19,10 +19,10 @@ from invjax.representations.bridges.watched import Network, Watch
 def from_nnx(
     model: Any,
     *,
-    image_shape: tuple[int, int, int],
+    image_shape: Sequence[int],
     layer: str | None = None,
-    mean: ArrayLike | None = None,
-    std: ArrayLike | None = None,
+    mean: Colour = None,
+    std: Colour = None,
     layout: str = "NHWC",
     output: int | str | None = None,
     arguments: Mapping[str, Any] | None = None,
@@ -64,7 +64,7 @@ def from_nnx(
 def nnx_layers(
     model: Any,
     *,
-    image_shape: tuple[int, int, int] = (224, 224, 3),
+    image_shape: Sequence[int] = (224, 224, 3),
     layout: str = "NHWC",
     arguments: Mapping[str, Any] | None = None,
 ) -> list[LayerInfo]:

@@ -56,7 +56,7 @@ class Program:
     code: Var | Literal
     has_batch: bool
     code_shape: tuple[int, ...]
-    code_dtype: np.dtype
+    code_dtype: Any
 
 
 class Traced(NamedTuple):
@@ -187,9 +187,9 @@ def library_types() -> Iterator[None]:
         yield
 
 
-def dtype_of(variable: Var | Literal) -> np.dtype:
-    """The type of the array that a variable stands for."""
-    return np.dtype(cast(Any, variable.aval).dtype)
+def dtype_of(variable: Var | Literal) -> Any:
+    """The type of the array that a variable stands for: NumPy's, or JAX's of keys."""
+    return cast(Any, variable.aval).dtype
 
 
 def _leaves(weights: Mapping[str, Any]) -> list[Any]:

@@ -14,17 +14,17 @@ import contextlib
 import copy
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from invjax.representations.bridges import bridged, program
 from invjax.representations.bridges.bridged import (
     BridgedRepresentation,
+    Colour,
     LayerInfo,
     Preprocessing,
 )
@@ -35,10 +35,10 @@ _LISTER = "invjax.torch_layers(module)"
 def from_torch(
     module: Any,
     *,
-    image_shape: tuple[int, int, int],
+    image_shape: Sequence[int],
     layer: str | None = None,
-    mean: ArrayLike | None = None,
-    std: ArrayLike | None = None,
+    mean: Colour = None,
+    std: Colour = None,
     layout: str = "NCHW",
     output: int | str | None = None,
     arguments: Mapping[str, Any] | None = None,
@@ -98,7 +98,7 @@ def from_torch(
 def torch_layers(
     module: Any,
     *,
-    image_shape: tuple[int, int, int] = (224, 224, 3),
+    image_shape: Sequence[int] = (224, 224, 3),
     layout: str = "NCHW",
     arguments: Mapping[str, Any] | None = None,
 ) -> list[LayerInfo]:
