@@ -82,7 +82,7 @@ def main() -> None:
         )
         found = np.asarray(result.image)
         difference = np.asarray(encode(subject.phi, found)) - code
-        error = np.linalg.norm(difference) / np.linalg.norm(code)
+        error = float(np.linalg.norm(difference) / np.linalg.norm(code))
         rows.append(
             _row(name, subject, picture, code, 1 if smoke else _ROUNDS.value, error)
         )

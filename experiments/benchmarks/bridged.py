@@ -48,7 +48,7 @@ def flops(phi: Any, image_shape: tuple[int, ...]) -> float:
     is_tree = not jax.tree_util.all_leaves([phi])
     function = jax.jit(lambda phi, image: phi(image)) if is_tree else jax.jit(phi)
     lowered = function.lower(phi, image) if is_tree else function.lower(image)
-    costs = lowered.compile().cost_analysis()
+    costs: Any = lowered.compile().cost_analysis()
     return float((costs[0] if isinstance(costs, list) else costs)["flops"])
 
 
@@ -257,7 +257,7 @@ def _linen(is_small: bool) -> Subject:
     bridge = functools.partial(
         invjax.from_linen,
         module,
-        variables,
+        variables=variables,
         image_shape=(side, side, 3),
         mean=MEAN,
         std=STD,

@@ -18,9 +18,9 @@ from invjax.representations.bridges.watched import Network, Watch
 
 def from_equinox(
     model: Any,
-    state: Any = None,
     *,
     image_shape: Sequence[int],
+    state: Any = None,
     layer: str | None = None,
     mean: Colour = None,
     std: Colour = None,
@@ -36,8 +36,8 @@ def from_equinox(
 
     Args:
       model: an equinox.Module that can be called.
-      state: the equinox.nn.State of a model that is called with one; None for others.
       image_shape: (height, width, channels) of the images.
+      state: the equinox.nn.State of a model that is called with one; None for others.
       layer: path of a module inside it, such as "blocks.0.conv"; None for the model.
       mean, std: as in `from_torch`.
       layout: order of axes in which the model takes its image, one of NCHW, NHWC, CHW
@@ -61,8 +61,8 @@ def from_equinox(
 
 def equinox_layers(
     model: Any,
-    state: Any = None,
     *,
+    state: Any = None,
     image_shape: Sequence[int] = (224, 224, 3),
     layout: str = "CHW",
     arguments: Mapping[str, Any] | None = None,

@@ -19,9 +19,9 @@ from invjax.representations.bridges.watched import Network, Watch
 
 def from_linen(
     module: Any,
-    variables: Any = None,
     *,
     image_shape: Sequence[int],
+    variables: Any = None,
     layer: str | None = None,
     mean: Colour = None,
     std: Colour = None,
@@ -38,9 +38,9 @@ def from_linen(
 
     Args:
       module: a linen.Module.
+      image_shape: (height, width, channels) of the images.
       variables: what `module.init` returned, or what was trained; None for a module
         that is bound to its variables.
-      image_shape: (height, width, channels) of the images.
       layer: path of a module inside it, such as "Block_0.Conv_1"; None for the module.
       mean, std: as in `from_torch`.
       layout: order of axes in which the module takes its image, one of NCHW, NHWC, CHW
@@ -58,7 +58,8 @@ def from_linen(
       >>> import jax
       >>> module = linen.Sequential([linen.Conv(4, (3, 3), strides=2), linen.relu])
       >>> variables = module.init(jax.random.key(0), jax.numpy.ones((1, 8, 8, 3)))
-      >>> from_linen(module, variables, image_shape=(8, 8, 3)).geometry.shape
+      >>> phi = from_linen(module, variables=variables, image_shape=(8, 8, 3))
+      >>> phi.geometry.shape
       (4, 4, 4)
     """
     preprocessing = Preprocessing.of(image_shape, mean=mean, std=std, layout=layout)
@@ -68,8 +69,8 @@ def from_linen(
 
 def linen_layers(
     module: Any,
-    variables: Any = None,
     *,
+    variables: Any = None,
     image_shape: Sequence[int] = (224, 224, 3),
     layout: str = "NHWC",
     arguments: Mapping[str, Any] | None = None,
@@ -103,7 +104,7 @@ def _network(
     if variables is None:
         if module.scope is None:
             raise bridged.Refused(
-                f"{caller} takes the variables, too: what module.init returned, or "
+                f"{caller} takes variables=..., too: what module.init returned, or "
                 "what was trained"
             )
         module, variables = module.unbind()
@@ -134,5 +135,5 @@ def _network(
         weights,
         name or type(module).__name__,
         framework="Flax",
-        lister="invjax.linen_layers(module, variables)",
+        lister="invjax.linen_layers(module, variables=variables)",
     )

@@ -11,7 +11,7 @@ def flops(phi: Any) -> float:
     """Floating-point operations of the compiled program from an image to the code."""
     image = jax.ShapeDtypeStruct(phi.image_shape, jnp.float32)
     found = jax.jit(lambda phi, image: phi(image)).lower(phi, image).compile()
-    costs = found.cost_analysis()
+    costs: Any = found.cost_analysis()
     return float((costs[0] if isinstance(costs, list) else costs)["flops"])
 
 

@@ -34,7 +34,7 @@ def phi() -> Any:
 def test_images_are_preprocessed_in_units_of_the_image(phi: Any):
     image = picture(SHAPE)
     plain = dataclasses.replace(phi, mean=jnp.zeros(3), std=jnp.ones(3))
-    wanted = plain((image - np.float32([0.5, 0.4, 0.3])) / np.float32(0.25))
+    wanted = plain((image - np.array([0.5, 0.4, 0.3], np.float32)) / np.float32(0.25))
     assert distance(phi(image), wanted) < 1e-6
     assert np.allclose(phi.centre, [127.5, 102, 76.5])
 
@@ -48,6 +48,7 @@ def test_weights_are_arguments_of_what_is_compiled(phi: Any):
     other = dataclasses.replace(
         phi, weights={key: 2 * value for key, value in phi.weights.items()}
     )
+    ours: Any
     ours, theirs = (jax.tree.structure(TracedCallable.of(p)) for p in (phi, other))
     assert ours == theirs
     assert distance(other(picture(SHAPE)), phi(picture(SHAPE))) > 0.5

@@ -11,7 +11,7 @@ from jax import Array
 import invjax
 from tests.representations.bridges.cutting import distance, picture
 
-equinox = pytest.importorskip("equinox", reason="needs Equinox")
+equinox: Any = pytest.importorskip("equinox", reason="needs Equinox")
 SHAPE = (16, 16, 3)
 
 
@@ -43,7 +43,7 @@ def net() -> Any:
 
 def test_layers_are_cut_by_their_path(net: Any):
     model, state = net
-    phi = invjax.from_equinox(model, state, layer="stem", image_shape=SHAPE)
+    phi = invjax.from_equinox(model, state=state, layer="stem", image_shape=SHAPE)
     image = picture(SHAPE)
     wanted = model.stem(jnp.asarray(image.transpose(2, 0, 1)))
     assert distance(phi(image), wanted) < 1e-6
@@ -53,7 +53,7 @@ def test_layers_are_cut_by_their_path(net: Any):
 
 def test_evaluation_mode_is_used_and_the_model_is_left_as_it_is(net: Any):
     model, state = net
-    phi = invjax.from_equinox(model, state, image_shape=SHAPE)
+    phi = invjax.from_equinox(model, state=state, image_shape=SHAPE)
     image = picture(SHAPE)
     evaluated = equinox.nn.inference_mode(model)
     wanted, _ = evaluated(jnp.asarray(image.transpose(2, 0, 1)), state)
@@ -64,17 +64,19 @@ def test_evaluation_mode_is_used_and_the_model_is_left_as_it_is(net: Any):
 
 def test_layers_inside_of_vmap_are_cut(net: Any):
     model, state = net
-    phi = invjax.from_equinox(model, state, layer="mlp.layers.0", image_shape=SHAPE)
+    phi = invjax.from_equinox(
+        model, state=state, layer="mlp.layers.0", image_shape=SHAPE
+    )
     assert phi.geometry.shape == (64, 8) and phi.has_places
-    rows = invjax.equinox_layers(model, state, image_shape=SHAPE)
+    rows = invjax.equinox_layers(model, state=state, image_shape=SHAPE)
     assert {"stem", "norm", "mlp.layers.1"} <= {row.name for row in rows}
 
 
 def test_what_is_refused_is_said_in_one_line(net: Any):
     model, state = net
     with pytest.raises(ValueError, match="no layer 'stm'; close are stem"):
-        invjax.from_equinox(model, state, layer="stm", image_shape=SHAPE)
+        invjax.from_equinox(model, state=state, layer="stm", image_shape=SHAPE)
     with pytest.raises(ValueError, match="with layout='CHW' it can"):
-        invjax.from_equinox(model, state, image_shape=SHAPE, layout="HWC")
+        invjax.from_equinox(model, state=state, image_shape=SHAPE, layout="HWC")
     with pytest.raises(ValueError, match="takes an equinox.Module, not a ndarray"):
         invjax.from_equinox(np.zeros(3), image_shape=SHAPE)

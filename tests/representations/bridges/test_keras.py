@@ -12,7 +12,7 @@ from tests.representations.bridges.cutting import distance, picture
 
 if "keras" not in sys.modules:
     os.environ["KERAS_BACKEND"] = "jax"
-keras = pytest.importorskip("keras", reason="needs Keras")
+keras: Any = pytest.importorskip("keras", reason="needs Keras")
 SHAPE = (16, 16, 3)
 
 

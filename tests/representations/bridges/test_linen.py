@@ -53,7 +53,11 @@ def variables() -> Any:
 
 def test_layers_are_cut_by_their_path(variables: Any):
     phi = invjax.from_linen(
-        Net(), variables, layer="inner", image_shape=SHAPE, arguments=EVALUATING
+        Net(),
+        variables=variables,
+        layer="inner",
+        image_shape=SHAPE,
+        arguments=EVALUATING,
     )
     image = picture(SHAPE)
     _, kept = Net().apply(
@@ -67,10 +71,10 @@ def test_layers_are_cut_by_their_path(variables: Any):
 
 def test_bound_modules_have_their_variables(variables: Any):
     bound = Net().bind(variables)
-    options = {"layer": "Conv_0", "image_shape": SHAPE, "arguments": EVALUATING}
+    options: Any = {"layer": "Conv_0", "image_shape": SHAPE, "arguments": EVALUATING}
     phi, other = (
         invjax.from_linen(bound, **options),
-        invjax.from_linen(Net(), variables, **options),
+        invjax.from_linen(Net(), variables=variables, **options),
     )
     image = picture(SHAPE)
     assert np.array_equal(phi(image), other(image))
@@ -85,12 +89,12 @@ def test_the_compiled_program_is_that_of_a_true_cut(variables: Any):
         for phi in (
             invjax.from_linen(
                 Net(),
-                variables,
+                variables=variables,
                 layer="Conv_0",
                 image_shape=SHAPE,
                 arguments=EVALUATING,
             ),
-            invjax.from_linen(cut, below, image_shape=SHAPE),
+            invjax.from_linen(cut, variables=below, image_shape=SHAPE),
         )
     ]
     assert found[0] == found[1]
@@ -99,9 +103,9 @@ def test_the_compiled_program_is_that_of_a_true_cut(variables: Any):
 def test_tokens_of_a_transformer():
     module = Attention()
     variables = module.init(jax.random.key(0), jnp.ones((1, *SHAPE)))
-    phi = invjax.from_linen(module, variables, image_shape=SHAPE)
+    phi = invjax.from_linen(module, variables=variables, image_shape=SHAPE)
     assert phi.has_places and phi.geometry == ("output", (16, 8), 16, 4)
-    rows = invjax.linen_layers(module, variables, image_shape=SHAPE)
+    rows = invjax.linen_layers(module, variables=variables, image_shape=SHAPE)
     assert ("LayerNorm_0", "LayerNorm", (16, 8)) in rows
 
 
@@ -117,10 +121,10 @@ def test_what_is_refused_is_said_in_one_line(
 ):
     given = {"layer": "inner", "image_shape": SHAPE, "arguments": EVALUATING} | options
     with pytest.raises(ValueError, match=message) as caught:
-        invjax.from_linen(Net(), variables, **given)
+        invjax.from_linen(Net(), variables=variables, **given)
     assert "\n" not in str(caught.value)
 
 
 def test_variables_are_needed():
-    with pytest.raises(ValueError, match="takes the variables, too"):
+    with pytest.raises(ValueError, match="takes variables=..., too"):
         invjax.from_linen(Net(), image_shape=SHAPE)

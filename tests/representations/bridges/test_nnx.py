@@ -51,7 +51,7 @@ def net() -> Net:
 def test_layers_are_cut_by_their_path(net: Net):
     phi = invjax.from_nnx(net, layer="blocks.0", image_shape=SHAPE, mean=0.5, std=0.5)
     image = picture(SHAPE)
-    evaluated = nnx.clone(net)
+    evaluated: Any = nnx.clone(net)
     evaluated.eval()
     wanted = evaluated.blocks[0](evaluated.stem(2 * image[None] - 1))[0]
     assert distance(phi(image), wanted) < 1e-6

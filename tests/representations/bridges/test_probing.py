@@ -15,7 +15,7 @@ from invjax.networks.weights import conversion
 from invjax.representations.bridges import probing
 from tests.representations.bridges.cutting import picture
 
-TABLES = {
+TABLES: dict[str, tuple[layers.Layer, ...]] = {
     "padded": (
         Conv("a", 4, 3, 2, 1),
         Relu("b"),
@@ -64,7 +64,7 @@ def test_tables_of_convolutions(name: str, channels_first: bool):
 
 
 def test_a_field_that_is_larger_than_the_image_is_as_large_as_the_image():
-    table = (Conv("a", 4, 5, 2, 2), Conv("b", 4, 9, 1, 4), Conv("c", 4, 9, 1, 4))
+    table: Any = (Conv("a", 4, 5, 2, 2), Conv("b", 4, 9, 1, 4), Conv("c", 4, 9, 1, 4))
     image_shape = (32, 32, 3)
     random = np.random.default_rng(2)
     tensors = {
