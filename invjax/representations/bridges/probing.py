@@ -20,6 +20,7 @@ Units that see the whole image differ by a few hundredths, by chance.
 """
 
 _MOST_SPECIAL_TOKENS = 8
+_FEWEST_TOKENS = 5
 _DEEPEST_STRIDE = 32
 
 Pull = Callable[[np.ndarray], np.ndarray]
@@ -44,9 +45,10 @@ def probe(
 ) -> Probed:
     """Finds which axes of a code are places, and the pixels that one place depends on.
 
-    An axis has places along the rows (columns) of the image if the centre of gravity of
-    the gradient moves down (to the right) from one end of the axis to the other. Where
-    one axis does both, it is of tokens.
+    An axis has places along the rows (columns) of the image if the pixels on which its
+    two ends depend begin or stop at other rows (columns). Where all parts of a code
+    depend on the whole image, it has them if the centre of gravity of the gradient
+    moves. Where one axis does both, it is of tokens.
 
     The stride is the distance between the receptive fields of neighbours in the middle,
     if they are inside the image; otherwise, and for tokens, it is the image's side
@@ -69,16 +71,19 @@ def probe(
         part[tuple(where.get(axis, slice(None)) for axis in range(len(shape)))] = True
         return _Support.of(pull(np.where(part, direction, np.float32(0))))
 
-    moved = {}
+    ends = {}
     for axis, size in enumerate(shape):
         if size > 1:
-            # The first token of a row of them may be a special one.
-            ends = (min(1, size - 2), size - 1)
-            first, last = (support({axis: end}) for end in ends)
-            moved[axis] = (
-                abs(last.centre[0] - first.centre[0]) / height,
-                abs(last.centre[1] - first.centre[1]) / width,
-            )
+            # The first token of many may be a special one.
+            first = 1 if size >= _FEWEST_TOKENS else 0
+            ends[axis] = (support({axis: first}), support({axis: size - 1}))
+    moved = {
+        axis: (
+            _shift(first.rows, last.rows, first.centre[0], last.centre[0], height),
+            _shift(first.columns, last.columns, first.centre[1], last.centre[1], width),
+        )
+        for axis, (first, last) in ends.items()
+    }
     rows = _moving(moved, 0)
     columns = _moving(moved, 1)
     if rows is None and columns is None:
@@ -98,7 +103,7 @@ def probe(
     lead, side = (rows, height) if rows is not None else (columns, width)
     assert lead is not None
     intervals = [s.rows if rows is not None else s.columns for s in middles]
-    stride = _distance(intervals, side) or max(round(side / shape[lead]), 1)
+    stride = _distance(intervals, side, shape[lead])
     field = max(s.side for s in middles)
     return Probed(Geometry(name, shape, field, stride), has_places=True)
 
@@ -141,10 +146,28 @@ def _interval(is_in: Any) -> tuple[int, int]:
     return (int(found[0]), int(found[-1])) if found.size else (0, -1)
 
 
-def _moving(moved: dict[int, tuple[float, float]], along: int) -> int | None:
+def _shift(
+    first: tuple[int, int],
+    last: tuple[int, int],
+    first_centre: float,
+    last_centre: float,
+    side: int,
+) -> tuple[float, float]:
+    """By how much (intervals, centres) of two ends differ, as parts of the side."""
+    ends = max(abs(a - b) for a, b in zip(first, last, strict=True))
+    return ends / side, abs(last_centre - first_centre) / side
+
+
+def _moving(
+    moved: dict[int, tuple[tuple[float, float], tuple[float, float]]], along: int
+) -> int | None:
     """The axis whose places move most along rows (0) or columns (1) of the image."""
-    axis = max(moved, key=lambda axis: moved[axis][along], default=None)
-    return None if axis is None or moved[axis][along] < _MOVES else axis
+    for evidence in (0, 1):
+        shifts = {axis: both[along][evidence] for axis, both in moved.items()}
+        axis = max(shifts, key=lambda axis: shifts[axis], default=None)
+        if axis is not None and shifts[axis] >= _MOVES:
+            return axis
+    return None
 
 
 def _middle(size: int) -> int:
@@ -156,14 +179,19 @@ def _steps(size: int) -> tuple[int, ...]:
     return (-1, 0, 1) if size > 2 else (0, 1) if size > 1 else (0,)
 
 
-def _distance(intervals: list[tuple[int, int]], side: int) -> int | None:
-    """The distance between neighbouring intervals; None if it varies or is hidden."""
+def _distance(intervals: list[tuple[int, int]], side: int, num_places: int) -> int:
+    """The distance between neighbouring intervals, as far as they are inside the image.
+
+    Where they are not, and where a network enlarges its code again, so that neighbours
+    may see the same, it is the side divided by the number of places.
+    """
+    mean = side / num_places
     for end, border in ((0, 0), (1, side - 1)):
-        ends = [interval[end] for interval in intervals]
+        ends = [interval[end] for interval in intervals if interval[end] != border]
         distances = {int(distance) for distance in np.diff(ends)}
-        if border not in ends and len(distances) == 1 and min(distances) > 0:
+        if len(distances) == 1 and 0.45 * mean < min(distances) < 1.1 * mean:
             return distances.pop()
-    return None
+    return max(round(mean), 1)
 
 
 def _token_stride(num_tokens: int, height: int, width: int) -> int:
