@@ -51,9 +51,12 @@ def test_networks_of_pytorch(tmp_path: pathlib.Path, name: str):
 @pytest.mark.parametrize(
     "name", ["ViT of Flax Linen", "CNN of Equinox", "MobileNetV2 of Keras"]
 )
-def test_networks_of_other_libraries(tmp_path: pathlib.Path, name: str):
+def test_networks_of_other_libraries(
+    tmp_path: pathlib.Path, name: str, monkeypatch: pytest.MonkeyPatch
+):
     if not _is_installed(name):
         pytest.skip("needs its framework")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
     (row,) = _rows(tmp_path / "run", [name]).values()
     assert float(row["difference of codes"]) < 1e-4
     assert float(row["GFLOP"]) < float(row["whole GFLOP"])

@@ -83,6 +83,15 @@ def test_presets_go_by_depth_and_places(phi: Any):
     assert presets.find("natural", phi=without).views is not None
 
 
+@pytest.mark.parametrize("preset", ["cvpr2015", "fast", "ijcv2016", "natural"])
+def test_every_preset_inverts(key: jax.Array, phi: Any, preset: str):
+    code = phi(picture(SHAPE))
+    # A stride of 8, so that there is jitter.
+    wide = dataclasses.replace(phi, geometry=phi.geometry._replace(stride=8))
+    result = invjax.invert(key, code, wide, preset=preset, num_steps=4)
+    assert result.image.shape == SHAPE and np.isfinite(result.energy)
+
+
 @pytest.mark.parametrize("layout", bridged.LAYOUTS)
 def test_layouts(layout: str):
     given = Preprocessing.of((4, 6, 3), mean=None, std=None, layout=layout)
