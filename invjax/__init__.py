@@ -11,6 +11,18 @@ from invjax.representations import (
     list_representations,
     representation,
 )
+from invjax.representations.bridges import (
+    equinox_layers,
+    from_equinox,
+    from_keras,
+    from_linen,
+    from_nnx,
+    from_torch,
+    keras_layers,
+    linen_layers,
+    nnx_layers,
+    torch_layers,
+)
 
 __version__ = importlib.metadata.version("invjax")
 
@@ -19,10 +31,20 @@ __all__ = [
     "RepresentationInfo",
     "Result",
     "__version__",
+    "equinox_layers",
+    "from_equinox",
+    "from_keras",
+    "from_linen",
+    "from_nnx",
+    "from_torch",
     "invert",
     "invert_batch",
     "invert_stream",
+    "keras_layers",
     "lane_key",
+    "linen_layers",
     "list_representations",
+    "nnx_layers",
     "representation",
+    "torch_layers",
 ]

@@ -450,15 +450,17 @@ def _is_deep(phi: Any) -> bool:
     """Whether a representation has more than 8 convolutions, or who knows how many."""
     layers = getattr(phi, "layers", None)
     if layers is None:
-        return phi is not None
+        # Bridged networks have a depth: their number of layers with weights.
+        return phi is not None and getattr(phi, "depth", 9) > 8
     rows = weighted(layers, phi.image_shape)
     return sum(not isinstance(layer, Dense) for _, layer, _ in rows) > 8
 
 
 def _has_places(phi: Any) -> bool:
-    """Whether a representation is known to have features [h, w, d] by place."""
+    """Whether a representation is known to have features by place."""
     geometry = getattr(phi, "geometry", None)
-    return geometry is not None and len(geometry.shape) == 3
+    has_three_axes = geometry is not None and len(geometry.shape) == 3
+    return getattr(phi, "has_places", has_three_axes)
 
 
 def _depth(phi: Any) -> tuple[str, str, int] | None:

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from invjax.networks import NETWORKS, layers
 from invjax.networks.weights import pretrained
 from invjax.representations import cnn
+from invjax.representations.bridges.bridged import BridgedRepresentation
 from invjax.representations.cnn import CnnRepresentation
 from invjax.representations.paper import SHALLOW, Dsift, Hog
 from invjax.types import (
@@ -99,11 +100,13 @@ def as_representation(
 def is_registered(phi: object) -> bool:
     """Whether a representation is one of invjax, which is known to be a pure function.
 
+    So are bridged networks, whose equations were fixed when they were made.
+
     Examples:
       >>> is_registered(representation("hogb")), is_registered(abs)
       (True, False)
     """
-    return isinstance(phi, CnnRepresentation | Hog | Dsift)
+    return isinstance(phi, CnnRepresentation | Hog | Dsift | BridgedRepresentation)
 
 
 def list_representations(

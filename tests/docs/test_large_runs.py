@@ -1,4 +1,4 @@
-"""What docs/ says to type is typed, on few and small images, and ends a run.
+"""What the page on large runs says to type is typed on small images, and ends a run.
 
 Blocks run in a shell and in the order of the page. Schedulers and clouds are scripts
 here that set what those set, and `python` writes down how it was called; then the same
@@ -22,7 +22,7 @@ from invjax.images import pixels
 from invjax.runs import loading, processes, shards, units
 from tests.runs import made_up
 
-PAGE = pathlib.Path(__file__).parents[1] / "docs" / "large_runs.md"
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "large_runs.md"
 SMALL = ("--representations=hogb", "--image_size=32", "--num_steps=1")
 MAINS = {"experiments.invert": invert.main}
 NUM_WORKERS = 4

@@ -1,0 +1,1 @@
+"""Bridges to other frameworks, on networks that are written in the tests."""
