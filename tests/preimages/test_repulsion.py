@@ -151,7 +151,7 @@ def test_a_set_that_turns_non_finite_is_kept_as_it_was(phi, code):
         ({"bandwidth": 0.0}, "bandwidth is 0.0"),
         ({"grid": 0}, "grid is 0"),
         ({"fade_from": 1.5}, "fade_from is 1.5"),
-        ({"preset": "ijcv2016"}, "other than ijcv2016"),
+        ({"preset": "ijcv2016"}, "presets fast, adam and cvpr2015"),
         ({"jitter": 2}, "no jitter"),
     ],
 )
