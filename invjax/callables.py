@@ -83,9 +83,9 @@ class TracedCallable:
         """The code of one image [h, w, c], in the range the callable takes.
 
         Raises:
-          TypeError: the callable does not return one floating-point array.
+          TypeError: the callable returns something else than floating-point arrays.
         """
-        return _one_code(self._function()(image))
+        return _checked_code(self._function()(image))
 
     def relaxed(self, amount: Scalar) -> "TracedCallable":
         """The callable with a relaxed derivative, or itself if it is not `Relaxable`.
@@ -153,7 +153,7 @@ def encode_batch(
       [0.0, 1.0, 2.0]
     """
     if width == 1:
-        return [np.asarray(encode(phi, image)) for image in images]
+        return [jax.tree.map(np.asarray, encode(phi, image)) for image in images]
     traced = TracedCallable.of(phi)
     codes: list[np.ndarray] = []
     for start in range(0, len(images), width):
@@ -161,27 +161,87 @@ def encode_batch(
         padding = [batch[-1]] * (width - len(batch))
         found = _encode_batch(traced, jnp.stack([*map(jnp.asarray, batch + padding)]))
         # Copies: one code that is kept would keep all of its batch.
-        codes.extend(np.array(code) for code in np.asarray(found)[: len(batch)])
+        found = jax.tree.map(np.asarray, found)
+        codes.extend(
+            jax.tree.map(lambda part, number=number: np.array(part[number]), found)
+            for number in range(len(batch))
+        )
     return codes
 
 
+def code_struct(phi: Any, image_shape: tuple[int, ...]) -> Any:
+    """Shape and type of the code of an image, found without computing anything.
+
+    Args:
+      phi: a representation: any pure function of one image.
+      image_shape: (h, w, c) of the image, which is taken to be float32.
+
+    Returns:
+      A `jax.ShapeDtypeStruct`, or a pytree of them as phi's code is one of arrays.
+
+    Raises:
+      TypeError: phi has a part that is neither an array nor hashable, or it returns
+        something else than floating-point arrays.
+
+    Examples:
+      >>> code_struct(lambda image: {"mean": image.mean((0, 1))}, (8, 6, 3))
+      {'mean': ShapeDtypeStruct(shape=(3,), dtype=float32)}
+    """
+    image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
+    # Through jit, whose cache spares tracing phi again at every call.
+    return _encode.eval_shape(TracedCallable.of(phi), image)
+
+
 def code_shape(phi: Any, image_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of the code of an image, found by tracing phi without computing anything.
+    """Shape of the code of an image where the code is one array.
+
+    Nothing is computed: phi is traced.
 
     Args:
       phi: a representation: any pure function of one image.
       image_shape: (h, w, c) of the image, which is taken to be float32.
 
     Raises:
-      TypeError: phi has a part that is neither an array nor hashable.
+      TypeError: as `code_struct`, or the code has several arrays.
 
     Examples:
       >>> code_shape(lambda image: image[::2, ::2], (8, 6, 3))
       (4, 3, 3)
     """
-    image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
-    # Through jit, whose cache spares tracing phi again at every call.
-    return _encode.eval_shape(TracedCallable.of(phi), image).shape
+    found = code_struct(phi, image_shape)
+    if not isinstance(found, jax.ShapeDtypeStruct):
+        raise TypeError(
+            f"the representation returns {describe(found)}; one array is accepted here"
+        )
+    return found.shape
+
+
+def describe(code: Any) -> str:
+    """What a code consists of, in words.
+
+    Args:
+      code: an array, or a pytree of arrays or of their shapes.
+
+    Examples:
+      >>> describe({"deep": np.zeros(3), "shallow": np.zeros((4, 4, 3))})
+      "a dict of ['deep'] (3,), ['shallow'] (4, 4, 3)"
+      >>> describe(np.zeros((2, 3)))
+      'one array (2, 3)'
+    """
+    if hasattr(code, "shape"):
+        return f"one array {tuple(code.shape)}"
+    parts = jax.tree.leaves_with_path(code)
+    if not parts:
+        return f"a {type(code).__name__} without arrays"
+    words = ", ".join(
+        f"{jax.tree_util.keystr(path)} {np.shape(part)}".strip()
+        for path, part in parts[:_MOST_DESCRIBED]
+    )
+    more = ", ..." if len(parts) > _MOST_DESCRIBED else ""
+    return f"a {type(code).__name__} of {words}{more}"
+
+
+_MOST_DESCRIBED = 8
 
 
 @jax.jit
@@ -190,7 +250,7 @@ def _encode(phi: TracedCallable, image: Image) -> Code:
 
 
 @jax.jit
-def _encode_batch(phi: TracedCallable, images: Float[Array, "n h w c"]) -> Array:
+def _encode_batch(phi: TracedCallable, images: Float[Array, "n h w c"]) -> Code:
     return jax.vmap(phi)(images)
 
 
@@ -209,7 +269,8 @@ def refuse_impure(phi: Any, image_shape: tuple[int, ...]) -> None:
 
     Raises:
       ValueError: a call of phi changes phi, or two calls give different codes.
-      TypeError: phi cannot be traced, or it does not return one floating-point array.
+      TypeError: phi cannot be traced, or it returns something else than floating-point
+        arrays.
 
     Examples:
       >>> refuse_impure(lambda image: image.mean((0, 1)), (2, 2, 3))
@@ -255,7 +316,7 @@ def _look(
     def call(arrays: list[Any], image: Image) -> Code:
         function = TracedCallable.tree_unflatten(structure, arrays)._function()
         before, again = _parts(function), _parts(function)
-        code = _one_code(_unjitted(function)(image))
+        code = _checked_code(_unjitted(function)(image))
         changed.update(dict.fromkeys(_changes(before, again, _parts(function))))
         return code
 
@@ -291,7 +352,7 @@ def _look(
         if all(map(_is_equal, first[1], second[1])):
             return
     codes = [jax.jit(lambda *given: call(*given))(arrays, image) for _ in range(2)]
-    if not _is_equal(*codes):
+    if not all(map(_is_equal, *map(jax.tree.leaves, codes))):
         raise ValueError(
             "the representation gives two different codes of one image; it may not "
             f"draw numbers of NumPy or count its calls: {_REMEDY}"
@@ -306,26 +367,27 @@ TRANSFORMED = (
 """What is said where an argument, or an array that phi refers to, is a tracer."""
 
 
-def _one_code(code: Any) -> Code:
-    if not isinstance(code, jax.Array | np.ndarray):
-        parts = jax.tree.leaves(code)
+def _checked_code(code: Any) -> Code:
+    parts = jax.tree.leaves_with_path(code)
+    if not parts:
         raise TypeError(
-            f"the representation returns a {type(code).__name__} of {len(parts)} "
-            f"parts; one array is accepted: {HOW_TO_MAKE_ONE}"
+            f"the representation returns {describe(code)}; an array, or a pytree of "
+            "arrays, is accepted"
         )
-    if not jnp.issubdtype(code.dtype, jnp.floating):
-        raise TypeError(
-            f"the representation returns {code.dtype}, which has no derivative; a "
-            "floating-point array is accepted"
-        )
-    return jnp.asarray(code)
-
-
-HOW_TO_MAKE_ONE = (
-    "pick one of them, or concatenate them, "
-    "jnp.concatenate([jnp.ravel(part) for part in jax.tree.leaves(parts)])"
-)
-"""What is said of a code that has several parts."""
+    for path, part in parts:
+        # The place of a part in the tree; nothing where the code is one array.
+        where = f" at {jax.tree_util.keystr(path)}" if path else ""
+        if not isinstance(part, jax.Array | np.ndarray):
+            raise TypeError(
+                f"the representation returns a {type(part).__name__}{where}; an array, "
+                "or a pytree of arrays, is accepted"
+            )
+        if not jnp.issubdtype(part.dtype, jnp.floating):
+            raise TypeError(
+                f"the representation returns {part.dtype}{where}, which has no "
+                "derivative; floating-point arrays are accepted"
+            )
+    return jax.tree.map(jnp.asarray, code)
 
 
 def _unbound(function: Any) -> Any:

@@ -10,17 +10,23 @@ type is promoted implicitly. Libraries that do otherwise run in `ordinary_types`
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 from jax import Array
-from jaxtyping import Float, Key, UInt32
+from jaxtyping import Float, Key, PyTree, UInt32
 
 Image = Float[Array, "h w c"]
 """One image. Functions that take or return one state its value range."""
 
-Code = Float[Array, "..."]
-"""The output of a representation: an array of any rank."""
+Features = Float[Array, "..."]
+"""One array of a code, of any rank."""
+
+if TYPE_CHECKING:
+    Code: TypeAlias = Any
+else:
+    Code = PyTree[Features]
+    """The output of a representation: one array of any rank, or several as a pytree."""
 
 Scalar = Float[Array, ""]
 """One number as an array without axes."""
@@ -47,8 +53,9 @@ class Representation(Protocol):
     """A pure function of one image.
 
     It takes float32 [h, w, c] in [0, 1] (RGB, or one channel where the representation
-    is defined on grey images) and returns an array of any shape. If it is a pytree, its
-    array leaves are traced and everything else is static.
+    is defined on grey images) and returns an array of any shape, or several arrays as a
+    pytree, such as a dict by layer. If it is a pytree itself, its array leaves are
+    traced and everything else is static.
     """
 
     def __call__(self, image: Image, /) -> Code: ...
@@ -67,9 +74,9 @@ class Relaxable(Protocol):
 
 @runtime_checkable
 class DataTerm(Protocol):
-    """How far a code is from its target: (code, target, mask) -> scalar."""
+    """How far an array of a code is from its target: (code, target, mask) -> scalar."""
 
-    def __call__(self, code: Code, target: Code, mask: Any, /) -> Scalar: ...
+    def __call__(self, code: Features, target: Features, mask: Any, /) -> Scalar: ...
 
 
 @contextlib.contextmanager

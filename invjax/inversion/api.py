@@ -86,8 +86,9 @@ def invert(
     Args:
       key: the lane's key, of `lane_key` or `jax.random.key`: it draws the noise of the
         start and, where there is jitter, the crops.
-      code: the target code phi0, one array of the shape that phi returns, of real
-        numbers of any type (integers count as numbers); with another data term, what
+      code: the target code phi0, an array of the shape that phi returns, of real
+        numbers of any type (integers count as numbers); where phi returns a pytree of
+        arrays, such as a dict by layer, the same pytree. With another data term, what
         that takes in its place, such as the direction w of
         `objective.activation_maximisation`.
       phi: a pure function of one image [h, w, c] in [0, 1]: a registered representation
@@ -113,8 +114,9 @@ def invert(
       data_term: (code, target, mask) -> scalar, to be minimised in place of
         `objective.squared_error`: `objective.activation_maximisation`,
         `objective.caricature`, or a pure function of your own. It is compiled in by
-        identity; numbers that vary belong in `code` and `mask`. Under ijcv2016 the
-        paper's two have 300 steps, all with jitter, and C = 1.
+        identity; numbers that vary belong in `code` and `mask`. Of a code of several
+        arrays it is given one at a time. Under ijcv2016 the paper's two have 300 steps,
+        all with jitter, and C = 1.
       beta: exponent of the total variation. lambda_V is in the units of sigma^beta:
         its default is multiplied by sigma^(beta - 2), as in the released code.
       jitter: number of places T of the image along each axis of a canvas enlarged by
@@ -138,7 +140,12 @@ def invert(
         counts either. By default nothing is done.
       initial_image: [h, w, c] in [0, 1], floating, to start from in place of noise.
         Values beyond [0, 1], as of optimised images, are accepted with a warning.
-      mask: M, broadcast against the code: zero where a feature is free.
+      mask: M, broadcast against the code: zero where a feature is free. For a code of
+        several arrays, a tree with a mask (or None) for each, or one number for all.
+      code_weights: for a code of several arrays, the weight of each array's data term:
+        a tree with a number, or one per lane, for each. By default 1 / (number of
+        arrays): the data term is then the mean of those of the arrays, each relative to
+        its own target.
       centre: grey levels (0 to 255) that the regularisers pull towards; by default
         phi's mean colour or mean image (under ijcv2016 the mean image's mean colour),
         and 128 where it has none.
@@ -148,8 +155,8 @@ def invert(
     Raises:
       ValueError: code, mask, shape or a setting does not fit; the target is zero
         under the mask (in a caricature: has no positive part); phi is no pure function.
-      TypeError: `key` is not a random key; phi does not return one array; the call is
-        inside jax.jit, vmap or grad.
+      TypeError: `key` is not a random key; phi returns something else than arrays of
+        floating-point numbers; the call is inside jax.jit, vmap or grad.
 
     Returns:
       The `Result` of this lane.
@@ -171,7 +178,7 @@ def invert(
     request.refuse_transformed((key, code, phi, settings))
     batch = invert_batch(
         identity.one_key(key)[None],
-        request.one_code(code),
+        request.one_code(code, phi, image_shape=settings.get("image_shape")),
         phi,
         history_every=history_every,
         execution=execution,
@@ -194,9 +201,11 @@ def invert_batch(
 
     Args:
       keys: [l], or a list of keys, as `lane_key` makes them.
-      codes: [l, ...], a target for each lane.
+      codes: [l, ...], a target for each lane; where phi returns a pytree of arrays, the
+        same pytree, each of whose arrays has a leading [l].
       phi, image_shape, preset, num_steps, data_term, beta, jitter, dead_relu,
         mask, centre, history_every: shared by the lanes, as in `invert`.
+      code_weights: as in `invert`; each a number, or one for each lane [l].
       learning_rate, tv_weight, alpha_weight, chroma_weight, data_weight, range_bound,
         tolerance: a number, or one for each lane [l].
       initial_image: [h, w, c], or one for each lane [l, h, w, c].
@@ -276,8 +285,8 @@ def invert_stream(
       [0, 1, 2]
     """
     request.refuse_transformed((keys, codes, phi, settings))
-    codes = request.lane_codes(codes)
-    stacked = identity.lane_keys(keys, num=len(codes))
+    codes = request.lane_codes(codes, phi, image_shape=settings.get("image_shape"))
+    stacked = identity.lane_keys(keys, num=request.num_lanes_of(codes))
     plan = prepare(codes, phi, len(stacked), **settings)
     if history_every < 1:
         raise ValueError(f"history_every is {history_every}; it must be positive")
@@ -403,7 +412,8 @@ def _chunk(
 ) -> tuple[Plan, LaneState]:
     """A chunk full of lanes of one code, before their first step."""
     num_lanes = execution.lanes_per_call
-    codes = np.repeat(request.one_code(code), num_lanes, axis=0)
+    one = request.one_code(code, phi, image_shape=settings.get("image_shape"))
+    codes = jax.tree.map(lambda part: np.repeat(part, num_lanes, axis=0), one)
     plan = prepare(codes, phi, num_lanes, **settings).spread(execution.mesh).on_device()
     keys = plan.place(jax.random.split(jax.random.key(0), num_lanes))
     return plan, dead_starts.start(keys, plan)

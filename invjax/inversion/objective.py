@@ -20,11 +20,16 @@ whose distances from grey are multiplied by its square root.
 The first term is the data term. Besides `squared_error` there are those of activation
 maximisation and caricature (IJCV 2016), and any function
 (code, target, mask) -> scalar may take its place.
+
+A code may have several arrays, such as those of several layers, which no paper has. The
+data term is then the sum of those of the arrays, each by itself and with a weight of
+its own, so that an array counts alike whatever its size and scale.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +38,14 @@ from jaxtyping import Bool, Float
 
 from invjax.inversion import regularisers
 from invjax.inversion.canvas import Canvas
-from invjax.types import Code, DataTerm, Image, Representation, Scalar
+from invjax.types import (
+    Code,
+    DataTerm,
+    Features,
+    Image,
+    Representation,
+    Scalar,
+)
 
 SIGMA = 27098.11571533203
 
@@ -62,11 +74,12 @@ class Shared(NamedTuple):
     """What the lanes of a batch have in common.
 
     Attributes:
-      mask: M, broadcast against the code; ones where every feature counts.
+      mask: M, broadcast against the code, array by array; ones where every feature
+        counts.
       centre: grey levels (0 to 255) at z = 0: a scalar, one per channel or per pixel.
     """
 
-    mask: Float[Array, "..."]
+    mask: Code
     centre: Float[Array, "..."]
 
 
@@ -81,6 +94,8 @@ class PerLane(NamedTuple):
         R_TV than those in brightness (the mean over channels); None, as in the papers,
         where they count alike.
       ijcv: weights of the IJCV objective; None where the CVPR energy is minimised.
+      code_weights: weight of each array's data term, a pytree like the code; None where
+        the code is one array.
     """
 
     target: Code
@@ -88,6 +103,7 @@ class PerLane(NamedTuple):
     alpha_weight: Scalar
     chroma_weight: Scalar | None = None
     ijcv: IjcvWeights | None = None
+    code_weights: Any = None
 
 
 class Terms(NamedTuple):
@@ -106,7 +122,9 @@ class Exponents:
     beta: float = 2.0
 
 
-def squared_error(code: Code, target: Code, mask: Float[Array, "..."]) -> Scalar:
+def squared_error(
+    code: Features, target: Features, mask: Float[Array, "..."]
+) -> Scalar:
     """|M (code - target)|^2 / |M target|^2, the paper's data term.
 
     Examples:
@@ -120,7 +138,7 @@ def squared_error(code: Code, target: Code, mask: Float[Array, "..."]) -> Scalar
 
 
 def activation_maximisation(
-    code: Code, target: Code, mask: Float[Array, "..."]
+    code: Features, target: Features, mask: Float[Array, "..."]
 ) -> Scalar:
     """-<M w, code>, with the direction w as target (IJCV 2016).
 
@@ -133,7 +151,7 @@ def activation_maximisation(
     return -jnp.sum(mask * target * code)
 
 
-def caricature(code: Code, target: Code, mask: Float[Array, "..."]) -> Scalar:
+def caricature(code: Features, target: Features, mask: Float[Array, "..."]) -> Scalar:
     """-<p, code> / |p|^2 with p = M max(target, 0) (IJCV 2016).
 
     Minimising it from the target's own image exaggerates what the code responds to. The
@@ -166,9 +184,10 @@ def is_dead(
       phi, shared, per_lane, data_term: as in `energy`.
     """
     code, pull = jax.vjp(lambda z: _code(z, phi, shared, per_lane), z)
-    wanted = jax.grad(data_term)(code, per_lane.target, shared.mask)
+    wanted = jax.grad(lambda code: data(code, shared, per_lane, data_term))(code)
     (gradient,) = pull(wanted)
-    return jnp.any(wanted != 0) & jnp.all(gradient == 0)
+    asks = [jnp.any(part != 0) for part in jax.tree.leaves(wanted)]
+    return functools.reduce(jnp.logical_or, asks) & jnp.all(gradient == 0)
 
 
 def to_image(z: Image, centre: Float[Array, "..."]) -> Image:
@@ -211,7 +230,7 @@ def energy(
     # The released code floors the summand of z, which is sigma^beta times that of x.
     floor = regularisers.CVPR_GRADIENT_FLOOR / SIGMA**exponents.beta
     terms = Terms(
-        data=_data(codes, shared, per_lane, data_term),
+        data=_mean_data(codes, shared, per_lane, data_term),
         alpha=per_lane.alpha_weight * regularisers.alpha_norm(x, alpha=exponents.alpha),
         tv=per_lane.tv_weight
         * regularisers.total_variation(
@@ -255,18 +274,37 @@ def ijcv_energy(
         gradient_floor=regularisers.IJCV_GRADIENT_FLOOR,
     )
     terms = Terms(
-        data=per_lane.ijcv.data * _data(codes, shared, per_lane, data_term),
+        data=per_lane.ijcv.data * _mean_data(codes, shared, per_lane, data_term),
         alpha=per_lane.ijcv.alpha * (norm / num_pixels),
         tv=per_lane.ijcv.tv * (total_variation / num_pixels),
     )
     return terms.data + terms.alpha + terms.tv, terms
 
 
-def _data(
+def data(code: Code, shared: Shared, per_lane: PerLane, data_term: DataTerm) -> Scalar:
+    """The data term of a code: of its one array, or the weighted sum over several.
+
+    Args:
+      code: the code of an image.
+      shared, per_lane, data_term: as in `energy`.
+    """
+    if per_lane.code_weights is None:
+        return data_term(code, per_lane.target, shared.mask)
+    parts = jax.tree.map(
+        lambda weight, *part: weight * data_term(*part),
+        per_lane.code_weights,
+        code,
+        per_lane.target,
+        shared.mask,
+    )
+    return functools.reduce(jnp.add, jax.tree.leaves(parts))
+
+
+def _mean_data(
     codes: Sequence[Code], shared: Shared, per_lane: PerLane, data_term: DataTerm
 ) -> Scalar:
     """The data term, averaged over codes."""
-    terms = [data_term(code, per_lane.target, shared.mask) for code in codes]
+    terms = [data(code, shared, per_lane, data_term) for code in codes]
     return terms[0] if len(terms) == 1 else jnp.mean(jnp.stack(terms))
 
 
@@ -278,4 +316,7 @@ def _weighed(image: Image, per_lane: PerLane) -> Image:
 
 
 def _code(image: Image, phi: Representation, shared: Shared, per_lane: PerLane) -> Code:
-    return phi(to_image(image, shared.centre)).astype(per_lane.target.dtype)
+    code = phi(to_image(image, shared.centre))
+    return jax.tree.map(
+        lambda part, target: part.astype(target.dtype), code, per_lane.target
+    )

@@ -50,6 +50,7 @@ class Keywords(TypedDict, total=False):
     dead_relu: str | None
     initial_image: Any
     mask: Any
+    code_weights: Any
     centre: Any
 
 
@@ -146,6 +147,7 @@ def prepare(
     dead_relu: str | None = None,
     initial_image: Any = None,
     mask: Any = None,
+    code_weights: Any = None,
     centre: Any = None,
 ) -> Plan:
     """Checks a request and completes it by its preset and representation.
@@ -167,7 +169,11 @@ def prepare(
         )
     shape = _image_shape(phi, image_shape)
     exponents = Exponents(beta=_beta(beta))
-    target, weights = _targets(codes, mask, num_lanes, data_term)
+    structure = _structure(phi, traced, shape)
+    target = _codes(codes, structure)
+    _check_code_shape(target, structure, shape)
+    weights = _mask(mask, structure)
+    _check_targets(target, weights, num_lanes, data_term)
     centre = _centre(phi, centre, shape, chosen)
 
     def per_lane(name: str, value: Any, default: float) -> Any:
@@ -178,6 +184,7 @@ def prepare(
         target=target,
         tv_weight=per_lane("tv_weight", tv_weight, tv),
         alpha_weight=per_lane("alpha_weight", alpha_weight, presets.ALPHA_WEIGHT),
+        code_weights=_code_weights(code_weights, structure, num_lanes),
     )
     chroma = chosen.chroma_weight if chroma_weight is None else chroma_weight
     if chroma is not None:
@@ -198,9 +205,6 @@ def prepare(
         range_bound=_range_bound(range_bound, chosen, num_lanes),
         tolerance=None if tolerance is None else per_lane("tolerance", tolerance, 0),
     )
-    if not is_registered(phi):
-        callables.refuse_impure(phi, shape)
-    _check_code_shape(traced, target.shape[1:], shape)
     if jitter is not None and jitter < 1:
         raise ValueError(f"jitter is {jitter}; pixels from 1 (none) up are accepted")
     program = Program(
@@ -218,7 +222,9 @@ def prepare(
         phases=chosen.phases(program, num_steps, jitter=places),
         # Weights in the host's memory would go to the device at every step.
         phi=jax.tree.map(jnp.asarray, traced),
-        shared=Shared(mask=jnp.asarray(weights), centre=jnp.asarray(centre)),
+        shared=Shared(
+            mask=jax.tree.map(jnp.asarray, weights), centre=jnp.asarray(centre)
+        ),
         settings=settings,
         start_scale=jnp.float32(chosen.start_scale(shape)),
         initial=_initial(initial_image, centre, shape, num_lanes),
@@ -241,57 +247,116 @@ def refuse_transformed(arguments: Any) -> None:
         raise TypeError(callables.TRANSFORMED)
 
 
-def one_code(code: Any) -> np.ndarray:
+def one_code(code: Any, phi: RepresentationLike, *, image_shape: Any = None) -> Any:
     """Returns a code as the codes of one lane, float32 [1, ...].
 
     Args:
-      code: real numbers of any type, as one array or as nested lists.
+      code: real numbers of any type, as one array or as nested lists; where phi returns
+        a pytree of arrays, the same pytree of them.
+      phi: the representation, or its name.
+      image_shape: as in `prepare`.
 
     Raises:
-      ValueError: it has several arrays, or it does not consist of real numbers.
+      ValueError: it has other arrays than phi returns, or does not consist of real
+        numbers; or phi is refused, as in `prepare`.
     """
-    refuse_transformed(code)
-    is_sequence = isinstance(code, list | tuple)
-    if is_sequence and any(len(np.shape(part)) > 0 for part in code if _is_array(part)):
-        raise ValueError(_several(code))
-    return _numbers(code)[None]
+    refuse_transformed((code, phi))
+    structure = _structure_of(phi, image_shape)
+    if _is_one(structure) and _has_parts(code):
+        raise ValueError(_differs(code, structure))
+    return jax.tree.map(lambda part: part[None], _codes(code, structure))
 
 
-def lane_codes(codes: Any) -> np.ndarray:
+def lane_codes(codes: Any, phi: RepresentationLike, *, image_shape: Any = None) -> Any:
     """Returns the codes of lanes as float32 [l, ...], l at least 1.
 
     Args:
       codes: real numbers of any type, an array or a sequence of arrays of one shape;
-        float32 is not copied.
+        float32 is not copied. Where phi returns a pytree of arrays, the same pytree,
+        each of whose arrays has a leading [l].
+      phi: the representation, or its name.
+      image_shape: as in `prepare`.
 
     Raises:
-      ValueError: they are not of one shape, there are none, or they do not consist of
-        real numbers.
+      ValueError: they are not of one shape, there are none, they have other arrays than
+        phi returns, or they do not consist of real numbers; or phi is refused, as in
+        `prepare`.
     """
-    numbers = _numbers(codes)
-    if not np.size(numbers) or not np.ndim(numbers):
+    return _lanes(_codes(codes, _structure_of(phi, image_shape)))
+
+
+def num_lanes_of(codes: Any) -> int:
+    """Number of lanes of what `lane_codes` returns."""
+    return len(jax.tree.leaves(codes)[0])
+
+
+def _lanes(codes: Any) -> Any:
+    lengths = {np.shape(part)[:1] for part in jax.tree.leaves(codes)}
+    if len(lengths) > 1 or () in lengths or (0,) in lengths:
         raise ValueError(
-            f"codes have shape {numbers.shape}; one for each lane, [l, ...], is "
+            f"codes are {callables.describe(codes)}; one for each lane, [l, ...], is "
             "accepted"
         )
-    return numbers
+    return codes
+
+
+def _structure_of(phi: RepresentationLike, image_shape: Any) -> Any:
+    """What phi returns of an image of this shape; see `callables.code_struct`."""
+    phi = as_representation(phi)
+    traced = TracedCallable.of(phi)
+    return _structure(phi, traced, _image_shape(phi, image_shape))
+
+
+def _structure(
+    phi: RepresentationLike, traced: TracedCallable, shape: tuple[int, int, int]
+) -> Any:
+    if not is_registered(phi):
+        callables.refuse_impure(phi, shape)
+    return callables.code_struct(traced, shape)
+
+
+def _is_one(structure: Any) -> bool:
+    """Whether a code is one array."""
+    return isinstance(structure, jax.ShapeDtypeStruct)
+
+
+def _has_parts(code: Any) -> bool:
+    """Whether a code that should be one array is several."""
+    return isinstance(code, Mapping) or (
+        isinstance(code, list | tuple)
+        and any(_is_array(part) and len(np.shape(part)) > 0 for part in code)
+    )
 
 
 def _is_array(part: Any) -> bool:
     return hasattr(part, "shape") and hasattr(part, "dtype")
 
 
-def _numbers(codes: Any) -> np.ndarray:
-    """Codes as float32, without a copy of what is float32 already."""
+def _codes(codes: Any, structure: Any) -> Any:
+    """Codes as float32 arrays of the structure that phi returns."""
+    if _is_one(structure):
+        return _numbers(codes, structure)
+    tree: Any = jax.tree.structure(structure)
+    try:
+        parts = tree.flatten_up_to(codes)
+    except (ValueError, TypeError):
+        raise ValueError(_differs(codes, structure)) from None
+    return tree.unflatten([_numbers(part, structure) for part in parts])
+
+
+def _numbers(codes: Any, structure: Any) -> np.ndarray:
+    """One array of codes as float32, without a copy of what is float32 already."""
     if isinstance(codes, Mapping):
-        raise ValueError(_several(codes))
+        raise ValueError(_differs(codes, structure))
     try:
         is_complex = np.iscomplexobj(codes)
         with np.errstate(over="ignore"):
-            numbers = None if is_complex else np.asarray(codes, np.float32)
+            # NumPy takes None for NaN.
+            given = object() if codes is None else codes
+            numbers = None if is_complex else np.asarray(given, np.float32)
     except (TypeError, ValueError):
         if isinstance(codes, list | tuple):
-            raise ValueError(_several(codes)) from None
+            raise ValueError(_differs(codes, structure)) from None
         raise ValueError(
             f"the code is a {type(codes).__name__}; an array of real numbers is "
             "accepted"
@@ -301,11 +366,10 @@ def _numbers(codes: Any) -> np.ndarray:
     return numbers
 
 
-def _several(codes: Any) -> str:
-    parts = len(jax.tree.leaves(codes))
+def _differs(codes: Any, structure: Any) -> str:
     return (
-        f"the code is a {type(codes).__name__} of {parts} parts; one array is accepted "
-        f"for a lane, as phi returns it: {callables.HOW_TO_MAKE_ONE}"
+        f"the code is {callables.describe(codes)}, but the representation returns "
+        f"{callables.describe(structure)}; codes as it returns them are accepted"
     )
 
 
@@ -469,38 +533,91 @@ def _centre(
     return array
 
 
-def _targets(
-    codes: Any, mask: Any, num_lanes: int, data_term: DataTerm
-) -> tuple[Any, np.ndarray]:
-    """Targets and mask, checked: a target of norm zero asks for nothing."""
-    target = lane_codes(codes)
-    if num_lanes < 1 or target.shape[:1] != (num_lanes,):
-        raise ValueError(
-            f"{num_lanes} keys and codes of shape {target.shape}; at least one lane, "
-            "and as many codes as keys, are accepted"
-        )
-    weights = np.asarray(1.0 if mask is None else mask, np.float32)
-    try:
-        everywhere = np.broadcast_to(weights, target.shape[1:])
-    except ValueError:
-        raise ValueError(
-            f"mask has shape {weights.shape}, codes have {target.shape[1:]}"
-        ) from None
-    what, size = _SIZES.get(data_term, (None, None))
-    zeros = []
-    # Code by code, since all of them together may be larger than the memory.
-    for number, code in enumerate(target):
-        masked = (code * everywhere).ravel()
-        if not np.isfinite(np.sum(np.square(masked))):
+def _mask(mask: Any, structure: Any) -> Any:
+    """The mask as float32, for each array of the code one that broadcasts to it."""
+    masks = _for_each_part("mask", 1.0 if mask is None else mask, structure)
+
+    def checked(given: Any, part: jax.ShapeDtypeStruct) -> np.ndarray:
+        weights = np.asarray(1.0 if given is None else given, np.float32)
+        try:
+            np.broadcast_to(weights, part.shape)
+        except ValueError:
             raise ValueError(
-                "a target code is not finite; numbers that are finite are accepted"
+                f"mask has shape {weights.shape}, codes have {part.shape}"
+            ) from None
+        return weights
+
+    tree: Any = jax.tree.structure(structure)
+    parts = [*map(checked, masks, jax.tree.leaves(structure))]
+    return tree.unflatten(parts)
+
+
+def _code_weights(given: Any, structure: Any, num_lanes: int) -> Any:
+    """Weight of each array of a code, [l] each; None for a code of one array."""
+    if _is_one(structure):
+        if given is not None:
+            raise ValueError(
+                "code_weights are for codes of several arrays, but the representation "
+                f"returns {callables.describe(structure)}"
             )
-        if size is not None and size(masked) == 0:
-            zeros.append(number)
-    if zeros:
-        lanes = ", ".join(map(str, zeros))
-        raise ValueError(f"{what} is zero under the mask in lane {lanes}")
-    return target, weights
+        return None
+    tree: Any = jax.tree.structure(structure)
+    equal = 1 / tree.num_leaves
+    values = _for_each_part(
+        "code_weights", equal if given is None else given, structure
+    )
+    parts = [_per_lane("code_weights", value, num_lanes) for value in values]
+    if not np.all(np.sum(parts, axis=0) > 0):
+        raise ValueError("code_weights are all zero; one of them must be positive")
+    return tree.unflatten(parts)
+
+
+def _for_each_part(name: str, given: Any, structure: Any) -> list[Any]:
+    """A value for each array of a code, of one value for all or of a tree of them."""
+    if _is_one(structure):
+        return [given]
+    tree: Any = jax.tree.structure(structure)
+    if np.isscalar(given) or _is_array(given):
+        return [given] * tree.num_leaves
+    try:
+        return tree.flatten_up_to(given)
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"{name} are not of the structure of the codes, "
+            f"{callables.describe(structure)}; one value for all of these arrays, or "
+            "a tree with one for each, is accepted"
+        ) from None
+
+
+def _check_targets(
+    target: Any, masks: Any, num_lanes: int, data_term: DataTerm
+) -> None:
+    """Refuses targets that are not finite, or of norm zero, which ask for nothing."""
+    if num_lanes < 1 or num_lanes_of(target) != num_lanes:
+        raise ValueError(
+            f"{num_lanes} keys, and codes that are {callables.describe(target)}; at "
+            "least one lane, and as many codes as keys, are accepted"
+        )
+    what, size = _SIZES.get(data_term, (None, None))
+    weights = jax.tree.leaves(masks)
+    for (path, part), weight in zip(
+        jax.tree.leaves_with_path(target), weights, strict=True
+    ):
+        everywhere = np.broadcast_to(weight, part.shape[1:])
+        zeros = []
+        # Code by code, since all of them together may be larger than the memory.
+        for number, code in enumerate(part):
+            masked = (code * everywhere).ravel()
+            if not np.isfinite(np.sum(np.square(masked))):
+                raise ValueError(
+                    "a target code is not finite; numbers that are finite are accepted"
+                )
+            if size is not None and size(masked) == 0:
+                zeros.append(number)
+        if zeros:
+            lanes = ", ".join(map(str, zeros))
+            where = f" at {jax.tree_util.keystr(path)}" if path else ""
+            raise ValueError(f"{what}{where} is zero under the mask in lane {lanes}")
 
 
 _SIZES: dict[Any, tuple[str, Callable[[np.ndarray], np.floating]]] = {
@@ -518,15 +635,20 @@ _SIZES: dict[Any, tuple[str, Callable[[np.ndarray], np.floating]]] = {
 """What a data term needs of a masked target: in words, and its size."""
 
 
-def _check_code_shape(
-    phi: TracedCallable, code_shape: tuple[int, ...], image_shape: tuple[int, ...]
-) -> None:
-    expected = callables.code_shape(phi, image_shape)
-    if expected != code_shape:
+def _check_code_shape(codes: Any, structure: Any, image_shape: tuple[int, ...]) -> None:
+    for (path, part), expected in zip(
+        jax.tree.leaves_with_path(_lanes(codes)),
+        jax.tree.leaves(structure),
+        strict=True,
+    ):
+        shape = part.shape[1:]
+        if shape == expected.shape:
+            continue
+        where = f" at {jax.tree_util.keystr(path)}" if path else ""
         hint = (
-            "; invert_batch takes several codes" if code_shape[1:] == expected else ""
+            "; invert_batch takes several codes" if shape[1:] == expected.shape else ""
         )
         raise ValueError(
-            f"codes have shape {code_shape}, but the representation of an image of "
-            f"{image_shape} has {expected}{hint}"
+            f"codes have shape {shape}{where}, but the representation of an image of "
+            f"{image_shape} has {expected.shape}, which is accepted{hint}"
         )

@@ -148,7 +148,7 @@ def sample(
     _check(starts.shape, num_samples, num_warmup, thin)
     keys = identity.lane_keys(keys, num=len(starts), what="images")
     plan = request.prepare(
-        request.one_code(code),
+        request.one_code(code, phi, image_shape=starts.shape[1:]),
         phi,
         1,
         image_shape=starts.shape[1:],
@@ -165,7 +165,8 @@ def sample(
     if target_error is not None:
         goals = _per_chain("target_error", target_error, len(keys))
         # Were every feature a free Gaussian, the data term would be that many T / 2.
-        num_terms = min(starts[0].size, target.problem.target.size)
+        num_features = sum(part.size for part in jax.tree.leaves(target.problem.target))
+        num_terms = min(starts[0].size, num_features)
         temperatures = 2 * goals**2 / num_terms
     else:
         temperatures = _per_chain("temperature", cast(Any, temperature), len(keys))

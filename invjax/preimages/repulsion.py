@@ -152,7 +152,8 @@ def repel(
     request.refuse_transformed((keys, code, phi, settings))
     keys = identity.lane_keys(keys)
     _check(len(keys), weight, bandwidth, grid, fade_from)
-    codes = np.repeat(request.one_code(code), len(keys), axis=0)
+    one = request.one_code(code, phi, image_shape=settings.get("image_shape"))
+    codes = jax.tree.map(lambda part: np.repeat(part, len(keys), axis=0), one)
     plan = request.prepare(codes, phi, len(keys), **settings).on_device()
     phase = _only_phase(plan)
     setting = _Setting(
