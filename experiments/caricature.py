@@ -71,6 +71,7 @@ def load(bench: Bench) -> Bench:
       Refusal: nothing of a code could grow.
     """
     groups = loading.load_groups(bench.settings)
+    loading.refuse_joint(groups)
     for group in groups:
         for target in group.targets:
             if not np.sum(np.square(np.maximum(target.code, 0))) > 0:

@@ -86,6 +86,7 @@ def load(bench: Bench) -> Bench:
       Refusal: a representation of grey images is to be split by colour.
     """
     groups = loading.load_image_groups(bench.settings)
+    loading.refuse_joint(groups)
     for group in groups:
         is_grey = group.targets[0].image_shape[2] != 3
         if is_grey and not by_halves(group.name, bench.options["channel_split"]):

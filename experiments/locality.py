@@ -131,8 +131,8 @@ def load(bench: Bench) -> Bench:
     """
     groups = loading.load_image_groups(bench.settings)
     for group in groups:
-        shape = group.targets[0].code.shape
-        if not isinstance(group.phi, CnnRepresentation) or len(shape) != 3:
+        is_network = isinstance(group.phi, CnnRepresentation)
+        if not is_network or len(group.targets[0].code.shape) != 3:
             raise Refusal(
                 f"--representations={group.name}: patches are of a network's layer "
                 "whose code is (rows, columns, channels)"

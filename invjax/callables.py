@@ -131,9 +131,7 @@ def encode(phi: Any, image: ArrayLike) -> Code:
     return _encode(TracedCallable.of(phi), jnp.asarray(image))
 
 
-def encode_batch(
-    phi: Any, images: Sequence[ArrayLike], *, width: int
-) -> list[np.ndarray]:
+def encode_batch(phi: Any, images: Sequence[ArrayLike], *, width: int) -> list[Any]:
     """The codes of several images, `width` of them in one compiled call.
 
     A last batch that is not full is padded, so that the program is the same and the
@@ -155,7 +153,7 @@ def encode_batch(
     if width == 1:
         return [jax.tree.map(np.asarray, encode(phi, image)) for image in images]
     traced = TracedCallable.of(phi)
-    codes: list[np.ndarray] = []
+    codes: list[Any] = []
     for start in range(0, len(images), width):
         batch = list(images[start : start + width])
         padding = [batch[-1]] * (width - len(batch))

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike
 
 from invjax.types import PRNGKey, PRNGKeys
 
@@ -25,13 +24,17 @@ def bytes_id(data: bytes) -> int:
     return int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
 
 
-def code_id(code: ArrayLike) -> int:
+def code_id(code: Any) -> int:
     """The first 32 bits of the SHA-256 of a code's float32 bytes.
 
     The values are hashed in C order as little-endian float32 on every machine; the
     digest's bits are read big endian.
+
+    Args:
+      code: an array, or a pytree of arrays, which are hashed one after the other.
     """
-    return bytes_id(np.asarray(code, "<f4").tobytes())
+    parts = (np.asarray(part, "<f4").tobytes() for part in jax.tree.leaves(code))
+    return bytes_id(b"".join(parts))
 
 
 def lane_key(seed: int, image_id: int, start: int) -> PRNGKey:

@@ -194,7 +194,7 @@ def options_from_flags(settings: Settings) -> Options:
 
 def print_estimates(settings: Settings, options: Options) -> None:
     """Prints lanes and predicted time; a chain's step counts as its gradients."""
-    planned = lanes.plan(load(settings), settings)
+    planned = lanes.plan(load(settings, options), settings)
     runner.print_estimates(planned, settings)
     if options.method in CHAINS:
         steps = options.num_warmup + options.num_draws * options.thin
@@ -203,11 +203,19 @@ def print_estimates(settings: Settings, options: Options) -> None:
         runner.print_estimates(planned, dataclasses.replace(settings, num_steps=steps))
 
 
-def load(settings: Settings) -> list[Group]:
-    """Loads the groups; of images, those whose code is zero are left out."""
+def load(settings: Settings, options: Options) -> list[Group]:
+    """Loads the groups; of images, those whose code is zero are left out.
+
+    Raises:
+      Refusal: the Jacobian of several representations together is asked for.
+    """
     if settings.code is not None:
-        return loading.load_groups(settings)
-    return loading.load_image_groups(settings)
+        groups = loading.load_groups(settings)
+    else:
+        groups = loading.load_image_groups(settings)
+    if options.geometry:
+        loading.refuse_joint(groups)
+    return groups
 
 
 def run(request: Request, options: Options) -> None:
@@ -218,7 +226,7 @@ def run(request: Request, options: Options) -> None:
       KeyboardInterrupt: after what was finished has been written.
     """
     settings = request.settings
-    groups = load(settings)
+    groups = load(settings, options)
     lpips_parameters = loading.load_lpips(groups, settings)
     classifiers = Classifiers(groups, settings, words=("classifier",))
     # What is wrong with its flag is said before anything is written.

@@ -51,7 +51,14 @@ _CODE: flags.FlagHolder[str | None] = flags.DEFINE(
 _REPRESENTATIONS = flags.DEFINE_list(
     "representations",
     None,
-    "Comma-separated representations, NETWORK/LAYER, hog, hogb, dsift or dsift8.",
+    "Comma-separated representations, NETWORK/LAYER, hog, hogb, dsift or dsift8; A+B "
+    "inverts the codes of both together.",
+)
+_CODE_WEIGHTS = flags.DEFINE_list(
+    "code_weights",
+    None,
+    "Comma-separated weights of the data terms of representations that are inverted "
+    "together, A+B, in their order (default: equal ones, whose sum is 1).",
 )
 _PRESET = flags.DEFINE_enum(
     "preset",
@@ -240,6 +247,7 @@ def from_flags(
         identify_among=_IDENTIFY_AMONG.value,
         on_bad_image=_ON_BAD_IMAGE.value,
         classifier=flags.FLAGS["classifier"].value if _has_classifier() else None,
+        code_weights=_code_weights(_CODE_WEIGHTS.value),
     )
     process = processes.find(os.environ, _PROCESS_ID.value, _NUM_PROCESSES.value)
     if process.count > 1 and _OVERWRITE.value:
@@ -277,19 +285,34 @@ def _has_classifier() -> bool:
     return "classifier" in flags.FLAGS
 
 
-def _weights(words: list[str] | None) -> tuple[float, ...] | None:
-    if words is None:
-        return None
+def _numbers_from_0(words: list[str]) -> tuple[float, ...]:
+    """Numbers of a comma list; none where one of them is no number from 0 up."""
     try:
         numbers = tuple(float(word) for word in words)
     except ValueError:
-        numbers = ()
-    if (
-        not numbers
-        # As they stand in file names.
-        or len({f"{number:g}" for number in numbers}) < len(numbers)
-        or not all(math.isfinite(number) and number >= 0 for number in numbers)
-    ):
+        return ()
+    are_good = all(math.isfinite(number) and number >= 0 for number in numbers)
+    return numbers if are_good else ()
+
+
+def _code_weights(words: list[str] | None) -> tuple[float, ...] | None:
+    if words is None:
+        return None
+    numbers = _numbers_from_0(words)
+    if not any(numbers):
+        raise Refusal(
+            f"--code_weights={','.join(words)}: a comma list of numbers from 0 up, not "
+            "all 0, is accepted"
+        )
+    return numbers
+
+
+def _weights(words: list[str] | None) -> tuple[float, ...] | None:
+    if words is None:
+        return None
+    numbers = _numbers_from_0(words)
+    # As they stand in file names.
+    if not numbers or len({f"{number:g}" for number in numbers}) < len(numbers):
         raise Refusal(
             f"--tv_weight={','.join(words)}: a comma list of numbers from 0 up, "
             "different in six figures, is accepted"

@@ -140,8 +140,9 @@ def invert(
         counts either. By default nothing is done.
       initial_image: [h, w, c] in [0, 1], floating, to start from in place of noise.
         Values beyond [0, 1], as of optimised images, are accepted with a warning.
-      mask: M, broadcast against the code: zero where a feature is free. For a code of
-        several arrays, a tree with a mask (or None) for each, or one number for all.
+      mask: M, broadcast against the code: zero where a feature is free. With one axis
+        more than the code it has one for each lane. For a code of several arrays, a
+        tree with a mask (or None) for each, or one number for all.
       code_weights: for a code of several arrays, the weight of each array's data term:
         a tree with a number, or one per lane, for each. By default 1 / (number of
         arrays): the data term is then the mean of those of the arrays, each relative to
@@ -204,7 +205,8 @@ def invert_batch(
       codes: [l, ...], a target for each lane; where phi returns a pytree of arrays, the
         same pytree, each of whose arrays has a leading [l].
       phi, image_shape, preset, num_steps, data_term, beta, jitter, dead_relu,
-        mask, centre, history_every: shared by the lanes, as in `invert`.
+        centre, history_every: shared by the lanes, as in `invert`.
+      mask: as in `invert`; for all lanes, or one for each [l, ...].
       code_weights: as in `invert`; each a number, or one for each lane [l].
       learning_rate, tv_weight, alpha_weight, chroma_weight, data_weight, range_bound,
         tolerance: a number, or one for each lane [l].

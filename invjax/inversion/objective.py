@@ -74,12 +74,9 @@ class Shared(NamedTuple):
     """What the lanes of a batch have in common.
 
     Attributes:
-      mask: M, broadcast against the code, array by array; ones where every feature
-        counts.
       centre: grey levels (0 to 255) at z = 0: a scalar, one per channel or per pixel.
     """
 
-    mask: Code
     centre: Float[Array, "..."]
 
 
@@ -88,6 +85,8 @@ class PerLane(NamedTuple):
 
     Attributes:
       target: the code phi0.
+      mask: M, which broadcasts against the code, array by array; ones where every
+        feature counts.
       tv_weight: lambda_V.
       alpha_weight: lambda_alpha.
       chroma_weight: how much more differences between neighbours in colour count in
@@ -99,6 +98,7 @@ class PerLane(NamedTuple):
     """
 
     target: Code
+    mask: Code
     tv_weight: Scalar
     alpha_weight: Scalar
     chroma_weight: Scalar | None = None
@@ -184,7 +184,7 @@ def is_dead(
       phi, shared, per_lane, data_term: as in `energy`.
     """
     code, pull = jax.vjp(lambda z: _code(z, phi, shared, per_lane), z)
-    wanted = jax.grad(lambda code: data(code, shared, per_lane, data_term))(code)
+    wanted = jax.grad(lambda code: data(code, per_lane, data_term))(code)
     (gradient,) = pull(wanted)
     asks = [jnp.any(part != 0) for part in jax.tree.leaves(wanted)]
     return functools.reduce(jnp.logical_or, asks) & jnp.all(gradient == 0)
@@ -215,8 +215,8 @@ def energy(
     Args:
       z: [h, w, c], grey levels minus the centre.
       phi: the representation.
-      shared: mask and centre.
-      per_lane: target and weights.
+      shared: the centre.
+      per_lane: target, mask and weights.
       exponents: alpha and beta of the regularisers.
       data_term: how far a code is from the target.
       crops: what is handed to phi in place of z: parts or views of it, over which the
@@ -230,7 +230,7 @@ def energy(
     # The released code floors the summand of z, which is sigma^beta times that of x.
     floor = regularisers.CVPR_GRADIENT_FLOOR / SIGMA**exponents.beta
     terms = Terms(
-        data=_mean_data(codes, shared, per_lane, data_term),
+        data=_mean_data(codes, per_lane, data_term),
         alpha=per_lane.alpha_weight * regularisers.alpha_norm(x, alpha=exponents.alpha),
         tv=per_lane.tv_weight
         * regularisers.total_variation(
@@ -274,37 +274,35 @@ def ijcv_energy(
         gradient_floor=regularisers.IJCV_GRADIENT_FLOOR,
     )
     terms = Terms(
-        data=per_lane.ijcv.data * _mean_data(codes, shared, per_lane, data_term),
+        data=per_lane.ijcv.data * _mean_data(codes, per_lane, data_term),
         alpha=per_lane.ijcv.alpha * (norm / num_pixels),
         tv=per_lane.ijcv.tv * (total_variation / num_pixels),
     )
     return terms.data + terms.alpha + terms.tv, terms
 
 
-def data(code: Code, shared: Shared, per_lane: PerLane, data_term: DataTerm) -> Scalar:
+def data(code: Code, per_lane: PerLane, data_term: DataTerm) -> Scalar:
     """The data term of a code: of its one array, or the weighted sum over several.
 
     Args:
       code: the code of an image.
-      shared, per_lane, data_term: as in `energy`.
+      per_lane, data_term: as in `energy`.
     """
     if per_lane.code_weights is None:
-        return data_term(code, per_lane.target, shared.mask)
+        return data_term(code, per_lane.target, per_lane.mask)
     parts = jax.tree.map(
         lambda weight, *part: weight * data_term(*part),
         per_lane.code_weights,
         code,
         per_lane.target,
-        shared.mask,
+        per_lane.mask,
     )
     return functools.reduce(jnp.add, jax.tree.leaves(parts))
 
 
-def _mean_data(
-    codes: Sequence[Code], shared: Shared, per_lane: PerLane, data_term: DataTerm
-) -> Scalar:
+def _mean_data(codes: Sequence[Code], per_lane: PerLane, data_term: DataTerm) -> Scalar:
     """The data term, averaged over codes."""
-    terms = [data(code, shared, per_lane, data_term) for code in codes]
+    terms = [data(code, per_lane, data_term) for code in codes]
     return terms[0] if len(terms) == 1 else jnp.mean(jnp.stack(terms))
 
 

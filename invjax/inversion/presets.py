@@ -58,6 +58,7 @@ from invjax.inversion.solvers import (
 )
 from invjax.inversion.views import Views
 from invjax.networks.layers import Dense, weighted
+from invjax.representations import joint
 from invjax.representations.paper import Dsift, Hog
 from invjax.types import DataTerm
 
@@ -345,13 +346,15 @@ def find(
     if name not in PRESETS:
         known = ", ".join(PRESETS)
         raise ValueError(f"unknown preset {name!r}; known are {known}")
-    if isinstance(phi, Hog | Dsift):
+    members = joint.members(phi)
+    if joint.is_shallow(phi):
         row = _SHALLOW.get(name, PRESETS[name])
-        if isinstance(phi, Hog) and phi.assignment == "hard":
+        if any(isinstance(one, Hog) and one.assignment == "hard" for one in members):
             row = _HARD.get(name, row)
         return row
-    row = _DEEP.get(name, PRESETS[name]) if _is_deep(phi) else PRESETS[name]
-    if _has_places(phi) and data_term not in objective.LINEAR_TERMS:
+    is_deep = any(map(_is_deep, members))
+    row = _DEEP.get(name, PRESETS[name]) if is_deep else PRESETS[name]
+    if any(map(_has_places, members)) and data_term not in objective.LINEAR_TERMS:
         row = _WITH_PLACES.get(name, row)
     if data_term in objective.LINEAR_TERMS:
         row = _LINEAR.get(name, row)
@@ -360,6 +363,8 @@ def find(
 
 def tv_weight(phi: Any, *, preset: str | None = None) -> float:
     """lambda_V for a representation: a preset's own, or by the table above.
+
+    For several representations together it is the smallest of theirs.
 
     Args:
       phi: any function; its attributes `name` ("network/layer") and `geometry` are used
@@ -374,6 +379,10 @@ def tv_weight(phi: Any, *, preset: str | None = None) -> float:
     own = None if preset is None else find(preset, phi=phi).tv_weight
     if own is not None:
         return own
+    return min(map(_tv_weight, joint.members(phi)))
+
+
+def _tv_weight(phi: Any) -> float:
     if isinstance(phi, Hog | Dsift):
         return 0.5
     if (place := _depth(phi)) is not None:
@@ -391,12 +400,18 @@ def tv_weight(phi: Any, *, preset: str | None = None) -> float:
 def data_weight(phi: Any, *, data_term: DataTerm = objective.squared_error) -> float:
     """C, the weight of the IJCV objective's data term, by the table above.
 
+    For several representations together it is the largest of theirs.
+
     Args:
       phi: as for `tv_weight`.
       data_term: the data term that is minimised.
     """
     if data_term in objective.LINEAR_TERMS:
         return 1.0
+    return max(map(_data_weight, joint.members(phi)))
+
+
+def _data_weight(phi: Any) -> float:
     if (place := _depth(phi)) is not None:
         _, kind, depth = place
         if depth == 5 and kind not in ("conv", "relu"):
@@ -440,8 +455,13 @@ def jitter(phi: Any) -> int:
     """T = max(round(stride / 4), 1), the places of an image along each axis.
 
     As in the released code of IJCV 2016, halves rounded up: 1, 2, 4 and 8 for strides
-    of 4, 8, 16 and 32; 1, which is none, for functions without a `geometry`.
+    of 4, 8, 16 and 32; 1, which is none, for functions without a `geometry`. For
+    several representations together it is the smallest of theirs.
     """
+    return min(map(_jitter, joint.members(phi)))
+
+
+def _jitter(phi: Any) -> int:
     geometry = getattr(phi, "geometry", None)
     return 1 if geometry is None else max(int(geometry.stride / 4 + 0.5), 1)
 

@@ -172,7 +172,7 @@ def prepare(
     structure = _structure(phi, traced, shape)
     target = _codes(codes, structure)
     _check_code_shape(target, structure, shape)
-    weights = _mask(mask, structure)
+    weights = _mask(mask, structure, num_lanes)
     _check_targets(target, weights, num_lanes, data_term)
     centre = _centre(phi, centre, shape, chosen)
 
@@ -182,6 +182,7 @@ def prepare(
     tv = _default_tv_weight(phi, chosen, exponents)
     problem = PerLane(
         target=target,
+        mask=weights,
         tv_weight=per_lane("tv_weight", tv_weight, tv),
         alpha_weight=per_lane("alpha_weight", alpha_weight, presets.ALPHA_WEIGHT),
         code_weights=_code_weights(code_weights, structure, num_lanes),
@@ -222,9 +223,7 @@ def prepare(
         phases=chosen.phases(program, num_steps, jitter=places),
         # Weights in the host's memory would go to the device at every step.
         phi=jax.tree.map(jnp.asarray, traced),
-        shared=Shared(
-            mask=jax.tree.map(jnp.asarray, weights), centre=jnp.asarray(centre)
-        ),
+        shared=Shared(centre=jnp.asarray(centre)),
         settings=settings,
         start_scale=jnp.float32(chosen.start_scale(shape)),
         initial=_initial(initial_image, centre, shape, num_lanes),
@@ -533,19 +532,26 @@ def _centre(
     return array
 
 
-def _mask(mask: Any, structure: Any) -> Any:
-    """The mask as float32, for each array of the code one that broadcasts to it."""
+def _mask(mask: Any, structure: Any, num_lanes: int) -> Any:
+    """The masks of lanes, for each array of the code [l, ...], which broadcasts to it.
+
+    A mask with more axes than the code has one for each lane.
+    """
     masks = _for_each_part("mask", 1.0 if mask is None else mask, structure)
 
     def checked(given: Any, part: jax.ShapeDtypeStruct) -> np.ndarray:
         weights = np.asarray(1.0 if given is None else given, np.float32)
+        own = weights.shape
+        if weights.ndim > len(part.shape) and own[0] == num_lanes:
+            own = own[1:]
         try:
-            np.broadcast_to(weights, part.shape)
+            np.broadcast_to(np.empty(own, np.bool_), part.shape)
         except ValueError:
             raise ValueError(
-                f"mask has shape {weights.shape}, codes have {part.shape}"
+                f"mask has shape {weights.shape}, codes have {part.shape}; a mask that "
+                f"broadcasts to it, or one for each of {num_lanes} lanes, is accepted"
             ) from None
-        return weights
+        return np.broadcast_to(weights, (num_lanes, *own))
 
     tree: Any = jax.tree.structure(structure)
     parts = [*map(checked, masks, jax.tree.leaves(structure))]
@@ -603,11 +609,10 @@ def _check_targets(
     for (path, part), weight in zip(
         jax.tree.leaves_with_path(target), weights, strict=True
     ):
-        everywhere = np.broadcast_to(weight, part.shape[1:])
         zeros = []
         # Code by code, since all of them together may be larger than the memory.
         for number, code in enumerate(part):
-            masked = (code * everywhere).ravel()
+            masked = (code * np.broadcast_to(weight[number], code.shape)).ravel()
             if not np.isfinite(np.sum(np.square(masked))):
                 raise ValueError(
                     "a target code is not finite; numbers that are finite are accepted"

@@ -234,16 +234,19 @@ def convolution_outputs(
 
 
 def activations(
-    layers: tuple[Layer, ...], params: Any, x: Float[Array, "h w c"]
+    layers: tuple[Layer, ...],
+    params: Any,
+    x: Float[Array, "h w c"],
+    *,
+    dtype: DTypeLike = jnp.float32,
+    relaxed: Relaxation | None = None,
 ) -> dict[str, Array]:
-    """Activations of all layers of a table, in float32.
+    """Activations of all layers of a table.
 
     Under jit, activations that are not used are not computed.
 
     Args:
-      layers: the table.
-      params: as in `forward`.
-      x: preprocessed image, [h, w, c].
+      layers, params, x, dtype, relaxed: as in `forward`.
 
     Returns:
       Layer -> activation.
@@ -252,6 +255,6 @@ def activations(
     for layer in layers:
         variables = {"params": {layer.name: params.get(layer.name, {})}}
         # Above the first dense layer x is a vector, which `forward` does not take.
-        x = cast(Array, Stack((layer,)).apply(variables, x))
+        x = cast(Array, Stack((layer,), dtype).apply(variables, x, relaxed))
         found[layer.name] = x
     return found

@@ -103,6 +103,7 @@ def sample(
     tv_weight: ArrayLike | None = None,
     alpha_weight: ArrayLike | None = None,
     mask: Any = None,
+    code_weights: Any = None,
     centre: Any = None,
     execution: Execution | None = None,
     on_narrower: OnNarrower | None = None,
@@ -132,7 +133,7 @@ def sample(
       num_samples: number of draws of each chain, all of them held in memory.
       num_warmup: number of steps before the first draw, in blocks of five.
       thin: number of steps per draw.
-      tv_weight, alpha_weight, mask, centre: the energy's, as in `invert`.
+      tv_weight, alpha_weight, mask, code_weights, centre: the energy's, as in `invert`.
       execution: how chains are run, as lanes are in `invert_batch`.
       on_narrower, keeper: as in `invert_stream`.
 
@@ -155,6 +156,7 @@ def sample(
         tv_weight=tv_weight,
         alpha_weight=alpha_weight,
         mask=mask,
+        code_weights=code_weights,
         centre=centre,
     )
     program = plan.phases[0].program

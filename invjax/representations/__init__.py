@@ -12,9 +12,10 @@ from jax.typing import DTypeLike
 
 from invjax.networks import NETWORKS, layers
 from invjax.networks.weights import pretrained
-from invjax.representations import cnn
+from invjax.representations import cnn, joint
 from invjax.representations.bridges.bridged import BridgedRepresentation
 from invjax.representations.cnn import CnnRepresentation
+from invjax.representations.joint import JointRepresentation
 from invjax.representations.paper import SHALLOW, Dsift, Hog
 from invjax.types import (
     Representation,
@@ -50,7 +51,8 @@ def representation(
     """Returns a representation by name, such as "alexnet/relu3" or "hogb".
 
     Args:
-      name: a name from `list_representations`.
+      name: a name from `list_representations`, or several with + between them, such as
+        "alexnet/relu1+alexnet/pool5": the code is then a dict of theirs by name.
       weights_dir: folder of converted weights; by default INVJAX_WEIGHTS, else
         weights/ of the checkout, else the user's cache folder.
       compute_dtype: float32 or bfloat16, the type in which a network computes. Codes
@@ -66,17 +68,29 @@ def representation(
       >>> representation("hogb")(jnp.zeros((64, 80, 1))).shape
       (8, 10, 27)
     """
+    if joint.SEPARATOR in name:
+        for part in name.split(joint.SEPARATOR):
+            _check_name(part)
+        return joint.load(
+            name.split(joint.SEPARATOR),
+            weights_dir=weights_dir,
+            compute_dtype=compute_dtype,
+        )
+    _check_name(name)
     if name in SHALLOW:
         return SHALLOW[name]
     network, _, layer = name.partition("/")
-    if network not in NETWORKS:
+    return cnn.load(
+        NETWORKS[network], layer, weights_dir=weights_dir, compute_dtype=compute_dtype
+    )
+
+
+def _check_name(name: str) -> None:
+    if name not in SHALLOW and name.partition("/")[0] not in NETWORKS:
         raise ValueError(
             f"unknown representation {name!r}; known are {', '.join(SHALLOW)}, and "
             f"NETWORK/LAYER with NETWORK one of {', '.join(sorted(NETWORKS))}"
         )
-    return cnn.load(
-        NETWORKS[network], layer, weights_dir=weights_dir, compute_dtype=compute_dtype
-    )
 
 
 def as_representation(
@@ -106,7 +120,8 @@ def is_registered(phi: object) -> bool:
       >>> is_registered(representation("hogb")), is_registered(abs)
       (True, False)
     """
-    return isinstance(phi, CnnRepresentation | Hog | Dsift | BridgedRepresentation)
+    own = CnnRepresentation | Hog | Dsift | BridgedRepresentation | JointRepresentation
+    return isinstance(phi, own)
 
 
 def list_representations(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -86,6 +87,47 @@ class CnnRepresentation:
             relaxed=self.relaxation,
         )
         return code.astype(image.dtype)
+
+    def activations(self, image: ArrayLike, layers: Sequence[str]) -> dict[str, Code]:
+        """Returns the codes of several layers up to the cut, of one pass.
+
+        Args:
+          image: as for the representation itself.
+          layers: names of the layers, in any order.
+
+        Returns:
+          Layer -> code, float32, the same as that of the network cut there.
+        """
+        image = self._checked(image)
+        found = modules.activations(
+            self.layers,
+            self.params,
+            self._preprocessed(image),
+            dtype=jnp.dtype(self.compute_dtype),
+            relaxed=self.relaxation,
+        )
+        return {layer: found[layer].astype(image.dtype) for layer in layers}
+
+    def until(self, layer: str) -> "CnnRepresentation":
+        """Returns the same network cut at a layer further down, with its weights.
+
+        Args:
+          layer: name of a layer up to the cut.
+
+        Raises:
+          ValueError: there is no such layer below the cut.
+        """
+        network, _, cut = self.name.partition("/")
+        table = Network(f"{network} up to {cut}", self.image_shape[0], self.layers)
+        kept = table.until(layer)
+        needed = [part.name for part in kept if has_parameters(part)]
+        return dataclasses.replace(
+            self,
+            params={name: self.params[name] for name in needed},
+            name=f"{network}/{layer}",
+            layers=kept,
+            statistics=self.statistics.of_layers(tuple(needed)),
+        )
 
     def convolution_outputs(self, image: ArrayLike) -> dict[str, Array]:
         """Returns the outputs of all convolutions below the cut, before any ReLU.

@@ -9,6 +9,7 @@ import numpy as np
 from invjax.inversion import objective, presets
 from invjax.inversion.execution import Execution, default_execution
 from invjax.representations.cnn import CnnRepresentation
+from invjax.representations.joint import JointRepresentation
 from invjax.runs.settings import Settings
 from invjax.runs.skipped import Skipped
 from invjax.runs.targets import Target
@@ -116,6 +117,7 @@ class Lane(NamedTuple):
             "alpha_weight": settings.alpha_weight,
             "tolerance": settings.tolerance,
             "dead_relu": settings.dead_relu,
+            "code_weights": code_weights(self.group.phi, settings),
             "execution": execution(settings),
             **(self.variant.keywords if self.variant else {}),
         }
@@ -167,6 +169,21 @@ def places(
     return found
 
 
+def code_weights(phi: Representation, settings: Settings) -> dict[str, float] | None:
+    """Weights of representations that are inverted together, by name.
+
+    Args:
+      phi: the representation.
+      settings: settings of the run.
+
+    Returns:
+      The weights; None for equal ones, and for a representation by itself.
+    """
+    if settings.code_weights is None or not isinstance(phi, JointRepresentation):
+        return None
+    return dict(zip(phi.each, settings.code_weights, strict=True))
+
+
 def nothing_to_invert(name: str) -> str:
     """Why a code that is zero is refused or passed over.
 
@@ -198,4 +215,6 @@ def in_float32(phi: Representation) -> Representation:
     """
     if isinstance(phi, CnnRepresentation):
         return dataclasses.replace(phi, compute_dtype="float32")
+    if isinstance(phi, JointRepresentation):
+        return phi.with_parts([*map(in_float32, phi.parts)])
     return phi

@@ -12,7 +12,9 @@ from invjax.images.sources import ImageSource
 from invjax.metrics import errors, lpips
 from invjax.networks.weights import pretrained
 from invjax.networks.weights.pretrained import MissingWeights
+from invjax.representations import joint
 from invjax.representations.cnn import CnnRepresentation
+from invjax.representations.joint import JointRepresentation
 from invjax.runs import capacity, lanes, plans, targets
 from invjax.runs.errors import EXPECTED, Refusal
 from invjax.runs.lanes import Group
@@ -144,9 +146,11 @@ def group_of(
       settings: settings of the run, whose seed draws the pairs of a large set.
       skipped: names of images that were left out.
     """
-    order, reach = errors.draw_pairs(jax.random.key(settings.seed), len(found))
-    codes = (found[number].code for number in order)
-    scale = float(errors.code_scale(codes, reach=reach))
+    scale = float("nan")
+    if not isinstance(phi, JointRepresentation):
+        order, reach = errors.draw_pairs(jax.random.key(settings.seed), len(found))
+        codes = (found[number].code for number in order)
+        scale = float(errors.code_scale(codes, reach=reach))
     return Group(name, phi, found, scale, skipped)
 
 
@@ -157,11 +161,13 @@ def load_representation(name: str, settings: Settings) -> Representation:
       Refusal: there is none of that name, or the weights cannot be read.
     """
     with refusing(f"--representations={name}: ", settings):
-        return representations.representation(
+        phi = representations.representation(
             name,
             weights_dir=settings.weights_dir,
             compute_dtype=settings.compute_dtype,
         )
+    _check_code_weights(name, phi, settings)
+    return phi
 
 
 @contextlib.contextmanager
@@ -185,6 +191,20 @@ def refusing(what: str, settings: Settings) -> Iterator[None]:
         if isinstance(error, EXPECTED):
             raise
         raise Refusal(f"{what}{error}") from None
+
+
+def refuse_joint(groups: Sequence[Group]) -> None:
+    """Refuses representations that are inverted together, for a study of single ones.
+
+    Raises:
+      Refusal: a group's representation is a joint one.
+    """
+    for group in groups:
+        if isinstance(group.phi, JointRepresentation):
+            raise Refusal(
+                f"--representations={group.name}: this study is of one representation "
+                f"at a time; give them with , in place of {joint.SEPARATOR}"
+            )
 
 
 def load_network_layer(name: str, settings: Settings) -> CnnRepresentation:
@@ -223,6 +243,20 @@ def load_lpips(groups: Sequence[Group], settings: Settings) -> lpips.Parameters 
 def weights_digests(groups: Sequence[Group]) -> dict[str, str]:
     """Digest of the weights by representation; empty for those without weights."""
     return {group.name: getattr(group.phi, "weights_digest", "") for group in groups}
+
+
+def _check_code_weights(name: str, phi: Representation, settings: Settings) -> None:
+    given = settings.code_weights
+    if given is None:
+        return
+    num_parts = len(phi.each) if isinstance(phi, JointRepresentation) else 1
+    if num_parts != len(given):
+        shown = ",".join(f"{weight:g}" for weight in given)
+        raise Refusal(
+            f"--code_weights={shown}: as many numbers as there are representations in "
+            f"{name}, {num_parts}, are accepted"
+            + ("" if num_parts > 1 else "; those of one by itself have no weight")
+        )
 
 
 def _check_dead_relu(name: str, phi: Representation, settings: Settings) -> None:

@@ -6,6 +6,7 @@ wrong with a file is said in one line.
 
 import warnings
 import zipfile
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -15,6 +16,18 @@ from invjax.runs.errors import Refusal
 
 _CODE = "code"
 """Name of the array that holds the code where --save_arrays writes one."""
+
+
+def named(code: Any) -> dict[str, Any]:
+    """The arrays of a code by the names under which `read` finds them in an .npz.
+
+    Args:
+      code: one array, or a dict of arrays by name of the representation.
+    """
+    if isinstance(code, dict):
+        return {name.replace("/", "_"): part for name, part in code.items()}
+    return {_CODE: code}
+
 
 _NPY, _ZIP = b"\x93NUMPY", (b"PK\x03\x04", b"PK\x05\x06")
 _ACCEPTED = ".npy and .npz files of numpy.save and numpy.savez are accepted"

@@ -17,6 +17,7 @@ from invjax.inversion import objective
 from invjax.inversion.objective import Terms
 from invjax.inversion.result import FAILED, STATUS_WORDS, Status
 from invjax.metrics import errors, lpips
+from invjax.runs import lanes
 from invjax.runs.lanes import Lane
 from invjax.runs.settings import Settings
 
@@ -38,8 +39,11 @@ class Record:
       energy, objective: as in `Result`.
       data_term, alpha_term, tv_term: summands of the energy.
       relative_error: |phi(x) - phi0| / |phi0|, under the mask where there is one; None
-        of a failed lane, and where the data term has no target to reach.
-      normalised_error: |phi(x) - phi0| / N; None as `relative_error`, and with a mask.
+        of a failed lane, and where the data term has no target to reach. Of several
+        representations together, the root of the mean of their squares, weighted as
+        they were inverted, and the column `relative_errors` has each.
+      normalised_error: |phi(x) - phi0| / N; None as `relative_error`, with a mask, and
+        of several representations together.
       psnr, ssim, lpips, rms: likeness of the clipped picture to the original (dB, -1 to
         1, 0 and up, root mean square difference in [0, 1]); None of a failed lane, and
         where there is no original or, for LPIPS, no weights.
@@ -146,7 +150,7 @@ def record_of(
     settings: Settings,
     *,
     image: np.ndarray,
-    code: np.ndarray,
+    code: Any,
     status: int,
     num_steps: int,
     energy: float,
@@ -198,7 +202,7 @@ def record_of(
     )
     if record.has_failed:
         return record
-    measured = _code_errors(lane, code)
+    measured = _code_errors(lane, code, settings)
     original = lane.target.original
     if original is not None:
         likeness = _likeness(image, original, parameters=lpips_parameters)
@@ -293,9 +297,11 @@ def _with_steps(history: np.ndarray, num_steps: int) -> list[list[float]]:
     ]
 
 
-def _code_errors(lane: Lane, code: np.ndarray) -> dict[str, Any]:
+def _code_errors(lane: Lane, code: Any, settings: Settings) -> dict[str, Any]:
     if lane.data_term in objective.LINEAR_TERMS:
         return {}
+    if isinstance(code, Mapping):
+        return _errors_of_parts(lane, code, settings)
     target, mask = lane.target.code, lane.mask
     if mask is not None:
         # The code scale is that of whole codes, so nothing is normalised by it.
@@ -308,7 +314,29 @@ def _code_errors(lane: Lane, code: np.ndarray) -> dict[str, Any]:
     }
 
 
+def _errors_of_parts(
+    lane: Lane, code: Mapping[str, np.ndarray], settings: Settings
+) -> dict[str, Any]:
+    """Errors of a code of several representations: of each, and of all as minimised."""
+    own = {
+        name: float(errors.relative_error(part, lane.target.code[name]))
+        for name, part in code.items()
+    }
+    weights = lanes.code_weights(lane.group.phi, settings) or dict.fromkeys(own, 1.0)
+    squares = sum(weights[name] * error**2 for name, error in own.items())
+    return {
+        "relative_error": math.sqrt(squares / sum(weights.values())),
+        "measured": {RELATIVE_ERRORS: own},
+    }
+
+
+RELATIVE_ERRORS = "relative_errors"
+"""Column of the errors of each representation, where several are inverted together."""
+
+
 def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _strict(item) for name, item in value.items()}
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         value = np.asarray(value).tolist()
     if isinstance(value, list | tuple):

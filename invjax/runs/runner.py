@@ -39,6 +39,7 @@ from invjax.runs import (
     capacity,
     lanes,
     locks,
+    recorded,
     records,
     shards,
     skipped,
@@ -78,7 +79,7 @@ class Outcome(NamedTuple):
     lane: Lane
     record: Record
     image: np.ndarray
-    code: np.ndarray
+    code: Any
 
     @property
     def picture(self) -> np.ndarray | None:
@@ -767,13 +768,16 @@ def write_outcome(
         written.append(folder.path / "arrays" / f"{path}.npz")
         files.remove_unfinished(written[-1])
         with files.whole_file(written[-1]) as stream:
-            np.savez_compressed(stream, image=outcome.image, code=outcome.code)
+            np.savez_compressed(
+                stream, image=outcome.image, **recorded.named(outcome.code)
+            )
     return written
 
 
-def encode(lane: Lane, image: np.ndarray) -> np.ndarray:
+def encode(lane: Lane, image: np.ndarray) -> Any:
     """The code that errors are measured with: by the float32 representation."""
-    return np.asarray(callables.encode(lanes.in_float32(lane.group.phi), image))
+    code = callables.encode(lanes.in_float32(lane.group.phi), image)
+    return jax.tree.map(np.asarray, code)
 
 
 def start_image(lane: Lane, settings: Settings, *, num_restarts: int = 0) -> np.ndarray:
@@ -789,7 +793,7 @@ def start_image(lane: Lane, settings: Settings, *, num_restarts: int = 0) -> np.
     keywords = lane.keywords(settings)
     del keywords["execution"]
     plan = request.prepare(
-        lane.target.code[None],
+        jax.tree.map(lambda part: part[None], lane.target.code),
         lane.group.phi,
         1,
         tv_weight=np.array([lane.tv_weight]),
@@ -815,7 +819,9 @@ def _stream(
         )
     return api.invert_stream(
         jnp.stack([lane_key(lane, settings) for lane in planned]),
-        np.stack([lane.target.code for lane in planned]),
+        jax.tree.map(
+            lambda *parts: np.stack(parts), *(lane.target.code for lane in planned)
+        ),
         first.group.phi,
         tv_weight=np.array([lane.tv_weight for lane in planned]),
         history_every=records.HISTORY_EVERY,
@@ -885,7 +891,8 @@ def _lanes_per_window(run: Run, todo: Sequence[Unit]) -> list[int]:
         lane = run.plan.example(kind)
         height, width, channels = lane.target.image_shape
         # The code is stacked, and the target has it and the original.
-        num_bytes = 2 * lane.target.code.nbytes + 4 * height * width * channels
+        code_bytes = sum(part.nbytes for part in jax.tree.leaves(lane.target.code))
+        num_bytes = 2 * code_bytes + 4 * height * width * channels
         unit = max(unit.num_lanes for unit in run.units if unit.kind == kind)
         wanted = max(_UNITS_PER_WINDOW * unit, _TIMES_PER_WINDOW * at_once)
         fitting = _WINDOW_BYTES // num_bytes

@@ -42,6 +42,8 @@ class Settings:
         run because of one.
       classifier: name of the network's last layer that names pictures; None for one
         that is not inverted (`labels.judge`).
+      code_weights: weights of the data terms of representations that are inverted
+        together, in their order; None for equal ones.
     """
 
     images: str | None
@@ -65,6 +67,7 @@ class Settings:
     identify_among: str | None = None
     on_bad_image: str = "skip"
     classifier: str | None = None
+    code_weights: tuple[float, ...] | None = None
 
     def steps(
         self,

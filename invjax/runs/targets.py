@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import pathlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +16,8 @@ from invjax.images.reading import UnreadableImage
 from invjax.images.sources import ImageSource
 from invjax.inversion.execution import num_cores
 from invjax.metrics import errors
+from invjax.representations import joint
+from invjax.representations.joint import JointRepresentation
 from invjax.representations.paper import Dsift, Hog
 from invjax.runs import recorded
 from invjax.runs.errors import Refusal
@@ -34,21 +36,25 @@ class Target(NamedTuple):
       name: name of the image or of the code's file; a folder of the results.
       image_id: 32 bits of the content, from which the lanes' keys come.
       original: [h, w, c], the image that was encoded; None for a recorded code.
-      code: phi0.
+      code: phi0, an array, or a pytree of arrays such as that of several layers.
       image_shape: (h, w, c) of the images to be found.
     """
 
     name: str
     image_id: int
     original: np.ndarray | None
-    code: np.ndarray
+    code: Any
     image_shape: tuple[int, int, int]
 
     def is_zero(self, mask: np.ndarray | None = None) -> bool:
-        """Whether the code, under a mask if there is one, asks for nothing."""
+        """Whether an array of the code asks for nothing.
+
+        Args:
+          mask: a mask over a code of one array; None for none.
+        """
         code = self.code if mask is None else mask * self.code
         # Squared in float32 as in the data term: tiny codes square to zero.
-        return not np.sum(np.square(code)) > 0
+        return not all(np.sum(np.square(part)) > 0 for part in jax.tree.leaves(code))
 
 
 Prepared = dict[tuple[str, int | None], dict[str, np.ndarray]]
@@ -227,8 +233,11 @@ def code_scale(
     Arguments and errors as in `stream`.
 
     Returns:
-      The mean distance of codes; NaN where fewer than two are left.
+      The mean distance of codes; NaN where fewer than two are left, and for codes of
+      several arrays, of which the paper has none.
     """
+    if isinstance(phi, JointRepresentation):
+        return float("nan")
     order, reach = errors.draw_pairs(jax.random.key(settings.seed), len(listed))
     items = stream((listed[number] for number in order), phi, settings)
     with contextlib.closing(items):
@@ -298,7 +307,7 @@ def _encoded(
                 yield _target(item[0], item[2], next(codes))
 
 
-def _target(name: str, image: np.ndarray, code: np.ndarray) -> Target:
+def _target(name: str, image: np.ndarray, code: Any) -> Target:
     shape = (image.shape[0], image.shape[1], image.shape[2])
     return Target(name, pixels.image_id(image), image, code, shape)
 
@@ -402,7 +411,7 @@ def prepare(
 def preparation(phi: Representation, settings: Settings) -> tuple[str, int | None]:
     """How a photograph is prepared: ("grey", "crop" or "stretch", size in pixels)."""
     size = settings.image_size
-    if isinstance(phi, Hog | Dsift):
+    if joint.is_shallow(phi):
         return "grey", size
     return settings.resize, size or _own_shape(phi)[0]
 

@@ -751,3 +751,61 @@ def test_exit_codes_and_one_line(
 def test_flags_have_help():
     module = flags.FLAGS.flags_by_module_dict()["invjax.commands.shared_flags"]
     assert all(flag.help and len(flag.help) < 200 for flag in module)
+
+
+@needs_weights
+def test_several_representations_together(
+    tmp_path: pathlib.Path, photographs: pathlib.Path
+):
+    name = "alexnet/conv1+hogb"
+    workdir = tmp_path / "run"
+    settings: dict = {
+        "representations": [name],
+        "num_steps": 4,
+        "code_weights": ["3", "1"],
+        "save_arrays": True,
+    }
+    _run(workdir=str(workdir), images=str(photographs), **settings)
+    records = _records(workdir)
+    assert len(records) == 2
+    for record in records:
+        own = record["relative_errors"]
+        assert set(own) == {"alexnet/conv1", "hogb"}
+        mean = (3 * own["alexnet/conv1"] ** 2 + own["hogb"] ** 2) / 4
+        assert record["relative_error"] == pytest.approx(mean**0.5, rel=1e-4)
+        # The data term is weighted likewise, but the weights' sum is not 1.
+        assert record["data_term"] == pytest.approx(4 * mean, rel=1e-3)
+        assert record["normalised_error"] is None and record["psnr"] is not None
+    page = (workdir / "index.html").read_text()
+    assert "alexnet/conv1+hogb" in page
+
+    # What --save_arrays wrote is a code to be inverted.
+    arrays = workdir / "arrays" / "one" / "alexnet_conv1+hogb" / "start_000.npz"
+    assert set(np.load(arrays)) == {"image", "alexnet_conv1", "hogb"}
+    _run(workdir=str(tmp_path / "code"), code=str(arrays), **settings)
+    (record,) = _records(tmp_path / "code")
+    assert record["image"] == "start_000" and len(record["relative_errors"]) == 2
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ({"code_weights": ["1", "2"]}, "in hogb, 1, are accepted"),
+        (
+            {"code_weights": ["1"], "representations": ["hogb+dsift"]},
+            "in hogb+dsift, 2, are accepted",
+        ),
+        ({"code_weights": ["0", "0"]}, "a comma list of numbers from 0 up, not all 0"),
+        ({"code_weights": ["1", "-2"]}, "a comma list of numbers from 0 up"),
+        ({"code_weights": ["one"]}, "--code_weights=one: a comma list"),
+        ({"representations": ["hogb+hogb"]}, "'hogb+hogb' has fewer than two"),
+    ],
+)
+def test_code_weights_are_refused_in_one_line(
+    tmp_path: pathlib.Path, photographs: pathlib.Path, flags, words
+):
+    settings = {"representations": ["hogb"], "num_steps": 1} | flags
+    with pytest.raises(Refusal) as caught:
+        _run(workdir=str(tmp_path / "run"), images=str(photographs), **settings)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()

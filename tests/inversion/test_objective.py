@@ -18,13 +18,14 @@ from invjax.inversion.objective import (
 )
 from invjax.inversion.solvers import DecayedAdaGrad
 
-SHARED = Shared(mask=jnp.float32(1.0), centre=jnp.float32(128.0))
+SHARED = Shared(centre=jnp.float32(128.0))
 """Every feature counts, and z is around grey."""
 
 
 def _problem(target: jax.Array, tv_weight: float = 0.5) -> PerLane:
     return PerLane(
         target=target,
+        mask=jnp.float32(1.0),
         tv_weight=jnp.float32(tv_weight),
         alpha_weight=jnp.float32(presets.ALPHA_WEIGHT),
     )

@@ -99,7 +99,7 @@ def test_lanes_do_not_depend_on_each_other():
     codes = jax.tree.map(
         lambda *parts: np.stack(parts), *(as_dict(IMAGE * n) for n in (1.0, 0.5, 0.8))
     )
-    weights = {"shallow": np.float32([0.1, 1, 3]), "deep": 2.0}
+    weights: dict = {"shallow": np.array([0.1, 1, 3], np.float32), "deep": 2.0}
     batch = invjax.invert_batch(keys, codes, as_dict, code_weights=weights, **SETTINGS)
     for lane, key in enumerate(keys):
         code = jax.tree.map(lambda part, lane=lane: part[lane], codes)
@@ -223,3 +223,23 @@ def test_lanes_are_counted_alike_in_all_arrays():
 def test_what_takes_one_array_says_so():
     with pytest.raises(TypeError, match="returns a dict of .*; one array is accepted"):
         jacobian.num_features(as_dict, IMAGE)
+
+
+def test_each_lane_has_a_mask():
+    keys = jax.random.split(KEY, 2)
+    masks = np.zeros((2, 4, 4, 1), np.float32)
+    masks[0, :2] = masks[1, 2:] = 1
+    codes = np.stack([shallow(IMAGE)] * 2)
+    batch = invjax.invert_batch(keys, codes, shallow, mask=masks, **SETTINGS)
+    for lane in range(2):
+        alone = invjax.invert(
+            keys[lane], codes[0], shallow, mask=masks[lane], **SETTINGS
+        )
+        np.testing.assert_array_equal(batch.image[lane], alone.image)
+    with pytest.raises(ValueError, match="one for each of 2 lanes, is accepted"):
+        invjax.invert_batch(
+            keys, codes, shallow, mask=np.ones((3, 4, 4, 1)), **SETTINGS
+        )
+    zero = np.stack([masks[0], 0 * masks[0]])
+    with pytest.raises(ValueError, match="zero under the mask in lane 1"):
+        invjax.invert_batch(keys, codes, shallow, mask=zero, **SETTINGS)

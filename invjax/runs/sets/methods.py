@@ -294,6 +294,7 @@ def _chained(
         thin=options.thin,
         tv_weight=members[0].tv_weight,
         alpha_weight=settings.alpha_weight,
+        code_weights=lanes.code_weights(group.phi, settings),
         execution=lanes.execution(settings),
         keeper=keeper,
     )
