@@ -25,7 +25,7 @@ unreadable command line, 130 interrupted, 143 told to end (SIGTERM).
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def main() -> None:
     if request.dry_run:
         settings = request.settings
         listed = _listed(settings)
-        if len(listed) > MOST_LOADED:
+        if _is_listed(listed, settings):
             none = dict.fromkeys(settings.representations)
             plan, _ = loading.load_listed(listed, settings, scales=none)
             runner.print_estimates(plan.examples(), settings)
@@ -114,7 +114,7 @@ def begin(request: Request) -> tuple[Run, lpips.Parameters | None]:
     settings = request.settings
     assert request.workdir is not None
     listed = _listed(settings)
-    if len(listed) <= MOST_LOADED:
+    if not _is_listed(listed, settings):
         groups = loading.load_groups(settings)
         lpips_parameters = loading.load_lpips(groups, settings)
         folder = RunFolder.claim(request.workdir, overwrite=request.overwrite)
@@ -316,6 +316,12 @@ class _Summary:
 def _listed(settings: Settings) -> list[ImageSource]:
     """The images of a run; none where it has recorded codes."""
     return [] if settings.images is None else sources.find(settings.images)
+
+
+def _is_listed(listed: Sequence[ImageSource], settings: Settings) -> bool:
+    """Whether images are read with their units; masks and starts are read before."""
+    given = settings.mask is not None or settings.initial_image is not None
+    return len(listed) > MOST_LOADED and not given
 
 
 def _settled_scales(request: Request) -> dict[str, float | None] | None:

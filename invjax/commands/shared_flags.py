@@ -13,7 +13,7 @@ from absl import flags
 from invjax.commands import binary
 from invjax.inversion import presets, request
 from invjax.metrics import labels
-from invjax.runs import processes
+from invjax.runs import processes, recorded
 from invjax.runs.errors import Refusal
 from invjax.runs.settings import Request, Settings
 
@@ -41,12 +41,34 @@ _ON_BAD_IMAGE = flags.DEFINE_enum(
     "it and say why in skipped.jsonl, or refuse to run.",
 )
 _CODE: flags.FlagHolder[str | None] = flags.DEFINE(
-    binary.PATH,
+    binary.PATHS,
     "code",
     None,
-    "File of recorded codes, one or [n, ...], inverted instead of images: a .npy, what "
-    "--save_arrays wrote, or an .npz with an array for each representation (named as "
-    "it, / or _).",
+    "Recorded codes, inverted instead of images: comma-separated files, globs and "
+    "folders of .npy, .npz, .pt, .safetensors and .h5 files, each with one code or "
+    "[n, ...]; of named arrays, the one called as the representation (/ or _), or all.",
+)
+_CODE_LAYOUT = flags.DEFINE_enum(
+    "code_layout",
+    None,
+    list(recorded.LAYOUTS),
+    "Order of the axes of recorded codes and masks (default: as their shape tells; "
+    "where both fit, it has to be given).",
+)
+_MASK: flags.FlagHolder[str | None] = flags.DEFINE(
+    binary.PATHS,
+    "mask",
+    None,
+    "Files of masks over codes, as --code: 0 where a feature is free. One is for all "
+    "codes, [n, ...] for them in their order, several files by their names (default: "
+    "all features count).",
+)
+_INITIAL_IMAGE: flags.FlagHolder[str | None] = flags.DEFINE(
+    binary.PATHS,
+    "initial_image",
+    None,
+    "Images to start from, as --images, or files of arrays: one for all, or those of "
+    "the names of what is inverted (default: noise).",
 )
 _REPRESENTATIONS = flags.DEFINE_list(
     "representations",
@@ -248,6 +270,9 @@ def from_flags(
         on_bad_image=_ON_BAD_IMAGE.value,
         classifier=flags.FLAGS["classifier"].value if _has_classifier() else None,
         code_weights=_code_weights(_CODE_WEIGHTS.value),
+        code_layout=_CODE_LAYOUT.value,
+        mask=_MASK.value,
+        initial_image=_INITIAL_IMAGE.value,
     )
     process = processes.find(os.environ, _PROCESS_ID.value, _NUM_PROCESSES.value)
     if process.count > 1 and _OVERWRITE.value:

@@ -84,9 +84,9 @@ class Lane(NamedTuple):
         return self.group.name, self.target.name, self.tv_weight, self.variant
 
     @property
-    def mask(self) -> np.ndarray | None:
+    def mask(self) -> Any:
         """M, the mask over the code; None where the whole code counts."""
-        return self._keyword("mask", None)
+        return self._keyword("mask", self.target.mask)
 
     @property
     def data_term(self) -> DataTerm:
@@ -143,7 +143,7 @@ def plan(groups: Sequence[Group], settings: Settings) -> list[Lane]:
 def of_target(group: Group, target: Target, settings: Settings) -> list[Lane]:
     """The lanes of one target: each lambda_V, and for it each start."""
     return [
-        Lane(group, target, start, tv_weight, path)
+        Lane(group, target, start, tv_weight, path, initial=target.initial)
         for start, tv_weight, path in places(group, target.name, settings)
     ]
 

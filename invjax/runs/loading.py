@@ -15,7 +15,7 @@ from invjax.networks.weights.pretrained import MissingWeights
 from invjax.representations import joint
 from invjax.representations.cnn import CnnRepresentation
 from invjax.representations.joint import JointRepresentation
-from invjax.runs import capacity, lanes, plans, targets
+from invjax.runs import capacity, lanes, plans, recorded, targets
 from invjax.runs.errors import EXPECTED, Refusal
 from invjax.runs.lanes import Group
 from invjax.runs.plans import ListedPlan
@@ -47,13 +47,15 @@ def load_groups(settings: Settings, *, refuse_zero: bool = True) -> list[Group]:
         _check_dead_relu(name, phi, settings)
         unread = images.skipped
         if settings.code is not None:
-            found = targets.from_codes(settings.code, name, phi, settings)
+            found = recorded.from_codes(settings.code, name, phi, settings)
         else:
             exact = lanes.in_float32(phi)
             found, others = targets.from_images(images, exact, settings)
             unread += tuple(others)
             if others:
                 print(f"{name}: {summary(others, len(found) + len(others))}")
+        found = recorded.with_masks(found, name, phi, settings)
+        found = recorded.with_initial_images(found, phi, settings)
         is_zero = [target.is_zero() for target in found]
         kept = [target for target, zero in zip(found, is_zero, strict=True) if not zero]
         skipped = tuple(itertools.compress((t.name for t in found), is_zero))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from invjax import identity
 from invjax.images.sources import ImageSource
 from invjax.runs import lanes, targets
 from invjax.runs.errors import Refusal
@@ -105,7 +106,7 @@ class LoadedPlan(Plan):
     def digest(self) -> str:
         return _digest(
             f"{lane.path} {lane.target.image_id} {lane.start} {lane.tv_weight!r} "
-            f"{lane.variant_name} {lane.group.name}"
+            f"{lane.variant_name} {lane.group.name}{_given(lane.target)}"
             for lane in self._planned
         )
 
@@ -237,6 +238,12 @@ def example_of(
     if len(skipped) == len(listed):
         targets.refuse_none_left(0, skipped, settings)
     raise Refusal(f"--images={settings.images}: {lanes.nothing_to_invert(group.name)}")
+
+
+def _given(target: Target) -> str:
+    """Digests of the mask and of the image to start from, where there are any."""
+    given = [item for item in (target.mask, target.initial) if item is not None]
+    return "".join(f" {identity.code_id(item)}" for item in given)
 
 
 def _kind(lane: Lane) -> tuple[object, ...]:

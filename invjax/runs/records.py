@@ -20,6 +20,7 @@ from invjax.metrics import errors, lpips
 from invjax.runs import lanes
 from invjax.runs.lanes import Lane
 from invjax.runs.settings import Settings
+from invjax.runs.targets import masked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,7 +306,7 @@ def _code_errors(lane: Lane, code: Any, settings: Settings) -> dict[str, Any]:
     target, mask = lane.target.code, lane.mask
     if mask is not None:
         # The code scale is that of whole codes, so nothing is normalised by it.
-        error = errors.relative_error(mask * code, mask * target)
+        error = errors.relative_error(masked(code, mask), masked(target, mask))
         return {"relative_error": float(error)}
     scale = lane.group.code_scale
     return {
@@ -318,9 +319,10 @@ def _errors_of_parts(
     lane: Lane, code: Mapping[str, np.ndarray], settings: Settings
 ) -> dict[str, Any]:
     """Errors of a code of several representations: of each, and of all as minimised."""
+    found, target = (masked(each, lane.mask) for each in (code, lane.target.code))
     own = {
-        name: float(errors.relative_error(part, lane.target.code[name]))
-        for name, part in code.items()
+        name: float(errors.relative_error(part, target[name]))
+        for name, part in found.items()
     }
     weights = lanes.code_weights(lane.group.phi, settings) or dict.fromkeys(own, 1.0)
     squares = sum(weights[name] * error**2 for name, error in own.items())

@@ -36,10 +36,10 @@ from invjax.inversion.result import Result
 from invjax.metrics import lpips
 from invjax.report import contrast
 from invjax.runs import (
+    array_files,
     capacity,
     lanes,
     locks,
-    recorded,
     records,
     shards,
     skipped,
@@ -769,7 +769,7 @@ def write_outcome(
         files.remove_unfinished(written[-1])
         with files.whole_file(written[-1]) as stream:
             np.savez_compressed(
-                stream, image=outcome.image, **recorded.named(outcome.code)
+                stream, image=outcome.image, **array_files.named(outcome.code)
             )
     return written
 
@@ -816,6 +816,10 @@ def _stream(
     if first.initial is not None:
         keywords["initial_image"] = np.stack(
             [lane.initial for lane in planned if lane.initial is not None]
+        )
+    if first.target.mask is not None and "mask" not in keywords:
+        keywords["mask"] = jax.tree.map(
+            lambda *parts: np.stack(parts), *(lane.target.mask for lane in planned)
         )
     return api.invert_stream(
         jnp.stack([lane_key(lane, settings) for lane in planned]),

@@ -17,7 +17,8 @@ class Settings:
 
     Attributes:
       images: files, globs, folders and sample:NAME, comma-separated; None with `code`.
-      code: path of a file with recorded codes, in place of images.
+      code: files, globs and folders of recorded codes, comma-separated, in place of
+        images.
       representations: names of representations.
       preset: name of the preset.
       num_steps: number of steps of a lane; None for the preset's.
@@ -44,6 +45,11 @@ class Settings:
         that is not inverted (`labels.judge`).
       code_weights: weights of the data terms of representations that are inverted
         together, in their order; None for equal ones.
+      code_layout: "channels_last" or "channels_first", the order of the axes of
+        recorded codes and masks; None where it is to be told by their shape.
+      mask: files of masks over codes, named as `code`; None where all features count.
+      initial_image: images to start from in place of noise, named as `images`, or files
+        of arrays; None for noise.
     """
 
     images: str | None
@@ -68,6 +74,9 @@ class Settings:
     on_bad_image: str = "skip"
     classifier: str | None = None
     code_weights: tuple[float, ...] | None = None
+    code_layout: str | None = None
+    mask: str | None = None
+    initial_image: str | None = None
 
     def steps(
         self,

@@ -1,15 +1,19 @@
-"""What a run inverts: images prepared for a representation, or recorded codes."""
+"""What a run inverts: images prepared for a representation, and their codes."""
 
 import contextlib
 import itertools
-import pathlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from invjax import callables, files, identity
+from invjax import callables
 from invjax.images import ahead, pixels, sources
 from invjax.images.pixels import ImageError
 from invjax.images.reading import UnreadableImage
@@ -18,8 +22,6 @@ from invjax.inversion.execution import num_cores
 from invjax.metrics import errors
 from invjax.representations import joint
 from invjax.representations.joint import JointRepresentation
-from invjax.representations.paper import Dsift, Hog
-from invjax.runs import recorded
 from invjax.runs.errors import Refusal
 from invjax.runs.settings import Settings
 from invjax.runs.skipped import Skipped, summary
@@ -38,6 +40,8 @@ class Target(NamedTuple):
       original: [h, w, c], the image that was encoded; None for a recorded code.
       code: phi0, an array, or a pytree of arrays such as that of several layers.
       image_shape: (h, w, c) of the images to be found.
+      mask: M, of the code's shape, or a tree of such; None where all features count.
+      initial: [h, w, c], to start from; None for noise.
     """
 
     name: str
@@ -45,16 +49,25 @@ class Target(NamedTuple):
     original: np.ndarray | None
     code: Any
     image_shape: tuple[int, int, int]
+    mask: Any = None
+    initial: np.ndarray | None = None
 
-    def is_zero(self, mask: np.ndarray | None = None) -> bool:
+    def is_zero(self, mask: Any = None) -> bool:
         """Whether an array of the code asks for nothing.
 
         Args:
-          mask: a mask over a code of one array; None for none.
+          mask: a mask over the code, in place of the target's own.
         """
-        code = self.code if mask is None else mask * self.code
+        code = masked(self.code, self.mask if mask is None else mask)
         # Squared in float32 as in the data term: tiny codes square to zero.
         return not all(np.sum(np.square(part)) > 0 for part in jax.tree.leaves(code))
+
+
+def masked(code: Any, mask: Any) -> Any:
+    """A code under a mask, array by array; as it is where the mask is None."""
+    if mask is None:
+        return code
+    return jax.tree.map(lambda part, own: own * part, code, mask)
 
 
 Prepared = dict[tuple[str, int | None], dict[str, np.ndarray]]
@@ -342,53 +355,6 @@ def _skipped_or_refused(
     return Skipped(source.name, source.origin, " ".join(reason.split()))
 
 
-def from_codes(
-    path: str, name: str, phi: Representation, settings: Settings
-) -> list[Target]:
-    """The codes recorded in a .npy or .npz file for representation `name`.
-
-    An array with one more axis in front holds several codes. Targets are named by the
-    stem of the file, several of them <stem>_000, <stem>_001, ... in the array's order.
-
-    Args:
-      path: the file; which array is taken of it, `recorded.read` says.
-      name: name of the representation.
-      phi: the representation.
-      settings: settings of the run.
-
-    Raises:
-      Refusal: the file cannot be read, or holds no numeric array that fits.
-    """
-    array = recorded.read(path, name, alone=len(settings.representations) == 1)
-    num_axes = _num_axes(phi)
-    is_batch = array.ndim == num_axes + 1
-    codes = array if is_batch else array[None]
-    shape = _code_image_shape(path, phi, codes.shape[1:], settings)
-    try:
-        expected = callables.code_shape(phi, shape)
-    except ValueError as error:
-        raise Refusal(f"--code={path}: at {shape}: {error}") from None
-    if codes.shape[1:] != expected:
-        raise Refusal(
-            f"--code={path}: shape {array.shape}, but {name} of an image of {shape} "
-            f"has {expected}, several codes (n, {', '.join(map(str, expected))})"
-            f"{_hint(array.shape, expected)}"
-        )
-    if not len(codes):
-        raise Refusal(f"--code={path}: shape {array.shape} holds no code")
-    with np.errstate(over="ignore"):
-        # A copy, in C order, since the file may change.
-        codes = np.array(codes, np.float32, order="C")
-    if not np.all(np.isfinite(codes)):
-        raise Refusal(f"--code={path}: holds values that are not finite as float32")
-    stem = files.portable_name(pathlib.Path(path).stem)
-    names = [f"{stem}_{number:03d}" for number in range(len(codes))]
-    return [
-        Target(own, identity.code_id(code), None, code, shape)
-        for own, code in zip(names if len(codes) > 1 else [stem], codes, strict=True)
-    ]
-
-
 def prepare(
     photograph: np.ndarray, phi: Representation, settings: Settings
 ) -> np.ndarray:
@@ -413,41 +379,9 @@ def preparation(phi: Representation, settings: Settings) -> tuple[str, int | Non
     size = settings.image_size
     if joint.is_shallow(phi):
         return "grey", size
-    return settings.resize, size or _own_shape(phi)[0]
+    return settings.resize, size or own_shape(phi)[0]
 
 
-def _own_shape(phi: Representation) -> tuple[int, int, int]:
+def own_shape(phi: Representation) -> tuple[int, int, int]:
+    """(h, w, 3), the size at which a network was trained."""
     return getattr(phi, "image_shape")  # noqa: B009 (not in the protocol)
-
-
-def _num_axes(phi: Representation) -> int:
-    """Number of axes of a code."""
-    if isinstance(phi, Hog | Dsift):
-        return 3
-    return len(callables.code_shape(phi, _own_shape(phi)))
-
-
-def _code_image_shape(
-    path: str, phi: Representation, code_shape: tuple[int, ...], settings: Settings
-) -> tuple[int, int, int]:
-    """(h, w, c) of the image to be found for a recorded code."""
-    if isinstance(phi, Hog | Dsift):
-        if len(code_shape) != 3:
-            raise Refusal(
-                f"--code={path}: {len(code_shape)} axes, but {phi.name} codes are "
-                "(rows, columns, values), several of them (n, rows, columns, values)"
-            )
-        if settings.image_size:
-            return (settings.image_size, settings.image_size, 1)
-        return phi.smallest_image(code_shape)
-    height, width, channels = _own_shape(phi)
-    if settings.image_size:
-        return (settings.image_size, settings.image_size, channels)
-    return (height, width, channels)
-
-
-def _hint(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    """What to do about a shape that PyTorch's order of axes explains."""
-    if len(expected) == 3 and shape[-3:] == (expected[2], *expected[:2]):
-        return "; channels are the last axis here: np.moveaxis(code, -3, -1)"
-    return ""

@@ -318,7 +318,7 @@ class _Mat5Values:
 def _read_hdf5(path: pathlib.Path) -> dict[str, Any]:
     """The variables of a file of MATLAB 7.3."""
     try:
-        import h5py  # type: ignore[import-untyped]
+        import h5py
     except ImportError:
         raise MissingReader(
             f"{missing('h5py', path)}; or save the file again in MATLAB with -v7"

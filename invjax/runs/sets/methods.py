@@ -231,7 +231,11 @@ def _repelled_set(
 ) -> Iterator[Outcome]:
     began = time.perf_counter()
     group, target = members[0].group, members[0].target
-    keywords = members[0].keywords(settings) | {"tv_weight": members[0].tv_weight}
+    keywords = members[0].keywords(settings) | {
+        "tv_weight": members[0].tv_weight,
+        "mask": members[0].mask,
+        "initial_image": members[0].initial,
+    }
     num_steps = keywords["num_steps"]
     keys = [runner.lane_key(lane, settings) for lane in members]
     found = repulsion.repel(
@@ -295,6 +299,7 @@ def _chained(
         tv_weight=members[0].tv_weight,
         alpha_weight=settings.alpha_weight,
         code_weights=lanes.code_weights(group.phi, settings),
+        mask=members[0].mask,
         execution=lanes.execution(settings),
         keeper=keeper,
     )

@@ -15,7 +15,7 @@ def write(path: pathlib.Path, variables: dict[str, Any]) -> pathlib.Path:
     A tuple of dicts is an array of structs. Axes are in reverse order; what a cell or
     an array of structs holds is in the group #refs#.
     """
-    import h5py  # type: ignore[import-untyped]
+    import h5py
 
     with h5py.File(path, "w", userblock_size=512) as file:
         references = file.create_group("#refs#")
