@@ -45,8 +45,8 @@ _CODE: flags.FlagHolder[str | None] = flags.DEFINE(
     "code",
     None,
     "Recorded codes, inverted instead of images: comma-separated files, globs and "
-    "folders of .npy, .npz, .pt, .safetensors and .h5 files, each with one code or "
-    "[n, ...]; of named arrays, the one called as the representation (/ or _), or all.",
+    "folders of .npy, .npz, .pt, .safetensors and .h5 files, with one code each or "
+    "[n, ...].",
 )
 _CODE_LAYOUT = flags.DEFINE_enum(
     "code_layout",
@@ -59,9 +59,8 @@ _MASK: flags.FlagHolder[str | None] = flags.DEFINE(
     binary.PATHS,
     "mask",
     None,
-    "Files of masks over codes, as --code: 0 where a feature is free. One is for all "
-    "codes, [n, ...] for them in their order, several files by their names (default: "
-    "all features count).",
+    "Files of masks over codes, as --code: 0 where a feature is free. One is for all, "
+    "[n, ...] in the order of the codes, several files by name (default: none).",
 )
 _INITIAL_IMAGE: flags.FlagHolder[str | None] = flags.DEFINE(
     binary.PATHS,

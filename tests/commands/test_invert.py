@@ -809,3 +809,40 @@ def test_code_weights_are_refused_in_one_line(
         _run(workdir=str(tmp_path / "run"), images=str(photographs), **settings)
     assert words in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_masks_and_starts_of_files(tmp_path: pathlib.Path, photographs: pathlib.Path):
+    settings: dict = {
+        "images": str(photographs),
+        "representations": ["hogb"],
+        "image_size": 32,
+    }
+    mask = np.zeros((2, 4, 5, 1))
+    mask[0, :2] = mask[1, 2:] = 1
+    np.save(tmp_path / "masks.npy", mask)
+    starts = tmp_path / "starts"
+    starts.mkdir()
+    for name, grey in {"one": 0.25, "two": 0.75}.items():
+        with Image.open(photographs / f"{name}.png") as photograph:
+            size = photograph.size
+        Image.new("L", size, round(255 * grey)).save(starts / f"{name}.png")
+    settings |= {"mask": str(tmp_path / "masks.npy"), "initial_image": str(starts)}
+    workdir = tmp_path / "run"
+    _run(workdir=str(workdir), **settings | {"num_steps": 1, "save_arrays": True})
+    for number, record in enumerate(_records(workdir)):
+        path = f"{record['image']}/hogb/start_000.npz"
+        arrays = np.load(workdir / "arrays" / path)
+        grey = {"one": 0.25, "two": 0.75}[record["image"]]
+        # One step is a few grey levels away from the start.
+        assert np.abs(arrays["image"].mean() - grey) < 0.1
+        original = reading.read(workdir / "originals" / f"{record['image']}.png")
+        target = callables.encode(invjax.representation("hogb"), original[..., :1])
+        kept = mask[number]
+        error = np.linalg.norm(kept * (arrays["code"] - target))
+        error /= np.linalg.norm(kept * target)
+        assert record["relative_error"] == pytest.approx(error, rel=1e-3)
+        assert record["normalised_error"] is None
+    # Another mask is another run, whatever the file is called.
+    np.save(tmp_path / "masks.npy", 1 - mask)
+    with pytest.raises(Refusal, match="--overwrite"):
+        _run(workdir=str(workdir), **settings | {"num_steps": 1, "save_arrays": True})

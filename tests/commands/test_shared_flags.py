@@ -70,6 +70,7 @@ def test_layers_are_one_flag():
     [
         ("workdir", "~/run", "{home}/run"),
         ("workdir", "~", "{home}"),
+        ("mask", "~/m.npy", "{home}/m.npy"),
         ("code", "~/codes/a.npz", "{home}/codes/a.npz"),
         ("weights_dir", "~/weights", "{home}/weights"),
         (
@@ -100,7 +101,8 @@ def test_every_flag_that_is_a_path_is_defined_as_one():
             if re.search(r"\b(folders?|files?)\b", flag.help, re.IGNORECASE):
                 kind = "path" if "path" in flag.flag_type() else flag.flag_type()
                 found.setdefault(kind, set()).add(flag.name)
-    assert found["path"] == {"workdir", "images", "code", "weights_dir"}
+    own = {"workdir", "images", "code", "mask", "initial_image", "weights_dir"}
+    assert found["path"] == own
     assert not found["string"]
 
 
