@@ -35,10 +35,11 @@ from invjax.images import reading, sources
 from invjax.images.pixels import ImageError
 from invjax.images.sources import ImageSource
 from invjax.metrics import lpips
-from invjax.report import contact_sheet, gallery
+from invjax.report import contact_sheet, descents, gallery
 from invjax.report.contact_sheet import Cell, Row
+from invjax.report.descents import Descent
 from invjax.report.gallery import GalleryImage, GalleryLane
-from invjax.runs import lanes, loading, runner
+from invjax.runs import lanes, loading, runner, trajectories
 from invjax.runs.folder import RunFolder
 from invjax.runs.identification import Identifier
 from invjax.runs.plans import LoadedPlan
@@ -167,6 +168,7 @@ class View:
         images: dict[str, GalleryImage] = {}
         shown: list[GalleryLane] = []
         tallies: dict[str, _Summary] = {}
+        curves: list[Descent] = []
         num_lanes = 0
         for unit, shard in shards:
             for entry in shard.entries:
@@ -174,10 +176,15 @@ class View:
                 record = Record.from_json(entry.record)
                 tallies.setdefault(record.representation, _Summary()).add(record)
                 sheet.add(unit, entry, record)
+                if len(curves) < _MOST_IN_GALLERY:
+                    curves.append(self._descent(entry, record))
                 if len(shown) < _MOST_IN_GALLERY:
                     picture = f"reconstructions/{entry.path}.png"
                     stretched = f"{_STRETCHED}/{entry.path}.jpg"
-                    shown.append(GalleryLane(entry.record, picture, stretched))
+                    animation = trajectories.animation(self._folder, entry.path)
+                    shown.append(
+                        GalleryLane(entry.record, picture, stretched, animation)
+                    )
                     images.setdefault(
                         record.image, GalleryImage(record.image, self._original(record))
                     )
@@ -194,9 +201,15 @@ class View:
             images=list(images.values()),
             lanes=shown,
         )
+        descents.write(self._folder, curves)
         for name, tally in tallies.items():
             print(tally.line(name))
         print(f"look at {self._folder}/index.html and {self._folder}/grid.png")
+
+    def _descent(self, entry: Entry, record: Record) -> Descent:
+        rows = trajectories.read(self._folder / trajectories.FOLDER, entry.path)
+        errors = trajectories.errors(rows)
+        return Descent(record.representation, record.history or (), errors)
 
     def _original(self, record: Record) -> str | None:
         path = runner.original_path(record.image)

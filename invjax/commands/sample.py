@@ -174,6 +174,9 @@ def options_from_flags(settings: Settings) -> Options:
             )
         if settings.tolerance is not None:
             raise Refusal("--tolerance means nothing with --method=repulsion")
+    for name in ("save_trajectory", "tensorboard"):
+        if getattr(settings, name):
+            raise Refusal(f"--{name} means nothing here; invert and studies take it")
     options = Options(
         method=method,
         num_samples=_NUM_SAMPLES.value,

@@ -13,7 +13,7 @@ from absl import flags
 from invjax.commands import binary
 from invjax.inversion import presets, request
 from invjax.metrics import labels
-from invjax.runs import processes, recorded
+from invjax.runs import event_files, processes, recorded
 from invjax.runs.errors import Refusal
 from invjax.runs.settings import Request, Settings
 
@@ -156,6 +156,18 @@ _IDENTIFY_AMONG: flags.FlagHolder[str | None] = flags.DEFINE(
 _SAVE_ARRAYS = flags.DEFINE_bool(
     "save_arrays", False, "Also write unclipped images and their codes as .npz files."
 )
+_SAVE_TRAJECTORY = flags.DEFINE_integer(
+    "save_trajectory",
+    None,
+    "Also write the image and its error every so many steps of each descent, and an "
+    "animation (default: not).",
+    lower_bound=1,
+)
+_TENSORBOARD = flags.DEFINE_bool(
+    "tensorboard",
+    False,
+    "Also write curves and pictures for TensorBoard; needs tensorboardX.",
+)
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print what would run, predicted time and memory, and stop."
 )
@@ -272,7 +284,11 @@ def from_flags(
         code_layout=_CODE_LAYOUT.value,
         mask=_MASK.value,
         initial_image=_INITIAL_IMAGE.value,
+        save_trajectory=_SAVE_TRAJECTORY.value,
+        tensorboard=_TENSORBOARD.value,
     )
+    if settings.tensorboard:
+        event_files.check()
     process = processes.find(os.environ, _PROCESS_ID.value, _NUM_PROCESSES.value)
     if process.count > 1 and _OVERWRITE.value:
         raise Refusal(

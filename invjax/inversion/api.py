@@ -13,7 +13,7 @@ lanes is the vmapped step of one.
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, TypeVar, Unpack
 
 import jax
@@ -29,6 +29,7 @@ from invjax.inversion.loop import CompiledPhase
 from invjax.inversion.memory import OnNarrower
 from invjax.inversion.request import Keywords, Plan, prepare
 from invjax.inversion.result import Result
+from invjax.inversion.watching import Watcher
 from invjax.types import (
     KeyLike,
     KeysLike,
@@ -246,6 +247,7 @@ def invert_stream(
     execution: Execution | None = None,
     on_narrower: OnNarrower | None = None,
     keeper: Keeper | None = None,
+    watchers: Sequence[Watcher] = (),
     **settings: Unpack[Keywords],
 ) -> Generator[tuple[np.ndarray, Result], None, None]:
     """Inverts many codes and hands results over as they come; see `invert_batch`.
@@ -263,6 +265,7 @@ def invert_stream(
       keeper: keeps the states of long descents, such as `runs.solver_states` does in
         files, and is asked for them first. Not asked where slots are refilled, that is
         in a compiled loop with a tolerance. None for nobody.
+      watchers: look at lanes while they descend; see `watching.Watcher`.
 
     Raises: as `invert`, at the call and not at the first result.
 
@@ -299,6 +302,7 @@ def invert_stream(
             "execution": execution,
             "history_every": history_every,
             "lanes": lanes,
+            "watchers": watchers,
         }
         if execution.scan and plan.has_tolerance:
             return slots.stream(stacked, plan, **how)

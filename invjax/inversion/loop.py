@@ -31,12 +31,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.inversion import batch, dead_starts, devices, keeping, lane
+from invjax.inversion import (
+    batch,
+    dead_starts,
+    devices,
+    keeping,
+    lane,
+    objective,
+    watching,
+)
 from invjax.inversion.execution import Execution
 from invjax.inversion.keeping import Keeper
-from invjax.inversion.lane import LaneState, Pace, Phase
+from invjax.inversion.lane import LaneState, Pace, Phase, Program
 from invjax.inversion.request import Plan
 from invjax.inversion.result import Result
+from invjax.inversion.watching import Watcher
 from invjax.types import PRNGKeys
 
 SCAN_STEPS = 50
@@ -113,6 +122,7 @@ def stream(
     history_every: int,
     lanes: np.ndarray | None = None,
     keeper: Keeper | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> Generator[tuple[np.ndarray, Result], None, None]:
     """Runs the lanes of a plan chunk by chunk.
 
@@ -123,6 +133,7 @@ def stream(
       history_every: k of `Result.history`.
       lanes: numbers of the lanes to run; None for all.
       keeper: keeps the states of chunks; None for nobody.
+      watchers: look at the lanes while they descend.
 
     Yields:
       Numbers [n] of lanes that have ended, in order, and their results, with fields
@@ -157,6 +168,8 @@ def stream(
                     scan=execution.scan,
                     is_over=is_over,
                     keeper=keeper,
+                    watchers=watchers,
+                    lanes=chunk[:kept],
                 )
                 running.append((chunk[:kept], part, descent))
                 # The newest waits in the pool: no thread stands still while the oldest
@@ -342,6 +355,8 @@ def _descend(
     scan: bool,
     is_over: threading.Event,
     keeper: Keeper | None = None,
+    watchers: Sequence[Watcher] = (),
+    lanes: np.ndarray | None = None,
 ) -> _Descent:
     """Takes a chunk of lanes through all phases.
 
@@ -357,6 +372,9 @@ def _descend(
       scan: whether the loop over steps is compiled.
       is_over: set when nobody waits for the result any more.
       keeper: keeps the chunk's state; None for nobody.
+      watchers: look at the lanes.
+      lanes: [n], numbers of the lanes, without those that fill the chunk up; None where
+        nobody looks.
     """
     history = plan.empty_history(plan.num_lanes, history_every)
     wanted: list[tuple[int, Any]] = []
@@ -369,6 +387,23 @@ def _descend(
             history[:, column : column + len(kept)] = kept.T
         wanted.clear()
 
+    def show(program: Program, num_before: int, num_after: int) -> None:
+        if not watchers or lanes is None:
+            return
+        everyone = np.ones(len(lanes), int)
+
+        def images() -> np.ndarray:
+            return host_images(program, states, plan)[: len(lanes)]
+
+        watching.show(
+            watchers,
+            lanes,
+            num_before * everyone,
+            num_after * everyone,
+            images,
+            total=plan.num_steps,
+        )
+
     before: Any = ()
     done = begun = 0
     if keeper is not None:
@@ -377,6 +412,8 @@ def _descend(
         if found is not None:
             begun, (kept_states, history) = found
             states = plan.place(kept_states)
+    if not begun:
+        show(plan.phases[0].program, 0, 0)
     for number, phase in enumerate(plan.phases):
         # What was kept is the state of the phase whose step was the last one.
         if begun <= done and number > 0:
@@ -392,6 +429,7 @@ def _descend(
             if keeper is not None and keeper.is_due(name):
                 fetch()
                 keeper.save(name, done + first + rows, _Descent(states, history))
+            show(phase.program, done + first, done + first + rows)
             # The queue of the device stays short, so that an interrupt takes effect.
             jax.block_until_ready(before)
             before = values
@@ -405,6 +443,20 @@ def _descend(
         done += phase.num_steps
     fetch()
     return _Descent(jax.block_until_ready(states), history)
+
+
+def host_images(program: Program, states: LaneState, plan: Plan) -> np.ndarray:
+    """Images [l, h, w, c] of lanes as they are now, in the host's memory.
+
+    Args:
+      program: program of the phase.
+      states: [l], the lanes' states.
+      plan: the plan of these lanes.
+    """
+    variables = batch.images(program, states)
+    return np.asarray(
+        jax.vmap(objective.to_image, (0, None))(variables, plan.shared.centre)
+    )
 
 
 def _name(keys: PRNGKeys, plan: Plan, *, history_every: int, scan: bool) -> str:

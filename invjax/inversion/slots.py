@@ -15,18 +15,19 @@ begins.
 """
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from invjax.inversion import batch, dead_starts, devices, lane
+from invjax.inversion import batch, dead_starts, devices, lane, watching
 from invjax.inversion.execution import Execution
 from invjax.inversion.lane import LaneState, Phase
-from invjax.inversion.loop import CompiledPhase
+from invjax.inversion.loop import CompiledPhase, host_images
 from invjax.inversion.request import Plan
 from invjax.inversion.result import Result
+from invjax.inversion.watching import Watcher
 from invjax.types import PRNGKeys
 
 _STEPS_PER_CALL = 25
@@ -45,6 +46,7 @@ def stream(
     execution: Execution,
     history_every: int,
     lanes: np.ndarray | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> Generator[tuple[np.ndarray, Result], None, None]:
     """Runs the lanes of a plan with a tolerance.
 
@@ -54,6 +56,7 @@ def stream(
       execution: the number of slots on each device is its width.
       history_every: k of `Result.history`.
       lanes: numbers of the lanes to run; None for all.
+      watchers: look at the lanes while they descend.
 
     Yields:
       Numbers [n] of lanes that have ended, as they end, and their results, with fields
@@ -65,7 +68,7 @@ def stream(
     most = len(lanes) if is_plain else _WIDTHS_PER_BLOCK * execution.lanes_per_call
     for first in range(0, len(lanes), most):
         own = lanes[first : first + most]
-        block = _Block(keys, plan, execution, history_every, own)
+        block = _Block(keys, plan, execution, history_every, own, watchers)
         for number in range(len(plan.phases)):
             yield from block.run(number)
 
@@ -124,6 +127,7 @@ class _Block:
         execution: Execution,
         history_every: int,
         block: np.ndarray,
+        watchers: Sequence[Watcher],
     ):
         self._keys = keys
         self._plan = plan
@@ -131,6 +135,7 @@ class _Block:
         self._num_slots = execution.lanes_per_call
         self._history_every = history_every
         self._block = block
+        self._watchers = watchers
         # Rows in the host's memory, without the key of the phase that has ended.
         self._ended: dict[int, LaneState] = {}
         # Of lanes that have begun and not ended; a block may be all lanes there are.
@@ -143,6 +148,9 @@ class _Block:
         done = sum(before.num_steps for before in plan.phases[:number])
         for news in self._steps(number):
             self._record(news, done, phase.num_steps)
+            before = done + news.positions
+            after = np.minimum(before + len(news.values), done + phase.num_steps)
+            self._show(phase, news, news.is_busy, before, after)
             ended = np.flatnonzero(news.is_ended)
             if number < len(plan.phases) - 1:
                 rows = self._fetched(news.states._replace(key=None), ended)
@@ -150,6 +158,27 @@ class _Block:
                     self._ended[news.lanes[slot]] = _row(rows, row)
             elif len(ended):
                 yield news.lanes[ended], self._results(phase, news, ended)
+
+    def _show(
+        self,
+        phase: Phase,
+        news: "_News",
+        is_shown: np.ndarray,
+        before: np.ndarray,
+        after: np.ndarray,
+    ) -> None:
+        """Lets the watchers look at the lanes of some slots."""
+        rows = np.flatnonzero(is_shown)
+        if not self._watchers or not len(rows):
+            return
+        watching.show(
+            self._watchers,
+            news.lanes[rows],
+            before[rows],
+            after[rows],
+            lambda: host_images(phase.program, news.states, news.part)[rows],
+            total=self._plan.num_steps,
+        )
 
     def _record(self, news: _News, done: int, num_steps: int) -> None:
         """Writes into the history those values that it wants."""
@@ -198,6 +227,12 @@ class _Block:
                     else batch.replace_lanes(self._plan.place(is_new), new, states)
                 )
                 is_busy |= is_new
+                if number == 0:
+                    zeros = np.zeros(self._num_slots, int)
+                    begun = _News(
+                        lanes.copy(), is_new, zeros > 0, zeros, zeros, states, own.plan
+                    )
+                    self._show(phase, begun, is_new, zeros, zeros)
             assert states is not None and own is not None
             positions = np.asarray(lane.steps_in_phase(states))
             states, values = batch.scan_steps_at_own_pace(

@@ -49,11 +49,13 @@ class GalleryLane(NamedTuple):
       stretched: Path of the picture stretched to its range, as
         `contrast.write_stretched` writes it; None where there is none, of which the
         page says that it is shown clipped.
+      animation: Path of a picture that shows the descent; None where there is none.
     """
 
     record: Mapping[str, Any]
     picture: str | None
     stretched: str | None = None
+    animation: str | None = None
 
 
 class _Column(NamedTuple):
@@ -304,6 +306,7 @@ def _figure(
         "facets": _facets(lane),
         "url": _url(lane.picture),
         "stretched": _url(lane.stretched),
+        "animation": _url(lane.animation),
         "alt": f"{record['image']} reconstructed from {record['representation']}, "
         f"{described}",
         "heading": start[0].upper() + start[1:],

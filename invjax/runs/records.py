@@ -203,7 +203,7 @@ def record_of(
     )
     if record.has_failed:
         return record
-    measured = _code_errors(lane, code, settings)
+    measured = code_errors(lane, code, settings)
     original = lane.target.original
     if original is not None:
         likeness = _likeness(image, original, parameters=lpips_parameters)
@@ -298,7 +298,14 @@ def _with_steps(history: np.ndarray, num_steps: int) -> list[list[float]]:
     ]
 
 
-def _code_errors(lane: Lane, code: Any, settings: Settings) -> dict[str, Any]:
+def code_errors(lane: Lane, code: Any, settings: Settings) -> dict[str, Any]:
+    """The errors of a code by the names of `Record`'s fields, as far as they exist.
+
+    Args:
+      lane: the lane whose target it is compared with.
+      code: the code of an image, by the float32 representation.
+      settings: settings of the run.
+    """
     if lane.data_term in objective.LINEAR_TERMS:
         return {}
     if isinstance(code, Mapping):

@@ -8,7 +8,6 @@ and when; so it is the same for a run that was never interrupted.
 import contextlib
 import dataclasses
 import itertools
-import sys
 import time
 from collections import Counter
 from collections.abc import (
@@ -24,7 +23,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from invjax import callables, files, identity
 from invjax.images import reading
@@ -33,6 +31,7 @@ from invjax.inversion.execution import Execution
 from invjax.inversion.keeping import Keeper
 from invjax.inversion.memory import OnNarrower
 from invjax.inversion.result import Result
+from invjax.inversion.watching import Watcher
 from invjax.metrics import lpips
 from invjax.report import contrast
 from invjax.runs import (
@@ -44,19 +43,23 @@ from invjax.runs import (
     shards,
     skipped,
     solver_states,
+    trajectories,
     units,
 )
 from invjax.runs.errors import Refusal
+from invjax.runs.event_files import EventFiles
 from invjax.runs.folder import RunFolder, writing
 from invjax.runs.identification import Identifier
 from invjax.runs.lanes import Lane
 from invjax.runs.plans import LoadedPlan, Plan
 from invjax.runs.processes import Process
+from invjax.runs.progress import Progress
 from invjax.runs.records import Record
 from invjax.runs.settings import Settings
 from invjax.runs.shards import DamagedShard, Entry, Shard
 from invjax.runs.skipped import Skipped
 from invjax.runs.solver_states import SolverStates
+from invjax.runs.trajectories import Trajectory
 from invjax.runs.units import Unit
 
 _GOES_ON = "; units that are done are kept, and the same command goes on"
@@ -103,6 +106,7 @@ def invert(
     lpips_parameters: lpips.Parameters | None = None,
     on_narrower: OnNarrower | None = None,
     keeper: Keeper | None = None,
+    watch: Callable[[Sequence[Lane]], Sequence[Watcher]] | None = None,
 ) -> Generator[list[Outcome], None, None]:
     """Inverts lanes and yields outcomes as they come; nothing is written.
 
@@ -111,10 +115,12 @@ def invert(
       settings: settings of the run.
       lpips_parameters: weights of LPIPS; without them records have none.
       on_narrower, keeper: as in `api.invert_stream`.
+      watch: returns what looks at the given lanes while they descend; None for nobody.
     """
     for _, members in itertools.groupby(planned, _program):
         mine = list(members)
-        stream = _stream(mine, settings, on_narrower, keeper)
+        watchers = () if watch is None else watch(mine)
+        stream = _stream(mine, settings, on_narrower, keeper, watchers)
         # Closed also where the consumer stops, so that no thread goes on.
         with contextlib.closing(stream):
             before = time.perf_counter()
@@ -407,7 +413,13 @@ def compute(
         settings = dataclasses.replace(settings, batch_size=execution.width)
 
     writer = UnitWriter(run, pictures=pictures, stretched=stretched, keeps=keeps)
-    with Progress(run, todo) as progress, solver_keeper(run) as keeper:
+    left = sum(unit.num_lanes for unit in todo)
+    total = max(sum(unit.num_lanes for unit in run.mine), left)
+    with Progress(left, total) as progress, solver_keeper(run) as keeper:
+
+        def watch(planned: Sequence[Lane]) -> list[Watcher]:
+            return [progress.within(planned, settings), *writer.watch(planned)]
+
         for window in units.windows(todo, _lanes_per_window(run, todo)):
             planned: dict[int, Lane] = {}
             of_unit: dict[int, Unit] = {}
@@ -425,6 +437,7 @@ def compute(
                 lpips_parameters=lpips_parameters,
                 on_narrower=on_narrower,
                 keeper=keeper,
+                watch=watch,
             )
             with contextlib.closing(outcomes):
                 for chunk in outcomes:
@@ -435,7 +448,7 @@ def compute(
                             outcome = identified(outcome, identifier)
                         number = numbers[id(outcome.lane)]
                         writer.add(of_unit[number], number, outcome)
-                        progress.add(outcome)
+                        progress.add(outcome.lane, outcome.record)
             if keeper is not None:
                 keeper.clear()
 
@@ -523,6 +536,24 @@ class UnitWriter:
         self._stretched = stretched
         self._keeps = keeps
         self._open: dict[int, _OpenUnit] = {}
+        settings = run.settings
+        self._events = None
+        if settings.tensorboard:
+            self._events = EventFiles(run.folder.path, settings.save_trajectory)
+
+    def watch(self, planned: Sequence[Lane]) -> list[Watcher]:
+        """What is written of lanes while they descend.
+
+        Args:
+          planned: the lanes, by their number in the loop.
+        """
+        settings = self._run.settings
+        found: list[Watcher] = []
+        if settings.save_trajectory is not None:
+            found.append(Trajectory(self._run.folder.path, planned, settings))
+        if self._events is not None and (one := self._events.watch(planned)):
+            found.append(one)
+        return found
 
     def expect(
         self,
@@ -556,6 +587,11 @@ class UnitWriter:
             pictures=self._pictures,
             stretched=self._stretched,
         )
+        if self._run.settings.save_trajectory is not None:
+            folder = self._run.folder.path
+            found.paths += trajectories.finish(folder, outcome.lane.path)
+        if self._events is not None:
+            self._events.end(outcome.lane, outcome.record, outcome.image)
         keeps = self._keeps is not None and self._keeps(outcome.lane)
         entry = Entry(number, outcome.lane.path, outcome.record.as_json())
         found.ended.append((entry, outcome.image if keeps else None))
@@ -629,45 +665,6 @@ class _OpenUnit:
     ended: list[tuple[Entry, np.ndarray | None]] = dataclasses.field(
         default_factory=list
     )
-
-
-class Progress:
-    """A bar on a terminal, and elsewhere a line per lane.
-
-    Args:
-      run: the run.
-      todo: units that are to be done.
-    """
-
-    def __init__(self, run: Run, todo: Sequence[Unit]):
-        self._left = sum(unit.num_lanes for unit in todo)
-        self._total = max(sum(unit.num_lanes for unit in run.mine), self._left)
-        self._number = 0
-        self._began = time.monotonic()
-        self._bar = tqdm(
-            total=self._total,
-            initial=self._total - self._left,
-            unit="lane",
-            disable=not sys.stderr.isatty(),
-        )
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def add(self, outcome: Outcome) -> None:
-        """Shows that a lane has ended."""
-        lane = outcome.lane
-        self._number += 1
-        self._bar.set_description(f"{lane.target.name} {lane.group.name}")
-        self._bar.update()
-        if self._bar.disable:
-            elapsed = time.monotonic() - self._began
-            left = elapsed / self._number * (self._left - self._number)
-            place = self._total - self._left + self._number
-            print(_line(place, self._total, outcome, elapsed, left), flush=True)
 
 
 class ByCode:
@@ -809,6 +806,7 @@ def _stream(
     settings: Settings,
     on_narrower: OnNarrower | None,
     keeper: Keeper | None,
+    watchers: Sequence[Watcher],
 ) -> Generator[tuple[np.ndarray, Result], None, None]:
     """Inverts lanes of one program."""
     first = planned[0]
@@ -831,6 +829,7 @@ def _stream(
         history_every=records.HISTORY_EVERY,
         on_narrower=on_narrower,
         keeper=keeper,
+        watchers=watchers,
         **keywords,
     )
 
@@ -985,24 +984,3 @@ def _program(lane: Lane) -> tuple[Any, ...]:
     """What lanes of one compiled program have in common."""
     has_initial = lane.initial is not None
     return lane.group.name, lane.target.image_shape, lane.variant, has_initial
-
-
-def _line(
-    number: int, total: int, outcome: Outcome, elapsed: float, left: float
-) -> str:
-    lane, record = outcome.lane, outcome.record
-    if record.has_failed:
-        result = "failed"
-    elif record.relative_error is None:
-        result = f"objective {record.objective:.4g}"
-    else:
-        result = f"relative error {record.relative_error:.1%}"
-    passed, to_come = map(tqdm.format_interval, (elapsed, left))
-    if record.dead_start:
-        result += " from a dead start"
-    variant = f"{lane.variant_name} " if lane.variant_name else ""
-    return (
-        f"[{number}/{total}, {passed} passed, {to_come} left] {lane.target.name} "
-        f"{lane.group.name} {variant}tv {lane.tv_weight:g} start {lane.start}: "
-        f"{result}, {record.seconds:.1f} s"
-    )

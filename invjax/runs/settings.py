@@ -50,6 +50,9 @@ class Settings:
       mask: files of masks over codes, named as `code`; None where all features count.
       initial_image: images to start from in place of noise, named as `images`, or files
         of arrays; None for noise.
+      save_trajectory: number of steps between pictures that are kept of each descent;
+        None for none.
+      tensorboard: whether event files for TensorBoard are written.
     """
 
     images: str | None
@@ -77,6 +80,8 @@ class Settings:
     code_layout: str | None = None
     mask: str | None = None
     initial_image: str | None = None
+    save_trajectory: int | None = None
+    tensorboard: bool = False
 
     def steps(
         self,

@@ -100,6 +100,19 @@ def images_of_run(page: Element) -> list[Element]:
     return page.find("section", **{"class": "image"})
 
 
+def test_a_descent_that_was_kept_can_be_watched(tmp_path):
+    lanes = [
+        GalleryLane(record(start=0), "a.png", animation="trajectories/a b.webp"),
+        GalleryLane(record(start=1), "b.png"),
+    ]
+    page = write(tmp_path, [GalleryImage("cat", None)], lanes)
+    links = [
+        a for a in page.find("a") if "Watch" in str(a.attributes.get("aria-label"))
+    ]
+    assert [link.attributes["href"] for link in links] == ["trajectories/a%20b.webp"]
+    assert "start 0" in links[0].attributes["aria-label"]
+
+
 def test_a_section_per_image_a_row_per_representation_and_starts_across(tmp_path):
     listed = [GalleryImage("cat", "o/cat.png"), GalleryImage("cup", "o/cup.png")]
     lanes = [
