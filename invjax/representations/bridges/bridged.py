@@ -92,8 +92,8 @@ class BridgedRepresentation:
 
     Attributes:
       weights: arrays by the framework's names, those on which the code depends.
-      mean: of the network's input, which is (image - mean) / std; in units of [0, 1].
-      std: the same; both broadcast to the image.
+      mean, std: numbers in units of [0, 1] that broadcast to the image; the network's
+        input is (image - mean) / std.
       centre: grey levels, [c] or [h, w, c], around which inversions begin: 255 mean, or
         mid-grey where no mean was given.
       relaxation: how the derivative is relaxed, see `relaxed`; None for the exact
