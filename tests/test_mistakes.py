@@ -108,7 +108,7 @@ IN_PYTHON: dict[str, tuple[Callable[[], Any], str]] = {
     # Codes.
     "channels first": (
         lambda: invert_it(np.moveaxis(CODE, -1, 0)),
-        "codes have shape (3, 4, 4), but the representation",
+        "channels are the last axis: numpy.moveaxis(code, -3, -1)",
     ),
     "a leading axis": (lambda: invert_it(CODE[None]), "invert_batch takes several"),
     "another shape": (lambda: invert_it(CODE[1:]), "has (4, 4, 3), which is accepted"),
@@ -201,7 +201,7 @@ IN_PYTHON: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "misspelt keyword": (
         lambda: invert_it(tv_wieght=1.0),
-        "tv_wieght",
+        "there is no keyword 'tv_wieght'; did you mean tv_weight?",
     ),
     "within jit": (
         lambda: jax.jit(lambda code: invert_it(code).image)(CODE),

@@ -157,8 +157,9 @@ def invert(
     Raises:
       ValueError: code, mask, shape or a setting does not fit; the target is zero
         under the mask (in a caricature: has no positive part); phi is no pure function.
-      TypeError: `key` is not a random key; phi returns something else than arrays of
-        floating-point numbers; the call is inside jax.jit, vmap or grad.
+      TypeError: `key` is not a random key; there is no such keyword; phi returns
+        something else than arrays of floating-point numbers; the call is inside
+        jax.jit, vmap or grad.
 
     Returns:
       The `Result` of this lane.
@@ -178,6 +179,7 @@ def invert(
       True
     """
     request.refuse_transformed((key, code, phi, settings))
+    request.refuse_unknown(settings)
     batch = invert_batch(
         identity.one_key(key)[None],
         request.one_code(code, phi, image_shape=settings.get("image_shape")),
@@ -290,6 +292,7 @@ def invert_stream(
       [0, 1, 2]
     """
     request.refuse_transformed((keys, codes, phi, settings))
+    request.refuse_unknown(settings)
     codes = request.lane_codes(codes, phi, image_shape=settings.get("image_shape"))
     stacked = identity.lane_keys(keys, num=request.num_lanes_of(codes))
     plan = prepare(codes, phi, len(stacked), **settings)
@@ -418,6 +421,7 @@ def _chunk(
 ) -> tuple[Plan, LaneState]:
     """A chunk full of lanes of one code, before their first step."""
     num_lanes = execution.lanes_per_call
+    request.refuse_unknown(settings)
     one = request.one_code(code, phi, image_shape=settings.get("image_shape"))
     codes = jax.tree.map(lambda part: np.repeat(part, num_lanes, axis=0), one)
     plan = prepare(codes, phi, num_lanes, **settings).spread(execution.mesh).on_device()

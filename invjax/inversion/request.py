@@ -1,5 +1,6 @@
 """A request for inversion: its keywords, checked and filled in by the presets."""
 
+import difflib
 import operator
 import warnings
 from collections.abc import Callable, Mapping
@@ -244,6 +245,27 @@ def refuse_transformed(arguments: Any) -> None:
     leaves = [*jax.tree.leaves(arguments), jnp.zeros((), jnp.float32)]
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         raise TypeError(callables.TRANSFORMED)
+
+
+def refuse_unknown(settings: Mapping[str, Any]) -> None:
+    """Refuses keywords that `prepare` does not have, with the one that may be meant.
+
+    Args:
+      settings: keywords by name.
+
+    Raises:
+      TypeError: there is none of that name.
+    """
+    known = Keywords.__annotations__
+    for name in settings:
+        if name not in known:
+            alike = difflib.get_close_matches(name, known, n=1)
+            hint = (
+                f"did you mean {alike[0]}?"
+                if alike
+                else f"known are {', '.join(known)}"
+            )
+            raise TypeError(f"there is no keyword {name!r}; {hint}")
 
 
 def one_code(code: Any, phi: RepresentationLike, *, image_shape: Any = None) -> Any:
@@ -650,9 +672,11 @@ def _check_code_shape(codes: Any, structure: Any, image_shape: tuple[int, ...]) 
         if shape == expected.shape:
             continue
         where = f" at {jax.tree_util.keystr(path)}" if path else ""
-        hint = (
-            "; invert_batch takes several codes" if shape[1:] == expected.shape else ""
-        )
+        hint = ""
+        if shape[1:] == expected.shape:
+            hint = "; invert_batch takes several codes"
+        elif len(shape) == 3 and (*shape[1:], shape[0]) == expected.shape:
+            hint = "; channels are the last axis: numpy.moveaxis(code, -3, -1)"
         raise ValueError(
             f"codes have shape {shape}{where}, but the representation of an image of "
             f"{image_shape} has {expected.shape}, which is accepted{hint}"

@@ -150,6 +150,7 @@ def repel(
       ValueError: as `invert`, or a setting of the repulsion is out of range.
     """
     request.refuse_transformed((keys, code, phi, settings))
+    request.refuse_unknown(settings)
     keys = identity.lane_keys(keys)
     _check(len(keys), weight, bandwidth, grid, fade_from)
     one = request.one_code(code, phi, image_shape=settings.get("image_shape"))
