@@ -52,8 +52,10 @@ def from_codes(
             code, shape, is_moved = _arranged(recording.path, arrays, phi, settings)
             if is_moved:
                 moved.append(recording.path)
-            own = f"{recording.name}_{label}" if label else recording.name
-            found += _code_targets(files.portable_name(own), code, shape)
+            own = recording.name
+            if label:
+                own += f"_{files.portable_name(label)}"
+            found += _code_targets(own, code, shape)
     if moved:
         print(
             f"--code: channels are the first axis in {moved[0]}"

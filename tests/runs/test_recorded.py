@@ -35,7 +35,7 @@ CODE = np.random.default_rng(0).normal(size=(16, 16, 8)).astype(np.float32)
 def _find(path: pathlib.Path, name: str = "micro/conv1", **values: Any) -> list:
     values = {"images": None, "code": str(path), "representations": (name,)} | values
     phi = micro_representation(name.partition("/")[2])
-    return recorded.from_codes(str(path), name, phi, made_up.settings(**values))
+    return recorded.from_codes(values["code"], name, phi, made_up.settings(**values))
 
 
 def _refused(path: pathlib.Path, **values: Any) -> str:
@@ -312,6 +312,8 @@ def test_files_are_listed_as_images_are(tmp_path: pathlib.Path):
     assert names(f"{tmp_path}/*/one.npy") == ["x/one", "y/one"]
     assert names(f"{tmp_path}/**/two.npy") == ["two"]
     assert names(f"{tmp_path}/x, {tmp_path}/y/two.npy") == ["one", "two"]
+    found = _find(tmp_path, code=f"{tmp_path}/*/one.npy")
+    assert [target.name for target in found] == ["x/one", "y/one"]
     np.save(tmp_path / "a,b.npy", CODE)
     assert names(f"{tmp_path}/a,b.npy") == ["a,b"]
     for spec, words in {
