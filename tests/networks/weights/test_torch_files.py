@@ -318,8 +318,8 @@ def test_the_installed_weights_are_read_as_pinned(name: str) -> None:
     from invjax.networks import NETWORKS
 
     tree = torch_format.read_stream(path)
-    params, _, statistics = torch_layouts.fit(tree, NETWORKS[name])
-    tensors = conversion.flatten(params) | statistics.tensors()
+    fit = torch_layouts.fit(tree, NETWORKS[name])
+    tensors = conversion.flatten(fit.params) | fit.statistics.tensors()
     digests = {n: checkpoints.tensor_digest(array) for n, array in tensors.items()}
     assert digests == source.tensors
 
