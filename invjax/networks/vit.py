@@ -38,13 +38,14 @@ from invjax.networks.layers import (
 )
 
 
-def _network(
+def transformer(
     name: str,
     *,
     width: int,
     heads: int,
     patch: int,
     depth: int = 12,
+    input_size: int = 224,
     epsilon: float = 1e-6,
     gelu: Literal["gelu", "quick_gelu"] = "gelu",
     is_normalised_first: bool = False,
@@ -58,6 +59,7 @@ def _network(
       heads: number of heads of each attention.
       patch: side of the patches, in pixels.
       depth: number of blocks.
+      input_size: side of the images, in pixels.
       epsilon: constant of the normalisations.
       gelu: the nonlinearity in the blocks.
       is_normalised_first: whether tokens are normalised before the first block.
@@ -92,18 +94,18 @@ def _network(
     layers += [LayerNorm("norm", epsilon), ClassToken("pooled")]
     if last is not None:
         layers.append(last)
-    return Network(name, input_size=224, layers=tuple(layers))
+    return Network(name, input_size, layers=tuple(layers))
 
 
 def _plain(name: str, width: int, heads: int) -> Network:
     logits = Dense("logits", 1000)
-    return _network(name, width=width, heads=heads, patch=16, last=logits)
+    return transformer(name, width=width, heads=heads, patch=16, last=logits)
 
 
 def _clip(
     name: str, width: int, heads: int, patch: int, depth: int, projected: int
 ) -> Network:
-    return _network(
+    return transformer(
         name,
         width=width,
         heads=heads,
@@ -119,10 +121,10 @@ def _clip(
 VIT_TINY = _plain("vit_tiny", width=192, heads=3)
 VIT_SMALL = _plain("vit_small", width=384, heads=6)
 VIT_BASE = _plain("vit_base", width=768, heads=12)
-DINO_VITS16 = _network("dino_vits16", width=384, heads=6, patch=16)
-DINO_VITS8 = _network("dino_vits8", width=384, heads=6, patch=8)
-DINO_VITB16 = _network("dino_vitb16", width=768, heads=12, patch=16)
-DINO_VITB8 = _network("dino_vitb8", width=768, heads=12, patch=8)
+DINO_VITS16 = transformer("dino_vits16", width=384, heads=6, patch=16)
+DINO_VITS8 = transformer("dino_vits8", width=384, heads=6, patch=8)
+DINO_VITB16 = transformer("dino_vitb16", width=768, heads=12, patch=16)
+DINO_VITB8 = transformer("dino_vitb8", width=768, heads=12, patch=8)
 CLIP_VIT_B32 = _clip("clip_vit_b32", 768, 12, patch=32, depth=12, projected=512)
 CLIP_VIT_B16 = _clip("clip_vit_b16", 768, 12, patch=16, depth=12, projected=512)
 CLIP_VIT_L14 = _clip("clip_vit_l14", 1024, 16, patch=14, depth=24, projected=768)

@@ -84,7 +84,7 @@ def fit(tree: Any, network: Network) -> Fit:
       NoTensors: no tensor has a name of the network.
     """
     layouts = layouts_of(network)
-    choices = [_shapes(layout, network) for layout in layouts]
+    choices = [tensor_shapes(layout, network) for layout in layouts]
     match = state_dicts.find(tree, choices)
     if match is None:
         names = [*map(".".join, pickles.arrays(tree))]
@@ -183,7 +183,7 @@ def _floats(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     return array.astype(np.float32)
 
 
-def _shapes(layout: Layout, network: Network) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(layout: Layout, network: Network) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors of a state dict."""
     return {
         tensor: shape

@@ -28,6 +28,7 @@ These stand in braces:
 | `{index}` | the place of the layer in the table |
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -90,6 +91,7 @@ class Layout(NamedTuple):
 Rules = tuple[tuple[str, Scope], ...]
 
 
+@functools.cache
 def layouts_of(network: Network) -> tuple[Layout, ...]:
     """How implementations of the network in PyTorch name its layers.
 
@@ -187,8 +189,7 @@ def _renamed(network: Network, rules: Rules, epsilon: float = 0.0) -> Layout:
     """
     names = [n for n, _, _ in layers.weighted(network.layers, network.image_shape)]
     scopes = {}
-    for name in names:
-        numbers = _numbers(network, names, name)
+    for name, numbers in _numbers(network, names).items():
         for pattern, scope in rules:
             if found := re.fullmatch(pattern, name):
                 scopes[name] = scope.filled(found, numbers)
@@ -196,27 +197,32 @@ def _renamed(network: Network, rules: Rules, epsilon: float = 0.0) -> Layout:
     return Layout(scopes, epsilon)
 
 
-def _numbers(network: Network, names: list[str], name: str) -> dict[str, int]:
-    """The numbers of a layer's name that templates may have; see the module's table."""
-    top, _, inner = name.partition("/")
-    blocks = [n for n in network.layer_names if re.fullmatch(r"block\d+", n)]
+def _numbers(network: Network, names: list[str]) -> dict[str, dict[str, int]]:
+    """The numbers that templates may have, for each name; see the module's table."""
     depths = _DEPTHS.get(network.name, ())
-    numbers = {"last": len(blocks) + 1, "stages": len(depths)}
-    numbers["index"] = network.layer_names.index(top)
-    if top in blocks:
-        number = blocks.index(top)
-        numbers["after"] = number + 1
-        place = number
-        for stage, depth in enumerate(depths):
-            if place < depth:
+    places = [(stage, p) for stage, depth in enumerate(depths) for p in range(depth)]
+    tops = network.layer_names
+    blocks = [top for top in tops if re.fullmatch(r"block\d+", top)]
+    units: dict[str, list[str]] = {}
+    found = {}
+    for name in names:
+        top, _, inner = name.partition("/")
+        numbers = {"last": len(blocks) + 1, "stages": len(depths)}
+        numbers["index"] = tops.index(top)
+        if top in blocks:
+            number = blocks.index(top)
+            part = inner.partition("/")[0]
+            parts = units.setdefault(top, [])
+            if part not in parts:
+                parts.append(part)
+            unit = parts.index(part)
+            numbers |= {"after": number + 1, "unit": unit, "next": unit + 1}
+            if places:
+                stage, place = places[number]
                 numbers |= {"stage": stage, "place": place}
                 numbers |= {"even": 2 * stage, "odd": 2 * stage + 1}
-                break
-            place -= depth
-        parts = [n.split("/")[1] for n in names if n.startswith(f"{top}/")]
-        unit = list(dict.fromkeys(parts)).index(inner.partition("/")[0])
-        numbers |= {"unit": unit, "next": unit + 1}
-    return numbers
+        found[name] = numbers
+    return found
 
 
 def _plain(prefix: str, *, gain: str | None = None) -> Scope:
