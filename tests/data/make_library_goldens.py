@@ -139,7 +139,7 @@ def golden(
 
 
 def main() -> None:
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, (model, run) in models().items():
         print(name, flush=True)
         side = 32 if "vit" in name else 224
