@@ -113,3 +113,4 @@ def _apply(layer: Layer, params: Any, x: Array, dtype: DTypeLike) -> Array:
         case Residual(layers=inner, shortcut=shortcut):
             kept = _forward(shortcut, params, x, dtype)
             return _forward(inner, params, x, dtype) + kept
+    raise ValueError(f"layer {layer.name} has no stock form here")

@@ -32,9 +32,15 @@ from invjax.networks import NETWORKS
 from invjax.networks.weights import pretrained
 from invjax.networks.weights.convert import convert, listing, pins
 from invjax.networks.weights.preprocessing_choice import ChannelOrder, Given
+from invjax.networks.weights.sources import network_of
 from invjax.runs.errors import Refusal
 
-_NETWORK = flags.DEFINE_string("network", None, f"The network: {', '.join(NETWORKS)}.")
+_NETWORK = flags.DEFINE_string(
+    "network",
+    None,
+    f"The network: {', '.join(NETWORKS)}; or its name in torchvision, timm or on "
+    "Hugging Face.",
+)
 _FILE: flags.FlagHolder[str | None] = flags.DEFINE(
     binary.PATH,
     "file",
@@ -82,7 +88,8 @@ def main() -> None:
     if binary.LIST.value:
         print(listing(weights_dir))
         return
-    if _NETWORK.value not in NETWORKS:
+    name = network_of(_NETWORK.value or "")
+    if name is None:
         raise Refusal(
             f"--network={_NETWORK.value or ''}: unknown; known are "
             f"{', '.join(NETWORKS)} (see --list)"
@@ -103,11 +110,9 @@ def main() -> None:
     try:
         if _PIN.value:
             assert _FILE.value is not None
-            print(pins(_NETWORK.value, _FILE.value))
+            print(pins(name, _FILE.value))
             return
-        done = convert(
-            _NETWORK.value, _FILE.value, _PROTOTXT.value, weights_dir, given=given
-        )
+        done = convert(name, _FILE.value, _PROTOTXT.value, weights_dir, given=given)
     except OSError as error:
         where = f"--file={_FILE.value}" if _FILE.value else f"{weights_dir}"
         raise Refusal(f"{where}: {error.strerror or error}") from None

@@ -17,9 +17,16 @@ The weight lambda_V depends on the depth of the layer:
 | AlexNet-like: pool2 to relu4 | 5 | layers 7 to 12 |
 | AlexNet-like: conv5 and above | 50 | layers 13 to 20 |
 | VGG-16 and -19: blocks 1, 2 / 3, 4 / 5 and above | 0.5 / 5 / 50 | the same by depth |
-| any other table: stride up to 4 / up to 16 / above | 0.5 / 5 / 50 | our rule |
+| any other network: stride up to 4 / up to 16 / above | 0.5 / 5 / 50 | our rule |
 | HOG, HOGb, DSIFT | 0.5 | the released code; the paper's text says 5 (see below) |
 | any other function | 5 | our choice: the middle |
+
+In both tables, and for jitter, the stride of tokens is that of their patches, and a
+code without places (after a dense layer or a global average, or of the class token)
+counts as one of stride 32 at least, as classifiers have. So tokens of 16 px have a
+lambda_V of 5, and a class token one of 50. Tokens have places: `natural` shows the
+network no views of the image for them, as for maps of features, and does for a class
+token.
 
 Results for both weights of the shallow representations are in experiments/README.md.
 Both invert about equally well, but these codes hardly depend on contrast, so that a
@@ -34,7 +41,7 @@ C, the weight of the data term under `ijcv2016`, depends on depth, too:
 | AlexNet-like: pool5 and above | 1 | the same |
 | VGG-16 and -19: blocks 1 to 3 / 4 / 5 but pool5 | 300 / 100 / 20 | the same by depth |
 | VGG-16 and -19: pool5 and above | 1 | the same by depth |
-| any other table: stride up to 8 / up to 16 / above | 300 / 100 / 1 | our rule |
+| any other network: stride up to 8 / up to 16 / above | 300 / 100 / 1 | our rule |
 | HOG, HOGb, DSIFT | 100 | the released code, exp_hog.m |
 | any other function | 100 | our choice: as HOG |
 | maximisation and caricature, of any layer | 1 | the released code's default |
@@ -57,7 +64,13 @@ from invjax.inversion.solvers import (
     Solver,
 )
 from invjax.inversion.views import Views
-from invjax.networks.layers import Dense, weighted
+from invjax.networks.layers import (
+    Attention,
+    Conv,
+    DepthwiseConv,
+    Pointwise,
+    weighted,
+)
 from invjax.representations import joint
 from invjax.representations.paper import Dsift, Hog
 from invjax.types import DataTerm
@@ -392,8 +405,8 @@ def _tv_weight(phi: Any) -> float:
         if depth == 1 or (depth == 2 and kind in ("conv", "relu")):
             return 0.5
         return 5.0 if depth <= 4 else 50.0
-    if (geometry := getattr(phi, "geometry", None)) is not None:
-        return 0.5 if geometry.stride <= 4 else 5.0 if geometry.stride <= 16 else 50.0
+    if (stride := _stride(phi)) is not None:
+        return 0.5 if stride <= 4 else 5.0 if stride <= 16 else 50.0
     return 5.0
 
 
@@ -419,10 +432,8 @@ def _data_weight(phi: Any) -> float:
         return 300.0 if depth <= 3 else {4: 100.0, 5: 20.0}.get(depth, 1.0)
     if isinstance(phi, Hog | Dsift):
         return 100.0
-    if (geometry := getattr(phi, "geometry", None)) is not None:
-        return (
-            300.0 if geometry.stride <= 8 else 100.0 if geometry.stride <= 16 else 1.0
-        )
+    if (stride := _stride(phi)) is not None:
+        return 300.0 if stride <= 8 else 100.0 if stride <= 16 else 1.0
     return 100.0
 
 
@@ -462,25 +473,37 @@ def jitter(phi: Any) -> int:
 
 
 def _jitter(phi: Any) -> int:
-    geometry = getattr(phi, "geometry", None)
-    return 1 if geometry is None else max(int(geometry.stride / 4 + 0.5), 1)
+    stride = _stride(phi)
+    return 1 if stride is None else max(int(stride / 4 + 0.5), 1)
+
+
+def _stride(phi: Any) -> int | None:
+    """The stride, at least 32 of a code without places; None where it is not known."""
+    if (geometry := getattr(phi, "geometry", None)) is None:
+        return None
+    return geometry.stride if _has_places(phi) else max(geometry.stride, 32)
 
 
 def _is_deep(phi: Any) -> bool:
-    """Whether a representation has more than 8 convolutions, or who knows how many."""
+    """Whether a representation has more than 8 convolutions, or who knows how many.
+
+    Dense layers at every place or token, and attentions, count as convolutions.
+    """
     layers = getattr(phi, "layers", None)
     if layers is None:
         # Bridged networks have a depth: their number of layers with weights.
         return phi is not None and getattr(phi, "depth", 9) > 8
     rows = weighted(layers, phi.image_shape)
-    return sum(not isinstance(layer, Dense) for _, layer, _ in rows) > 8
+    kinds = Conv | DepthwiseConv | Pointwise | Attention
+    return sum(isinstance(layer, kinds) for _, layer, _ in rows) > 8
 
 
 def _has_places(phi: Any) -> bool:
     """Whether a representation is known to have features by place."""
     geometry = getattr(phi, "geometry", None)
-    has_three_axes = geometry is not None and len(geometry.shape) == 3
-    return getattr(phi, "has_places", has_three_axes)
+    # (h, w, c), or (tokens, c).
+    has_axes = geometry is not None and len(geometry.shape) > 1
+    return getattr(phi, "has_places", has_axes)
 
 
 def _depth(phi: Any) -> tuple[str, str, int] | None:

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from invjax import callables
 from invjax.images import pixels
 from invjax.networks import NETWORKS, class_names
+from invjax.networks.layers import geometry
 from invjax.representations import representation
 from invjax.representations.cnn import CnnRepresentation
 from invjax.types import Scalar
@@ -138,7 +139,8 @@ def load(
         which command fetches it.
     """
     if logits_layer(name) != name:
-        known = ", ".join(f"{n}/{t.layer_names[-1]}" for n, t in NETWORKS.items())
+        every = (logits_layer(f"{n}/{t.layer_names[-1]}") for n, t in NETWORKS.items())
+        known = ", ".join(filter(None, every))
         raise ValueError(f"{name}: it returns no logits; accepted: {known}")
     phi = representation(name, weights_dir=weights_dir)
     assert isinstance(phi, CnnRepresentation)
@@ -152,19 +154,23 @@ def logits_layer(name: str) -> str | None:
       name: name of any representation.
 
     Returns:
-      NETWORK/LAYER, or None for what is not a layer of a network. The weights of that
-      layer may be missing; `load` refuses it then.
+      NETWORK/LAYER, or None for what is not a layer of a network, and for a network
+      that does not end with the thousand classes. The weights of that layer may be
+      missing; `load` refuses it then.
 
     Examples:
       >>> logits_layer("alexnet/relu3")
       'alexnet/fc8'
-      >>> logits_layer("hog") is None
-      True
+      >>> logits_layer("hog") is None, logits_layer("clip_vit_b32/pooled") is None
+      (True, True)
     """
     network, _, layer = name.partition("/")
     if network not in NETWORKS or layer not in NETWORKS[network].layer_names:
         return None
-    return f"{network}/{NETWORKS[network].layer_names[-1]}"
+    table = NETWORKS[network]
+    last = geometry(table.layers, table.image_shape)[-1]
+    is_classifier = last.shape == (len(class_names.class_names()),)
+    return f"{network}/{last.name}" if is_classifier else None
 
 
 def logits(

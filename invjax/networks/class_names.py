@@ -8,9 +8,9 @@ from importlib import resources
 def class_names() -> tuple[str, ...]:
     """The 1000 class names in the order of ILSVRC 2012.
 
-    The logits of every network in `NETWORKS` are in this order. A name is the first
-    word or phrase that WordNet has for the class, so two pairs of classes share one:
-    "crane" (bird, machine) and "maillot" (two bathing suits).
+    The thousand logits of every network in `NETWORKS` are in this order. A name is the
+    first word or phrase that WordNet has for the class, so two pairs of classes share
+    one: "crane" (bird, machine) and "maillot" (two bathing suits).
 
     Examples:
       >>> class_names()[285]

@@ -1,27 +1,30 @@
-"""EfficientNet-Lite0 and Lite1 (TensorFlow TPU): ReLU6, and no squeeze-and-excitation.
+"""EfficientNet-Lite0 to Lite2 (TensorFlow TPU): ReLU6, and no squeeze-and-excitation.
 
 Lite0 was trained on images of 224 px. Lite1 was trained on images of 240 px and has a
-tenth more blocks, rounded up in every stage but the first and the last. Every
+tenth more blocks, rounded up in every stage but the first and the last. Lite2 was
+trained on images of 260 px, has a fifth more blocks and a tenth more channels. Every
 convolution was followed by batch normalisation, which is folded into it. Paddings are
 those of TensorFlow's "SAME" at these sizes: where the total is odd, one pixel more at
 the bottom and right. They stay the same for images of other sizes, where TensorFlow
 would compute them again. `pooled` is the code of 1280 numbers below the classifier.
 """
 
+import functools
 import math
 
+from invjax.networks.inverted_bottleneck import inverted_bottleneck
 from invjax.networks.layers import (
     Block,
     Conv,
     Dense,
-    DepthwiseConv,
     GlobalAveragePool,
     Layer,
     Network,
     Padding,
     Relu,
-    Residual,
 )
+
+_relu6 = functools.partial(Relu, ceiling=6.0)
 
 # Rows: number of blocks, kernel, stride of the first block, expansion, features.
 _STAGES = (
@@ -41,51 +44,58 @@ def _same(side: int, kernel: int, stride: int) -> Padding:
     return (total // 2, total - total // 2)
 
 
-def _blocks(side: int, depth_factor: float) -> tuple[Layer, ...]:
+def _blocks(side: int, depth_factor: float, width_factor: float) -> tuple[Layer, ...]:
     """The inverted bottlenecks of all stages.
 
     Args:
       side: side of the first block's input.
       depth_factor: multiplies the number of blocks of the stages between the first and
         the last.
+      width_factor: multiplies the number of channels, which is rounded to a multiple
+        of 8.
     """
     blocks: list[Layer] = []
     width = 32
     for stage, (depth, kernel, first_stride, expansion, features) in enumerate(_STAGES):
         if 0 < stage < len(_STAGES) - 1:
             depth = math.ceil(depth_factor * depth)
+        features = 8 * round(width_factor * features / 8)
         for index in range(depth):
             stride = first_stride if index == 0 else 1
-            padding = _same(side, kernel, stride)
-            layers: tuple[Layer, ...] = (
-                DepthwiseConv("depthwise", kernel, stride, padding),
-                Relu("relu", ceiling=6.0),
-                Conv("project", features, kernel=1),
+            blocks.append(
+                inverted_bottleneck(
+                    f"block{len(blocks)}",
+                    inputs=width,
+                    width=expansion * width,
+                    features=features,
+                    kernel=kernel,
+                    stride=stride,
+                    padding=_same(side, kernel, stride),
+                    activation=_relu6,
+                )
             )
-            if expansion > 1:
-                expand = Conv("expand", expansion * width, kernel=1)
-                layers = (expand, Relu("expand_relu", ceiling=6.0), *layers)
-            kind = Residual if stride == 1 and features == width else Block
-            blocks.append(kind(f"block{len(blocks)}", layers))
             width, side = features, math.ceil(side / stride)
     return tuple(blocks)
 
 
-def _network(name: str, input_size: int, depth_factor: float) -> Network:
+def _network(
+    name: str, input_size: int, depth_factor: float, width_factor: float
+) -> Network:
     """The network for square images of `input_size` px."""
     stem = Conv("conv", 32, kernel=3, stride=2, padding=_same(input_size, 3, 2))
     return Network(
         name=name,
         input_size=input_size,
         layers=(
-            Block("stem", (stem, Relu("relu", ceiling=6.0))),
-            *_blocks(math.ceil(input_size / 2), depth_factor),
-            Block("head", (Conv("conv", 1280, kernel=1), Relu("relu", ceiling=6.0))),
+            Block("stem", (stem, _relu6("relu"))),
+            *_blocks(math.ceil(input_size / 2), depth_factor, width_factor),
+            Block("head", (Conv("conv", 1280, kernel=1), _relu6("relu"))),
             GlobalAveragePool("pooled"),
             Dense("logits", 1000),
         ),
     )
 
 
-EFFICIENTNET_LITE0 = _network("efficientnet_lite0", 224, depth_factor=1.0)
-EFFICIENTNET_LITE1 = _network("efficientnet_lite1", 240, depth_factor=1.1)
+EFFICIENTNET_LITE0 = _network("efficientnet_lite0", 224, 1.0, 1.0)
+EFFICIENTNET_LITE1 = _network("efficientnet_lite1", 240, 1.1, 1.0)
+EFFICIENTNET_LITE2 = _network("efficientnet_lite2", 260, 1.2, 1.1)

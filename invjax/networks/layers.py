@@ -2,16 +2,17 @@
 
 A table is all that is needed to compute a network (`modules`), to convert its weights
 (`weights.conversion`) and to find receptive fields (`geometry`). Activations belong to
-one image: they have shape (h, w, c), or (n,) after a dense layer or a global average.
-Kernels, windows, strides and paddings are in pixels of the layer's input. Batch
-normalisation has no record: it is folded into the convolution before it when weights
-are converted (`weights.batch_norm`).
+one image: they have shape (h, w, c), or (n,) after a dense layer or a global average,
+or (tokens, c) in a transformer. Kernels, windows, strides and paddings are in pixels of
+the layer's input. Batch normalisation and layer scales have no records: they are folded
+into the layer before them when weights are converted (`weights.torch_layouts`).
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 Padding: TypeAlias = int | tuple[int, int]
 """Pixels added on all four sides, or (at the top and left, at the bottom and right)."""
@@ -52,11 +53,86 @@ class DepthwiseConv:
 
 
 @dataclasses.dataclass(frozen=True)
+class Pointwise:
+    """The same dense layer, with bias, at every place or token.
+
+    Attributes:
+      name: name of the layer.
+      features: number of output channels.
+    """
+
+    name: str
+    features: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Relu:
     """max(x, 0), or min(max(x, 0), ceiling) where a ceiling is given (ReLU6)."""
 
     name: str
     ceiling: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Smooth:
+    """A nonlinearity whose derivative is never relaxed.
+
+    Attributes:
+      name: name of the layer.
+      function: x Phi(x) with the normal distribution Phi ("gelu"), x sigmoid(1.702 x)
+        ("quick_gelu"), min(max(x + 3, 0), 6) / 6 ("hard_sigmoid"), or x times the last
+        ("hard_swish").
+    """
+
+    name: str
+    function: Literal["gelu", "quick_gelu", "hard_sigmoid", "hard_swish"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNorm:
+    """Channels of each place or token normalised to mean 0 and variance 1, then scaled.
+
+    Attributes:
+      name: name of the layer.
+      epsilon: constant added to the variance.
+    """
+
+    name: str
+    epsilon: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """Places as tokens, row by row after a class token: [h, w, c] -> [1 + h w, c].
+
+    Its parameter `positions` is added to the tokens; the first row is the class token
+    with its position. So it takes images of one size only.
+    """
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention:
+    """Self-attention over all tokens, without the projection that follows it.
+
+    Queries, keys and values come from one kernel [c, 3 c], in this order, and from a
+    bias. Products of queries and keys are divided by the square root of c / heads.
+
+    Attributes:
+      name: name of the layer.
+      heads: number of heads; each has its part of the channels.
+    """
+
+    name: str
+    heads: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassToken:
+    """The first token: [tokens, c] -> [c]."""
+
+    name: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,16 +206,42 @@ class Residual:
     shortcut: tuple["Layer", ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """The input times the output of `layers`, one factor for each channel.
+
+    With a global average first, this is squeeze-and-excitation.
+    """
+
+    name: str
+    layers: tuple["Layer", ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Concatenation:
+    """The channels of several branches of one input, one after another."""
+
+    name: str
+    branches: tuple[tuple["Layer", ...], ...]
+
+
+Weighted: TypeAlias = (
+    Conv | DepthwiseConv | Pointwise | Dense | LayerNorm | Tokens | Attention
+)
+"""Layers with parameters of their own."""
+
+Branched: TypeAlias = Block | Residual | Gate | Concatenation
+"""Layers that have other layers in them."""
+
 Layer: TypeAlias = (
-    Conv
-    | DepthwiseConv
+    Weighted
+    | Branched
     | Relu
+    | Smooth
     | MaxPool
     | GlobalAveragePool
     | LocalResponseNorm
-    | Dense
-    | Block
-    | Residual
+    | ClassToken
 )
 
 
@@ -194,8 +296,8 @@ class Geometry(NamedTuple):
 
     Attributes:
       name: name of the layer.
-      shape: (h, w, c) of its activation, or (n,) after a dense layer or a global
-        average.
+      shape: (h, w, c) of its activation, (tokens, c), or (n,) after a dense layer or a
+        global average.
       receptive_field: side, in pixels of the image, of the square that one neuron of
         the layer depends on, as if the image went on beyond its border.
       stride: pixels of the image between the receptive fields of neighbouring neurons.
@@ -218,11 +320,13 @@ def geometry(
 
     Returns:
       One `Geometry` per layer. The receptive field of a dense layer or a global average
-      covers all of its input; that of a residual layer is its wider branch's.
+      covers all of its input; that of an attention or a gate counts as the image's
+      side, or as its input's where that is larger; that of other layers with branches
+      is their widest branch's.
 
     Raises:
-      ValueError: the image is too small for a layer, or a residual layer adds branches
-        of different shapes.
+      ValueError: the image is too small for a layer, or the branches of a layer have
+        shapes that do not fit together.
 
     Examples:
       >>> table = (Conv("conv1", 64, kernel=11, stride=4, padding=2), Relu("relu1"))
@@ -243,11 +347,12 @@ def parameter_shapes(
     """Shapes of all parameter tensors of a table, by name.
 
     Kernels of convolutions are [kernel, kernel, in / groups, out], those of depthwise
-    convolutions [kernel, kernel, 1, channels], those of dense layers [in, out].
+    convolutions [kernel, kernel, 1, channels], those of other layers [in, out].
 
     Args:
       layers: the table.
-      image_shape: (h, w, c) of the image, on which the kernels of dense layers depend.
+      image_shape: (h, w, c) of the image, on which the kernels of dense layers and the
+        positions of tokens depend.
 
     Returns:
       Name -> shape. Names are "conv1/kernel", or "block3/expand/kernel" in a block.
@@ -268,7 +373,7 @@ def parameter_shapes(
 
 def weighted(
     layers: tuple[Layer, ...], image_shape: tuple[int, ...]
-) -> tuple[tuple[str, Conv | DepthwiseConv | Dense, Geometry], ...]:
+) -> tuple[tuple[str, Weighted, Geometry], ...]:
     """All layers with parameters, those inside blocks included.
 
     Args:
@@ -287,14 +392,21 @@ def weighted(
 
 def has_parameters(layer: Layer) -> bool:
     """Whether a layer, or a layer inside it, has weights."""
+    if isinstance(layer, Branched):
+        inner = itertools.chain.from_iterable(branches(layer))
+        return any(map(has_parameters, inner))
+    return isinstance(layer, Weighted)
+
+
+def branches(layer: Branched) -> tuple[tuple[Layer, ...], ...]:
+    """The layers inside a layer: one tuple for each branch of its input."""
     match layer:
-        case Conv() | DepthwiseConv() | Dense():
-            return True
-        case Block(layers=inner):
-            return any(map(has_parameters, inner))
+        case Block(layers=inner) | Gate(layers=inner):
+            return (inner,)
         case Residual(layers=inner, shortcut=shortcut):
-            return any(map(has_parameters, inner + shortcut))
-    return False
+            return (inner, shortcut)
+        case Concatenation(branches=several):
+            return several
 
 
 def sides(padding: Padding) -> tuple[int, int]:
@@ -309,34 +421,37 @@ def sides(padding: Padding) -> tuple[int, int]:
 
 def _weighted(
     layers: tuple[Layer, ...], row: Geometry, prefix: str
-) -> Iterator[tuple[str, Conv | DepthwiseConv | Dense, Geometry]]:
+) -> Iterator[tuple[str, Weighted, Geometry]]:
     """`weighted` of layers whose input has geometry `row`; `prefix` starts names."""
     for layer in layers:
         name = prefix + layer.name
-        match layer:
-            case Conv() | DepthwiseConv() | Dense():
-                yield name, layer, row
-            case Block(layers=inner):
-                yield from _weighted(inner, row, f"{name}/")
-            case Residual(layers=inner, shortcut=shortcut):
-                yield from _weighted(inner, row, f"{name}/")
-                yield from _weighted(shortcut, row, f"{name}/")
+        if isinstance(layer, Branched):
+            for branch in branches(layer):
+                yield from _weighted(branch, row, f"{name}/")
+        elif isinstance(layer, Weighted):
+            yield name, layer, row
         row = _through(layer, row)
 
 
-def _leaves(
-    layer: Conv | DepthwiseConv | Dense, shape: tuple[int, ...]
-) -> dict[str, tuple[int, ...]]:
-    """Shapes of a layer's kernel and bias, where its input has shape `shape`."""
+def _leaves(layer: Weighted, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Shapes of a layer's parameters, where its input has shape `shape`."""
+    channels = shape[-1]
     match layer:
         case Conv(kernel=size, groups=groups, features=features):
-            kernel: tuple[int, ...] = (size, size, shape[-1] // groups, features)
+            kernel: tuple[int, ...] = (size, size, channels // groups, features)
         case DepthwiseConv(kernel=size):
-            features = shape[-1]
-            kernel = (size, size, 1, features)
+            kernel = (size, size, 1, channels)
         case Dense(features=features):
             kernel = (math.prod(shape), features)
-    return {"kernel": kernel, "bias": (features,)}
+        case Pointwise(features=features):
+            kernel = (channels, features)
+        case Attention():
+            kernel = (channels, 3 * channels)
+        case LayerNorm():
+            return {"scale": (channels,), "bias": (channels,)}
+        case Tokens():
+            return {"positions": (1 + math.prod(shape[:-1]), channels)}
+    return {"kernel": kernel, "bias": kernel[-1:]}
 
 
 def _through(layer: Layer, row: Geometry) -> Geometry:
@@ -350,31 +465,69 @@ def _through(layer: Layer, row: Geometry) -> Geometry:
             shape = (*_slide(shape, window, step, padding, layer.name), shape[-1])
         case MaxPool(window=window, stride=step, padding=padding):
             shape = (*_slide(shape, window, step, padding, layer.name), shape[-1])
+        case Pointwise(features=features):
+            shape = (*shape[:-1], features)
         case Dense(features=features):
-            window = shape[0] if len(shape) == 3 else 1
+            window = _side(shape)
             shape = (features,)
         case GlobalAveragePool():
-            window = shape[0]
+            window = _side(shape)
             shape = shape[-1:]
-        case Block(layers=inner):
-            for part in inner:
-                row = _through(part, row)
-            return row._replace(name=layer.name)
-        case Residual(layers=inner, shortcut=shortcut):
-            ends = []
-            for branch in (inner, shortcut):
-                end = row
-                for part in branch:
-                    end = _through(part, end)
-                ends.append(end)
-            if ends[0].shape != ends[1].shape:
-                raise ValueError(
-                    f"layer {layer.name} adds branches of different shapes, "
-                    f"{ends[0].shape} and {ends[1].shape}"
-                )
-            widest = max(end.receptive_field for end in ends)
-            return ends[0]._replace(name=layer.name, receptive_field=widest)
+        case Tokens():
+            shape = (1 + math.prod(shape[:-1]), shape[-1])
+        case Attention():
+            return Geometry(layer.name, shape, _whole(row), stride)
+        case ClassToken():
+            shape = shape[-1:]
+        case Block() | Residual() | Gate() | Concatenation():
+            return _joined(layer, row)
     return Geometry(layer.name, shape, field + (window - 1) * stride, stride * step)
+
+
+def _joined(layer: Branched, row: Geometry) -> Geometry:
+    """The geometry after a layer with branches, whose input has geometry `row`."""
+    ends = []
+    for branch in branches(layer):
+        end = row
+        for part in branch:
+            end = _through(part, end)
+        ends.append(end)
+    shape, stride = ends[0].shape, ends[0].stride
+    shapes = [end.shape for end in ends]
+    widest = max(end.receptive_field for end in ends)
+    match layer:
+        case Residual() if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"layer {layer.name} adds branches of different shapes, "
+                f"{shapes[0]} and {shapes[1]}"
+            )
+        case Gate():
+            if shape != row.shape[-1:]:
+                raise ValueError(
+                    f"layer {layer.name} multiplies {row.shape[-1]} channels by "
+                    f"factors of shape {shape}; one for each channel is accepted"
+                )
+            shape, stride, widest = row.shape, row.stride, _whole(row)
+        case Concatenation():
+            if len({shape[:-1] for shape in shapes}) > 1:
+                raise ValueError(
+                    f"layer {layer.name} joins branches of different heights or "
+                    f"widths, {', '.join(map(str, shapes))}"
+                )
+            shape = (*shape[:-1], sum(channels for *_, channels in shapes))
+    return Geometry(layer.name, shape, widest, stride)
+
+
+def _whole(row: Geometry) -> int:
+    """The receptive field of what depends on all places of an activation."""
+    return max(row.receptive_field, _side(row.shape) * row.stride)
+
+
+def _side(shape: tuple[int, ...]) -> int:
+    """Places along a side of the image: rows, or those of a square of tokens."""
+    if len(shape) == 3:
+        return shape[0]
+    return math.isqrt(shape[0] - 1) if len(shape) == 2 else 1
 
 
 def _slide(

@@ -6,6 +6,7 @@ A table that is cut at a layer (`layers.Network.until`) computes nothing above i
 from typing import Any, cast
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax import traverse_util
 from jax import Array
@@ -13,16 +14,26 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from invjax.networks.layers import (
+    Attention,
     Block,
+    Branched,
+    ClassToken,
+    Concatenation,
     Conv,
     Dense,
     DepthwiseConv,
+    Gate,
     GlobalAveragePool,
     Layer,
+    LayerNorm,
     LocalResponseNorm,
     MaxPool,
+    Pointwise,
     Relu,
     Residual,
+    Smooth,
+    Tokens,
+    branches,
     sides,
 )
 from invjax.networks.ops import activations as nonlinearities
@@ -43,29 +54,69 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, relaxed: Relaxation | None = None) -> Array:
-        """Activation of the last layer, for an input [h, w, c] or [n]."""
+        """Activation of the last layer, for an input [h, w, c], [tokens, c] or [n]."""
         x = x.astype(self.dtype)
         for layer in self.layers:
             x = _apply(layer, x, self.dtype, relaxed)
         return x
 
 
-class Sum(nn.Module):
-    """A residual layer, whose two branches share one parameter scope."""
+class Joined(nn.Module):
+    """A layer with branches, which share one parameter scope."""
 
-    layer: Residual
+    layer: Branched
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, relaxed: Relaxation | None = None) -> Array:
-        """The sum of both branches of x."""
+        """All branches of x as one activation."""
         ends = []
-        for branch in (self.layer.layers, self.layer.shortcut):
+        for branch in branches(self.layer):
             y = x
             for layer in branch:
                 y = _apply(layer, y, self.dtype, relaxed)
             ends.append(y)
-        return ends[0] + ends[1]
+        match self.layer:
+            case Block():
+                return ends[0]
+            case Residual():
+                return ends[0] + ends[1]
+            case Gate():
+                return x * jnp.broadcast_to(ends[0], x.shape)
+            case Concatenation():
+                return jnp.concatenate(ends, axis=-1)
+
+
+class Embedding(nn.Module):
+    """Places as tokens, with a class token and positions; see `layers.Tokens`."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "n c"]:
+        """All tokens of x."""
+        places = x.reshape(-1, x.shape[-1])
+        shape = (1 + places.shape[0], places.shape[1])
+        positions = self.param("positions", nn.initializers.normal(0.02), shape)
+        return jnp.pad(places, ((1, 0), (0, 0))) + jnp.asarray(positions, x.dtype)
+
+
+class SelfAttention(nn.Module):
+    """What each head reads, side by side; see `layers.Attention`."""
+
+    layer: Attention
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """Means of the values of all tokens, weighted for each token and head."""
+        tokens, channels = x.shape
+        kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(), (channels, 3 * channels)
+        )
+        bias = self.param("bias", nn.initializers.zeros_init(), (3 * channels,))
+        y = x @ jnp.asarray(kernel, self.dtype) + jnp.asarray(bias, self.dtype)[None]
+        heads = y.reshape(tokens, 3, self.layer.heads, -1)
+        read = jax.nn.dot_product_attention(heads[:, 0], heads[:, 1], heads[:, 2])
+        return read.reshape(tokens, channels)
 
 
 class Depthwise(nn.Module):
@@ -132,6 +183,21 @@ def _apply(
             return convolve(x)
         case DepthwiseConv():
             return Depthwise(layer, dtype, name=layer.name)(x)
+        case Pointwise(features=features):
+            return nn.Dense(features, dtype=dtype, name=layer.name)(x)
+        case LayerNorm(epsilon=epsilon):
+            normalise = nn.LayerNorm(
+                epsilon, dtype=dtype, use_fast_variance=False, name=layer.name
+            )
+            return normalise(x)
+        case Tokens():
+            return Embedding(name=layer.name)(x)
+        case Attention():
+            return SelfAttention(layer, dtype, name=layer.name)(x)
+        case ClassToken():
+            return x[0]
+        case Smooth(function=function):
+            return nonlinearities.SMOOTH[function](x)
         case Relu(ceiling=ceiling) if relaxed is not None:
             return nonlinearities.relu(x, relaxed, ceiling=ceiling)
         case Relu(ceiling=None):
@@ -152,10 +218,8 @@ def _apply(
         case Dense(features=features):
             dense = nn.Dense(features, dtype=dtype, name=layer.name)
             return dense(x.reshape(-1))
-        case Block(layers=inner):
-            return Stack(inner, dtype, name=layer.name)(x, relaxed)
-        case Residual():
-            return Sum(layer, dtype, name=layer.name)(x, relaxed)
+        case Block() | Residual() | Gate() | Concatenation():
+            return Joined(layer, dtype, name=layer.name)(x, relaxed)
 
 
 def local_response_norm(
@@ -200,7 +264,8 @@ def forward(
       relaxed: how far derivatives are relaxed; None for exact ones.
 
     Returns:
-      The activation, [h, w, c], or [n] after a dense layer or a global average.
+      The activation, [h, w, c], [tokens, c], or [n] after a dense layer or a global
+      average.
     """
     return cast(Array, Stack(layers, dtype).apply({"params": params}, x, relaxed))
 
@@ -254,7 +319,7 @@ def activations(
     found = {}
     for layer in layers:
         variables = {"params": {layer.name: params.get(layer.name, {})}}
-        # Above the first dense layer x is a vector, which `forward` does not take.
+        # Not every activation is [h, w, c], which `forward` takes.
         x = cast(Array, Stack((layer,), dtype).apply(variables, x, relaxed))
         found[layer.name] = x
     return found

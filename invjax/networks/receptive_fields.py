@@ -5,18 +5,24 @@ neighbouring ones. This module has its place in the image, for paddings that may
 between sides, and the part of it that lies inside the image.
 """
 
+import functools
 from typing import NamedTuple
 
 from invjax.networks.layers import (
+    Attention,
     Block,
+    Concatenation,
     Conv,
     Dense,
     DepthwiseConv,
+    Gate,
     GlobalAveragePool,
     Layer,
     MaxPool,
     Padding,
     Residual,
+    Tokens,
+    branches,
     geometry,
     sides,
 )
@@ -83,7 +89,7 @@ def receptive_field(
       layers: the table, cut at the layer.
       image_shape: (h, w, c) of the image.
       window: rows and columns of the code; None for all of it, which is the only choice
-        after a dense layer or a global average.
+        for tokens and after a dense layer or a global average.
 
     Raises:
       ValueError: the window is not inside the code, the code has no rows and columns,
@@ -162,13 +168,19 @@ def _through(
             return _slid(field, shape, size, stride, padding)
         case MaxPool(window=size, stride=stride, padding=padding):
             return _slid(field, shape, size, stride, padding)
-        case GlobalAveragePool() | Dense():
+        case GlobalAveragePool() | Dense() | Tokens() | Attention():
             return ReceptiveField(_whole(shape), _whole(shape))
-        case Block(layers=inner):
-            return _below(inner, shape, field)
-        case Residual(layers=inner, shortcut=shortcut):
-            first, second = (_below(part, shape, field) for part in (inner, shortcut))
-            return ReceptiveField(*map(_hull, first, second))
+        case Gate(layers=inner):
+            # The factors are a code without positions.
+            factors = _whole(shape[-1:])
+            below = _below(inner, shape, ReceptiveField(factors, factors))
+            return ReceptiveField(*map(_hull, field, below))
+        case Block() | Residual() | Concatenation():
+            ends = [_below(branch, shape, field) for branch in branches(layer)]
+            full, inside = zip(*ends, strict=True)
+            return ReceptiveField(
+                functools.reduce(_hull, full), functools.reduce(_hull, inside)
+            )
     return field
 
 

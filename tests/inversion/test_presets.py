@@ -2,6 +2,7 @@
 
 import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from invjax.inversion.presets import Preset
 from invjax.inversion.solvers import Adam, DecayedAdaGrad, PyramidAdam
 from invjax.networks import NETWORKS, layers
 from invjax.networks.layers import Geometry
+from invjax.representations.cnn import CnnRepresentation
 
 
 def _phases(preset: Preset, num_steps: int, *, jitter: int = 4) -> tuple[Phase, ...]:
@@ -25,7 +27,8 @@ def _named(name: str, stride: int | None = None) -> types.SimpleNamespace:
     """What the table depends on: a representation's name and geometry."""
     if stride is None:
         return types.SimpleNamespace(name=name)
-    return types.SimpleNamespace(name=name, geometry=Geometry(name, (1,), 1, stride))
+    shape = (4, 4, 8)
+    return types.SimpleNamespace(name=name, geometry=Geometry(name, shape, 1, stride))
 
 
 def test_schedules_of_the_presets():
@@ -123,6 +126,84 @@ def test_the_data_terms_weight_follows_the_depth(name: str, expected: float):
 )
 def test_the_data_terms_weight_of_other_tables_follows_the_stride(stride, expected):
     assert presets.data_weight(_named("resnet50/layer1", stride)) == expected
+
+
+def _cut(name: str) -> CnnRepresentation:
+    """A network cut at a layer, without weights."""
+    network, _, layer = name.partition("/")
+    return CnnRepresentation(
+        params={},
+        centre=jnp.zeros(3),
+        scale=jnp.ones(3),
+        name=name,
+        layers=NETWORKS[network].until(layer),
+        image_shape=NETWORKS[network].image_shape,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "tv_weight", "data_weight", "jitter"),
+    [
+        ("resnet18/stem", 0.5, 300, 1),
+        ("mobilenet_v2/block4", 5, 300, 2),
+        ("convnext_tiny/block2", 0.5, 300, 1),
+        ("convnext_tiny/block16", 50, 1, 8),
+        ("squeezenet1_1/fire9", 5, 100, 4),
+        # Codes without places.
+        ("squeezenet1_1/logits", 50, 1, 8),
+        ("mobilenet_v3_small/pooled", 50, 1, 8),
+        # Tokens of 16, 8 and 32 px, and the class token.
+        ("vit_tiny/block3", 5, 100, 4),
+        ("dino_vits8/attention11", 5, 300, 2),
+        ("clip_vit_b32/norm", 50, 1, 8),
+        ("dino_vits8/pooled", 50, 1, 8),
+        ("vit_tiny/logits", 50, 1, 8),
+    ],
+)
+def test_other_networks_follow_the_stride(
+    name: str, tv_weight: float, data_weight: float, jitter: int
+) -> None:
+    phi = _cut(name)
+    assert presets.tv_weight(phi) == tv_weight
+    assert presets.data_weight(phi) == data_weight
+    assert presets.jitter(phi) == jitter
+
+
+@pytest.mark.parametrize(
+    ("name", "has_views"),
+    [
+        ("vit_tiny/block3", False),
+        ("vit_tiny/patches", False),
+        ("vit_tiny/pooled", True),
+        ("clip_vit_b32/projected", True),
+        ("convnext_tiny/stem", False),
+        ("squeezenet1_1/logits", True),
+    ],
+)
+def test_natural_shows_views_where_a_code_has_no_places(
+    name: str, has_views: bool
+) -> None:
+    phi = _cut(name)
+    preset = presets.find("natural", phi=phi)
+    assert (preset.views is not None) == has_views
+    share = 1 if has_views else 0.5
+    weight = presets.tv_weight(phi, preset="natural")
+    assert weight == share * presets.NATURAL_TV_WEIGHT
+
+
+def test_deep_networks_have_the_smaller_rate() -> None:
+    """Attentions and layers at every token count, normalisations do not."""
+    rates = {
+        name: presets.find("fast", phi=_cut(name)).learning_rate
+        for name in (
+            "vit_tiny/patches",
+            "vit_tiny/block0",
+            "vit_tiny/attention1",
+            "vit_tiny/block1",
+            "mobilenet_v3_small/block1",
+        )
+    }
+    assert list(rates.values()) == [4, 4, 4, 2, 4]
 
 
 def test_the_data_terms_weight_without_a_depth_or_stride():

@@ -11,7 +11,22 @@ from jax import Array
 
 from invjax import callables
 from invjax.networks import NETWORKS, layers, modules
-from invjax.networks.layers import Block, Conv, DepthwiseConv, Layer, MaxPool, Residual
+from invjax.networks.layers import (
+    Attention,
+    Block,
+    Concatenation,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Gate,
+    GlobalAveragePool,
+    Layer,
+    LayerNorm,
+    MaxPool,
+    Pointwise,
+    Residual,
+    Tokens,
+)
 from invjax.networks.receptive_fields import Window, receptive_field
 from invjax.representations import masks, paper
 from tests.conftest import micro_representation
@@ -45,7 +60,8 @@ def test_patches_of_cnn_a_have_the_fields_of_the_paper(layer: str, side: int) ->
 
 def test_one_neuron_has_the_field_of_the_geometry() -> None:
     lites = "efficientnet_lite0", "efficientnet_lite1"
-    for name in ("alexnet", "vgg16", "resnet50", *lites, "caffenet"):
+    more = "resnet18", "mobilenet_v2", "squeezenet1_0", "convnext_tiny"
+    for name in ("alexnet", "vgg16", "resnet50", *lites, "caffenet", *more):
         network = NETWORKS[name]
         for row in layers.geometry(network.layers, network.image_shape):
             table = network.until(row.name)
@@ -112,6 +128,19 @@ def test_derivatives_are_not_zero_in_exactly_the_field(
             ),
             MaxPool("p", window=2, stride=2, padding=(1, 0)),
         ),
+        (
+            Conv("a", 3, kernel=3, stride=2, padding=1),
+            LayerNorm("n", 1e-6),
+            Concatenation(
+                "c",
+                ((Pointwise("one", 2),), (Conv("three", 4, kernel=3, padding=(0, 2)),)),
+            ),
+        ),
+        (
+            Conv("a", 3, kernel=3, stride=4, padding=1),
+            Gate("g", (GlobalAveragePool("m"), Dense("d", 3))),
+            Conv("b", 2, kernel=1),
+        ),
     ],
 )
 def test_unequal_paddings_and_branches(table: tuple[Layer, ...]) -> None:
@@ -133,6 +162,22 @@ def test_unequal_paddings_and_branches(table: tuple[Layer, ...]) -> None:
     ):
         field = receptive_field(table, (17, 20, 3), window=window)
         assert _touched(function, (17, 20, 3), window) == field.inside
+
+
+def test_tokens_depend_on_the_whole_image() -> None:
+    table = (
+        Conv("patches", 6, kernel=4, stride=4),
+        Tokens("tokens"),
+        Attention("attention", heads=2),
+        Attention("again", heads=2),
+    )
+    rows = layers.geometry(table, (16, 16, 3))
+    assert [row.receptive_field for row in rows] == [4, 4, 16, 16]
+    assert rows[-1].shape == (17, 6) and rows[-1].stride == 4
+    field = receptive_field(table, (16, 16, 3))
+    assert field.full == field.inside == (0, 0, 15, 15)
+    with pytest.raises(ValueError, match="no places to choose from"):
+        receptive_field(table, (16, 16, 3), window=Window(0, 0, 0, 0))
 
 
 @pytest.mark.parametrize("name", ["hog", "hogb", "dsift"])

@@ -14,11 +14,15 @@ import pytest
 
 from invjax.networks import NETWORKS, modules
 from invjax.networks.layers import Network
-from invjax.networks.weights import torch_layouts
+from invjax.networks.weights import torch_layouts, torch_names
 from tests.networks.comparison import max_relative_difference
+from tests.networks.weights import library_weights
 
 torch_reference = pytest.importorskip(
     "tests.networks.torch_reference", reason="needs PyTorch"
+)
+torch_functional = pytest.importorskip(
+    "tests.networks.torch_functional", reason="needs PyTorch"
 )
 
 
@@ -76,6 +80,45 @@ def test_batch_normalised_networks(name: str, make: Callable[[], Any]) -> None:
     x = _input(network)
     params = torch_layouts.from_torch(state, network)
     _compare(network, _activations(network, params, x), model.activations(x))
+
+
+FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
+    "resnet18": torch_functional.resnet18,
+    "mobilenet_v2": torch_functional.mobilenet_v2,
+    **{
+        name: functools.partial(torch_functional.mobilenet_v3, name)
+        for name in torch_functional.MOBILENET_V3
+    },
+    **{
+        name: functools.partial(torch_functional.squeezenet, name)
+        for name in torch_functional.SQUEEZENET
+    },
+    "convnext_tiny": torch_functional.convnext_tiny,
+    "vit_tiny": functools.partial(
+        torch_functional.transformer, patch=16, heads=3, last="logits"
+    ),
+    "dino_vits8": functools.partial(torch_functional.transformer, patch=8, heads=6),
+    "clip_vit_b32": functools.partial(
+        torch_functional.transformer,
+        patch=32,
+        heads=12,
+        epsilon=1e-5,
+        is_clip=True,
+        last="projected",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_networks_as_functions(name: str) -> None:
+    """Gates, concatenations, layer norms, layer scales, attention."""
+    network = NETWORKS[name]
+    layout = torch_names.layouts_of(network)[0]
+    state = library_weights.state_dict(torch_layouts.tensor_shapes(layout, network))
+    x = _input(network)
+    expected = torch_functional.activations(FUNCTIONS[name], state, x)
+    params = torch_layouts.from_torch(state, network)
+    _compare(network, _activations(network, params, x), expected, tolerance=1e-5)
 
 
 @pytest.mark.parametrize(

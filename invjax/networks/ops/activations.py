@@ -19,6 +19,7 @@ because XLA makes slower code of the automatic ones:
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -84,6 +85,40 @@ def _leaking_relu_jvp(ceiling: float | None, primals: Any, tangents: Any) -> Any
     # From the output rather than the input; see the top of this module.
     passes = y > 0 if ceiling is None else (y > 0) & (y < ceiling)
     return y, jnp.where(passes, tangents[0], leak * tangents[0])
+
+
+def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x sigmoid(1.702 x), CLIP's approximation of GELU.
+
+    Examples:
+      >>> quick_gelu(jnp.array([-1.0, 0.0, 1.0])).round(3)
+      Array([-0.154,  0.   ,  0.846], dtype=float32)
+    """
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+def hard_sigmoid(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """min(max(x + 3, 0), 6) / 6.
+
+    Examples:
+      >>> hard_sigmoid(jnp.array([-4.0, 0.0, 3.0]))
+      Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    return clipped_relu(x + 3, 6.0) / 6
+
+
+def hard_swish(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x min(max(x + 3, 0), 6) / 6."""
+    return x * hard_sigmoid(x)
+
+
+SMOOTH: dict[str, Callable[[Array], Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "quick_gelu": quick_gelu,
+    "hard_sigmoid": hard_sigmoid,
+    "hard_swish": hard_swish,
+}
+"""Nonlinearities by the names in `layers.Smooth`."""
 
 
 def local_response_norm(

@@ -122,6 +122,8 @@ def listing(weights_dir: pathlib.Path) -> str:
                 lines.append(f"    {source.origin}; {source.licence}")
                 lines.append(f"    {source.install}")
         published = published_files()[name]
+        if published.also:
+            lines.append(f"  also called {', '.join(published.also)}")
         lines.append(f"  file {published.name}: all layers")
         lines.append(f"    {published.origin}; {published.licence}")
     return "\n".join(lines)

@@ -52,7 +52,7 @@ class Reading(NamedTuple):
         images in the order `channels` if that is "RGB", and were swapped if "BGR".
       told: the preprocessing that the file says; None where it says nothing.
       documented: the preprocessing that its publishers document where the file says
-        nothing; None where they have none in common, as in files of PyTorch.
+        nothing; None where they have none in common, as in most files of PyTorch.
       channels: channel order of the images that the weights in the file expect.
       notes: what was left out, in words; empty if nothing was.
       statistics: moments of the outputs of convolutions that were normalised.
@@ -150,7 +150,7 @@ def _read(
         case "npz":
             tree = readers.read_npz(path)
     try:
-        params, notes, statistics = torch_layouts.fit(tree, network)
+        found = torch_layouts.fit(tree, network)
     except torch_layouts.NoTensors as error:
         leaves = [leaf for _, leaf in pickles.items(tree)]
         if models := [leaf.wanted for leaf in leaves if pickles.is_module(leaf)]:
@@ -164,7 +164,12 @@ def _read(
                 f"{error}; it asks for {unread[0]}, which is not read"
             ) from None
         raise
-    return Reading(params, notes=notes, statistics=statistics)
+    return Reading(
+        found.params,
+        documented=found.preprocessing,
+        notes=found.notes,
+        statistics=found.statistics,
+    )
 
 
 def _one_line(text: str) -> str:

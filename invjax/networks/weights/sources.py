@@ -60,6 +60,7 @@ class PublishedFile(NamedTuple):
       origin: who published the file.
       preprocessing: the preprocessing published with the weights; None where the file
         itself has it.
+      also: other names of the network in torchvision, timm and on Hugging Face.
     """
 
     network: str
@@ -67,6 +68,7 @@ class PublishedFile(NamedTuple):
     licence: str
     origin: str
     preprocessing: Preprocessing | None
+    also: tuple[str, ...] = ()
 
     def is_of(self, digest: str) -> bool:
         """Whether a file is this one: its name has the first digits of its SHA-256.
@@ -126,9 +128,34 @@ def published_files() -> dict[str, PublishedFile]:
             Preprocessing.from_json(row["preprocessing"])
             if "preprocessing" in row
             else None,
+            tuple(row.get("also", ())),
         )
         for row in _rows("file")
     }
+
+
+def network_of(name: str) -> str | None:
+    """The network that has a name here, in torchvision, in timm or on Hugging Face.
+
+    An owner before the name ("timm/") and the tag of particular weights after it
+    (".fb_in1k") do not count, unless the tag makes it another network.
+
+    Args:
+      name: the name.
+
+    Returns:
+      The network's name here; None where none is known.
+
+    Examples:
+      >>> network_of("vit_b_16"), network_of("timm/resnet50.a1_in1k")
+      ('vit_base', 'resnet50')
+      >>> network_of("vit_small_patch16_224.dino"), network_of("resnet50d")
+      ('dino_vits16', None)
+    """
+    known = {other: n for n, file in published_files().items() for other in file.also}
+    known |= {network: network for network in published_files()}
+    bare = name.rpartition("/")[2]
+    return known.get(bare) or known.get(bare.partition(".")[0])
 
 
 @functools.cache

@@ -150,7 +150,10 @@ def find(tree: Any, choices: Sequence[Shapes]) -> Match | None:
 
 
 def fits(array: np.ndarray, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor has a shape; a dense layer may be a convolution over its input.
+    """Whether a tensor has a shape.
+
+    Axes of length one do not count, and a dense layer may be a convolution over its
+    input.
 
     Args:
       array: the tensor.
@@ -159,10 +162,16 @@ def fits(array: np.ndarray, shape: tuple[int, ...]) -> bool:
     Examples:
       >>> fits(np.ones((5, 2, 3, 3)), (5, 18)), fits(np.ones((5, 9)), (5, 18))
       (True, False)
+      >>> fits(np.ones((5, 1, 1)), (5,))
+      True
     """
-    is_convolution = len(shape) == 2 and array.ndim == 4
-    flat = (array.shape[0], array[0].size) if is_convolution and len(array) else None
-    return array.shape == tuple(shape) or flat == tuple(shape)
+    if len(shape) == 2 and array.ndim == 4 and len(array):
+        array = array.reshape(len(array), -1)
+    return _without_ones(array.shape) == _without_ones(shape)
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(side for side in shape if side != 1)
 
 
 def _tensors(tree: Any) -> list[_Tensor]:

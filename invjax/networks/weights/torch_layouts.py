@@ -1,56 +1,40 @@
 """PyTorch state dicts -> parameters of a layer table.
 
-The names of torchvision are known for AlexNet, the VGGs and ResNet-50, those of timm
-for the VGGs and ResNet-50, those of efficientnet_lite_pytorch for EfficientNet-Lite0
-and Lite1.
-The VGGs are also known by the names of their layers, as "conv1_1".
-
-PyTorch's kernels are [out, in, h, w], and [out, in] in dense layers, whose inputs are
-flattened as [c, h, w]. Kernels of invjax are [h, w, in, out], and [in, out] in dense
-layers, whose inputs are flattened as [h, w, c]. Batch normalisation is folded into the
-convolution before it, which changes nothing but rounding; `batch_norm` keeps what it
-knew about the outputs.
+`torch_names` has the names that are known. PyTorch's kernels are [out, in, h, w], and
+[out, in] in dense layers, whose inputs are flattened as [c, h, w]. Kernels of invjax
+are [h, w, in, out], and [in, out] in dense layers, whose inputs are flattened as
+[h, w, c]. Batch normalisation is folded into the convolution before it, which changes
+nothing but rounding, and so is a layer scale into the layer before it, and a class
+token into its position; `batch_norm` keeps what normalisation knew about the outputs.
 """
 
 import itertools
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from invjax.networks import layers
-from invjax.networks.layers import Conv, Dense, DepthwiseConv, Network
+from invjax.networks.layers import (
+    Attention,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    LayerNorm,
+    Network,
+    Pointwise,
+    Tokens,
+    Weighted,
+)
 from invjax.networks.weights import batch_norm, conversion, pickles, state_dicts
 from invjax.networks.weights.batch_norm import Moments, Statistics
 from invjax.networks.weights.conversion import ConversionError, Params
+from invjax.networks.weights.preprocessing import Preprocessing
+from invjax.networks.weights.torch_names import Layout, Scope, layouts_of
 
-
-class Scope(NamedTuple):
-    """Where a state dict keeps a layer.
-
-    Attributes:
-      weights: prefix of the layer's weight and bias.
-      norm: prefix of the batch normalisation after it; None without.
-    """
-
-    weights: str
-    norm: str | None = None
-
-
-class Layout(NamedTuple):
-    """How a network's original implementation names its layers.
-
-    Attributes:
-      scopes: where the state dict keeps each layer, by the layer's name in the table.
-      epsilon: constant added to the variance in batch normalisation, which is not in
-        state dicts.
-    """
-
-    scopes: dict[str, Scope]
-    epsilon: float = 0.0
+_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 class NoTensors(ConversionError):
@@ -64,11 +48,14 @@ class Fit(NamedTuple):
       params: parameters of the layers from the image up to where the file fits.
       notes: what was left out, in words; empty if nothing was.
       statistics: moments of the outputs of convolutions that were normalised.
+      preprocessing: the one that is documented for files with these names; None where
+        it is that of the network's usual file.
     """
 
     params: Params
     notes: tuple[str, ...]
     statistics: Statistics
+    preprocessing: Preprocessing | None = None
 
 
 def from_torch(tree: Any, network: Network) -> Params:
@@ -82,8 +69,9 @@ def fit(tree: Any, network: Network) -> Fit:
     Containers and prefixes around the tensors are found by `state_dicts.find`.
     `num_batches_tracked`, a counter of training steps, is dropped. Layers at the end
     may be missing, as in a file of the convolutions only, and dense layers at the end
-    may have other sizes, as a last layer for other classes: then the layers below are
-    converted. Anything else that the network does not have is refused.
+    (or a 1 x 1 convolution to classes) may have other sizes, as a last layer for other
+    classes: then the layers below are converted. Anything else that the network does
+    not have is refused.
 
     Args:
       tree: the file's contents: mappings of names to tensors, or to mappings.
@@ -96,7 +84,7 @@ def fit(tree: Any, network: Network) -> Fit:
       NoTensors: no tensor has a name of the network.
     """
     layouts = layouts_of(network)
-    choices = [_shapes(layout, network) for layout in layouts]
+    choices = [tensor_shapes(layout, network) for layout in layouts]
     match = state_dicts.find(tree, choices)
     if match is None:
         names = [*map(".".join, pickles.arrays(tree))]
@@ -105,6 +93,9 @@ def fit(tree: Any, network: Network) -> Fit:
             f"file has {_list(names) if names else 'no tensors with names'}"
         )
     layout, wanted = layouts[match.choice], choices[match.choice]
+    beside = [name for name in match.unexpected if name.startswith(layout.beside)]
+    unexpected = {n: a for n, a in match.unexpected.items() if n not in beside}
+    match = match._replace(unexpected=unexpected, beside=(*match.beside, *beside))
     count, notes = _fitting(match, layout, wanted, network)
     if match.others:
         source, *others = (
@@ -115,7 +106,7 @@ def fit(tree: Any, network: Network) -> Fit:
         notes = (*notes, f"without {_list(match.beside)}, no part of the network")
     table = network.layers[:count]
     params, statistics = _convert(match.arrays, layout, table, network)
-    return Fit(params, notes, statistics)
+    return Fit(params, notes, statistics, layout.preprocessing)
 
 
 def _convert(
@@ -125,28 +116,61 @@ def _convert(
     network: Network,
 ) -> tuple[Params, Statistics]:
     """Parameters and statistics of the layers in `table`, from tensors that fit."""
-    flat = {}
+    flat: dict[str, np.ndarray] = {}
     moments: dict[str, Moments] = {}
     for name, layer, row in layers.weighted(table, network.image_shape):
         scope = layout.scopes[name]
-        weight = _floats(arrays, f"{scope.weights}.weight")
-        if scope.norm is None:
-            bias = _floats(arrays, f"{scope.weights}.bias")
-        else:
-            leaves = {
-                leaf: _floats(arrays, f"{scope.norm}.{leaf}")
-                for leaf in ("weight", "bias", "running_mean", "running_var")
-            }
-            weight, bias = fold(weight, leaves, layout.epsilon)
-            moments[name] = batch_norm.moments_of(leaves, layout.epsilon)
-        if isinstance(layer, Dense):
-            flat[f"{name}/kernel"] = dense(weight.reshape(len(weight), -1), row.shape)
-        else:
-            flat[f"{name}/kernel"] = convolution(weight)
-        flat[f"{name}/bias"] = bias
+        shapes = dict(_tensors(scope, layer, row.shape))
+        found = {n: _floats(arrays, n).reshape(shape) for n, shape in shapes.items()}
+        norm = {leaf: found[f"{scope.norm}.{leaf}"] for leaf in _NORM if scope.norm}
+        if norm:
+            moments[name] = batch_norm.moments_of(norm, layout.epsilon)
+        leaves = _leaves(scope, layer, found, norm, row.shape, layout.epsilon)
+        flat |= {f"{name}/{leaf}": array for leaf, array in leaves.items()}
     expected = layers.parameter_shapes(table, network.image_shape)
     params = conversion.nest(conversion.strict(flat, expected))
     return params, Statistics(moments)
+
+
+def _leaves(
+    scope: Scope,
+    layer: Weighted,
+    found: Mapping[str, np.ndarray],
+    norm: Mapping[str, np.ndarray],
+    shape: tuple[int, ...],
+    epsilon: float,
+) -> dict[str, np.ndarray]:
+    """The parameters of a layer.
+
+    Args:
+      scope: where they are.
+      layer: the layer.
+      found: its tensors by name.
+      norm: those of the batch normalisation after it, by leaf; empty without.
+      shape: shape of its input.
+      epsilon: constant of the batch normalisation.
+    """
+    if isinstance(layer, Tokens):
+        positions, token = (found[name] for name in scope.weight)
+        return {"positions": np.concatenate([positions[:1] + token, positions[1:]])}
+    weight = np.concatenate([found[name] for name in scope.weight])
+    if norm:
+        weight, bias = fold(weight, norm, epsilon)
+    elif scope.bias:
+        bias = np.concatenate([found[name] for name in scope.bias])
+    else:
+        bias = np.zeros(len(weight), np.float32)
+    if scope.gain is not None:
+        gain = found[scope.gain]
+        weight, bias = weight * gain.reshape(-1, *[1] * (weight.ndim - 1)), bias * gain
+    match layer:
+        case LayerNorm():
+            return {"scale": weight, "bias": bias}
+        case Conv() | DepthwiseConv():
+            return {"kernel": convolution(weight), "bias": bias}
+        case Dense():
+            return {"kernel": dense(weight, shape), "bias": bias}
+    return {"kernel": np.ascontiguousarray(weight.T), "bias": bias}
 
 
 def _floats(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
@@ -159,19 +183,34 @@ def _floats(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     return array.astype(np.float32)
 
 
-def _shapes(layout: Layout, network: Network) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(layout: Layout, network: Network) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors of a state dict."""
-    wanted: dict[str, tuple[int, ...]] = {}
-    for name, layer, row in layers.weighted(network.layers, network.image_shape):
-        scope = layout.scopes[name]
-        wanted[f"{scope.weights}.weight"] = _weight_shape(layer, row.shape)
-        features = wanted[f"{scope.weights}.weight"][:1]
-        if scope.norm is None:
-            wanted[f"{scope.weights}.bias"] = features
-        else:
-            for leaf in ("weight", "bias", "running_mean", "running_var"):
-                wanted[f"{scope.norm}.{leaf}"] = features
-    return wanted
+    return {
+        tensor: shape
+        for name, layer, row in layers.weighted(network.layers, network.image_shape)
+        for tensor, shape in _tensors(layout.scopes[name], layer, row.shape)
+    }
+
+
+def _tensors(
+    scope: Scope, layer: Weighted, shape: tuple[int, ...]
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the tensors of a layer whose input has shape `shape`."""
+    if isinstance(layer, Tokens):
+        positions, token = scope.weight
+        yield positions, (1 + math.prod(shape[:-1]), shape[-1])
+        yield token, shape[-1:]
+        return
+    features, *rest = _weight_shape(layer, shape)
+    for name in scope.weight:
+        yield name, (features // len(scope.weight), *rest)
+    for name in scope.bias:
+        yield name, (features // len(scope.bias),)
+    if scope.norm is not None:
+        for leaf in _NORM:
+            yield f"{scope.norm}.{leaf}", (features,)
+    if scope.gain is not None:
+        yield scope.gain, (features,)
 
 
 def _fitting(
@@ -186,16 +225,10 @@ def _fitting(
       conversion.ConversionError: the file has another network.
     """
     arrays = match.arrays
-    scopes: dict[str, list[str]] = {}
-    for name, _, _ in layers.weighted(network.layers, network.image_shape):
-        found = layout.scopes[name]
-        scopes.setdefault(name.split("/")[0], []).append(f"{found.weights}.")
-        if found.norm is not None:
-            scopes[name.split("/")[0]].append(f"{found.norm}.")
-    names = {
-        layer: [name for name in wanted if name.startswith(tuple(starts))]
-        for layer, starts in scopes.items()
-    }
+    names: dict[str, list[str]] = {}
+    for name, part, row in layers.weighted(network.layers, network.image_shape):
+        tensors = [n for n, _ in _tensors(layout.scopes[name], part, row.shape)]
+        names.setdefault(name.split("/")[0], []).extend(tensors)
     is_whole = {
         layer: all(
             name in arrays and state_dicts.fits(arrays[name], wanted[name])
@@ -208,10 +241,10 @@ def _fitting(
     rest = order[len(kept) :]
     absent = [layer for layer in rest if not any(n in arrays for n in names[layer])]
     others = [layer for layer in rest if layer not in absent]
-    dense_layers = {part.name for part in network.layers if isinstance(part, Dense)}
+    heads = {part.name for part in network.layers if _is_head(part)}
     # What is left out must lie above all that is kept, or it could belong below.
-    below = {start.split(".")[0] for layer in kept for start in scopes[layer]}
-    above = [start for layer in rest for start in scopes[layer]]
+    below = {name.split(".")[0] for layer in kept for name in names[layer]}
+    above = [f"{n.rpartition('.')[0]}." for layer in rest for n in names[layer]]
     above += [
         f"{start.split('.')[0]}." for start in above if start.split(".")[0] not in below
     ]
@@ -219,7 +252,7 @@ def _fitting(
         not kept
         or any(map(is_whole.__getitem__, rest))
         or not all(
-            layer in dense_layers and all(n in arrays for n in names[layer])
+            layer in heads and all(n in arrays for n in names[layer])
             for layer in others
         )
         or not all(name.startswith(tuple(above)) for name in match.unexpected)
@@ -261,35 +294,9 @@ def _list(names: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def layouts_of(network: Network) -> tuple[Layout, ...]:
-    """How implementations of the network in PyTorch name its layers.
-
-    Raises:
-      conversion.ConversionError: no layout is known for the network.
-    """
-    match network.name:
-        case "alexnet":
-            return (_sequential(network, (1, 4, 6)),)
-        case "vgg16" | "vgg19":
-            torchvision = _sequential(network, (0, 3, 6))
-            # The first VGGs for PyTorch, converted from Caffe, have the dense layers
-            # in other places.
-            converted = _sequential(network, (1, 4, 6))
-            timm = {"fc6": "pre_logits.fc1", "fc7": "pre_logits.fc2", "fc8": "head.fc"}
-            scopes = {
-                name: Scope(timm.get(name, scope.weights))
-                for name, scope in torchvision.scopes.items()
-            }
-            own = {name: Scope(name) for name in scopes}
-            return torchvision, converted, Layout(scopes), Layout(own)
-        case "resnet50":
-            return (_renamed(network, _RESNET, epsilon=1e-5),)
-        case "efficientnet_lite0" | "efficientnet_lite1":
-            return (_renamed(network, _EFFICIENTNET_LITE, epsilon=1e-3),)
-    raise ConversionError(
-        f"no PyTorch layout is known for {network.name}; known are alexnet, vgg16, "
-        "vgg19, resnet50, efficientnet_lite0 and efficientnet_lite1"
-    )
+def _is_head(layer: layers.Layer) -> bool:
+    """Whether a layer may have another number of classes in a file."""
+    return isinstance(layer, Dense) or (isinstance(layer, Conv) and layer.kernel == 1)
 
 
 def is_normalised(network: Network) -> bool:
@@ -347,10 +354,8 @@ def dense(weight: np.ndarray, input_shape: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(weight.reshape(weight.shape[0], -1).T)
 
 
-def _weight_shape(
-    layer: Conv | DepthwiseConv | Dense, shape: tuple[int, ...]
-) -> tuple[int, ...]:
-    """Shape of PyTorch's kernel of a layer whose input has shape `shape`."""
+def _weight_shape(layer: Weighted, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of PyTorch's weight of a layer whose input has shape `shape`."""
     match layer:
         case Conv(kernel=size, groups=groups, features=features):
             return (features, shape[-1] // groups, size, size)
@@ -358,60 +363,8 @@ def _weight_shape(
             return (shape[-1], 1, size, size)
         case Dense(features=features):
             return (features, math.prod(shape))
-
-
-def _sequential(network: Network, classifier: tuple[int, ...]) -> Layout:
-    """The layout of torchvision's AlexNet and VGGs.
-
-    Args:
-      network: the layer table; an index in `features` is an index in it.
-      classifier: indices of the dense layers in `classifier`, which has dropouts too.
-    """
-    places = iter(classifier)
-    scopes = {}
-    for index, layer in enumerate(network.layers):
-        match layer:
-            case Conv():
-                scopes[layer.name] = Scope(f"features.{index}")
-            case Dense():
-                scopes[layer.name] = Scope(f"classifier.{next(places)}")
-    return Layout(scopes)
-
-
-def _renamed(
-    network: Network,
-    rules: tuple[tuple[str, str, str | None], ...],
-    epsilon: float,
-) -> Layout:
-    """The layout whose scopes are made by the first rule that matches a layer's name.
-
-    Args:
-      network: the layer table.
-      rules: (pattern of the name in the table, weights, norm), where the last two are
-        templates for a `Scope`.
-      epsilon: constant added to the variance in batch normalisation.
-    """
-    scopes = {}
-    for name, _, _ in layers.weighted(network.layers, network.image_shape):
-        for pattern, weights, norm in rules:
-            if found := re.fullmatch(pattern, name):
-                scopes[name] = Scope(found.expand(weights), norm and found.expand(norm))
-                break
-    return Layout(scopes, epsilon)
-
-
-_RESNET = (
-    (r"stem/conv", r"conv1", r"bn1"),
-    (r"(layer\d)/block(\d)/conv(\d)", r"\1.\2.conv\3", r"\1.\2.bn\3"),
-    (r"(layer\d)/block(\d)/shortcut", r"\1.\2.downsample.0", r"\1.\2.downsample.1"),
-    (r"logits", r"fc", None),
-)
-
-_EFFICIENTNET_LITE = (
-    (r"stem/conv", r"_conv_stem", r"_bn0"),
-    (r"block(\d+)/expand", r"_blocks.\1._expand_conv", r"_blocks.\1._bn0"),
-    (r"block(\d+)/depthwise", r"_blocks.\1._depthwise_conv", r"_blocks.\1._bn1"),
-    (r"block(\d+)/project", r"_blocks.\1._project_conv", r"_blocks.\1._bn2"),
-    (r"head/conv", r"_conv_head", r"_bn1"),
-    (r"logits", r"_fc", None),
-)
+        case Pointwise(features=features):
+            return (features, shape[-1])
+        case Attention():
+            return (3 * shape[-1], shape[-1])
+    return shape[-1:]

@@ -309,7 +309,15 @@ def test_a_state_dict_of_a_class_of_its_own(tmp_path: pathlib.Path) -> None:
     assert list(_read(tmp_path / "net.pkl", data)) == [("w",)]
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1"])
+STREAMS = (
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "mobilenet_v2",
+)
+
+
+@pytest.mark.parametrize("name", STREAMS)
 def test_the_installed_weights_are_read_as_pinned(name: str) -> None:
     (source,) = (s for s in sources() if s.network == name)
     path = source.find()
@@ -318,13 +326,13 @@ def test_the_installed_weights_are_read_as_pinned(name: str) -> None:
     from invjax.networks import NETWORKS
 
     tree = torch_format.read_stream(path)
-    params, _, statistics = torch_layouts.fit(tree, NETWORKS[name])
-    tensors = conversion.flatten(params) | statistics.tensors()
+    fit = torch_layouts.fit(tree, NETWORKS[name])
+    tensors = conversion.flatten(fit.params) | fit.statistics.tensors()
     digests = {n: checkpoints.tensor_digest(array) for n, array in tensors.items()}
     assert digests == source.tensors
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1"])
+@pytest.mark.parametrize("name", STREAMS)
 def test_the_installed_weights_are_those_of_torch(name: str) -> None:
     torch = pytest.importorskip("torch")
     (source,) = (s for s in sources() if s.network == name)

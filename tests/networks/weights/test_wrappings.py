@@ -350,7 +350,7 @@ def test_a_deeper_network_of_the_kind_is_refused(tmp_path: pathlib.Path) -> None
 
     network = NETWORKS["resnet50"]
     (layout,) = torch_layouts.layouts_of(network)
-    names = torch_layouts._shapes(layout, network)
+    names = torch_layouts.tensor_shapes(layout, network)
     state = {name: np.zeros(shape, np.float32) for name, shape in names.items()}
     deeper = {n.replace("layer3.5", "layer3.22"): a for n, a in state.items()}
     _write_safetensors(tmp_path / "net.pth", state | deeper)
