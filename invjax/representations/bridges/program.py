@@ -159,7 +159,7 @@ def evaluate(
     Args:
       program: the equations.
       weights: arrays by name, all that `program.weights` names.
-      image: of the shape for which the program was traced.
+      image: an image; its shape is the one for which the program was traced.
       relaxation: how far derivatives are relaxed; None for the exact ones.
       stock: whether all operations are left as they are.
     """
