@@ -13,7 +13,7 @@ from invjax.metrics import errors, lpips
 from invjax.networks.weights import pretrained
 from invjax.networks.weights.pretrained import MissingWeights
 from invjax.representations.cnn import CnnRepresentation
-from invjax.runs import capacity, lanes, plans, targets
+from invjax.runs import capacity, lanes, modules, plans, targets
 from invjax.runs.errors import EXPECTED, Refusal
 from invjax.runs.lanes import Group
 from invjax.runs.plans import ListedPlan
@@ -151,11 +151,13 @@ def group_of(
 
 
 def load_representation(name: str, settings: Settings) -> Representation:
-    """Loads the representation of a flag's value.
+    """Loads the representation of a flag's value, --representations or --module.
 
     Raises:
       Refusal: there is none of that name, or the weights cannot be read.
     """
+    if modules.is_module(name):
+        return modules.load(name, settings)
     with refusing(f"--representations={name}: ", settings):
         return representations.representation(
             name,

@@ -18,7 +18,8 @@ class Settings:
     Attributes:
       images: files, globs, folders and sample:NAME, comma-separated; None with `code`.
       code: path of a file with recorded codes, in place of images.
-      representations: names of representations.
+      representations: names of representations; those with a colon are of --module
+        (`runs.modules`).
       preset: name of the preset.
       num_steps: number of steps of a lane; None for the preset's.
       num_starts: number of random starts of each code.
@@ -42,6 +43,9 @@ class Settings:
         run because of one.
       classifier: name of the network's last layer that names pictures; None for one
         that is not inverted (`labels.judge`).
+      mean, std: by which images are prepared for networks of --module, in units of
+        [0, 1], one number or one per channel; None for 0 and 1.
+      layout: order of axes in which they take an image; None for their framework's.
     """
 
     images: str | None
@@ -65,6 +69,9 @@ class Settings:
     identify_among: str | None = None
     on_bad_image: str = "skip"
     classifier: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    layout: str | None = None
 
     def steps(
         self,
