@@ -37,6 +37,7 @@ from invjax.networks.weights import pretrained
 from invjax.report import curves, tables
 from invjax.report.contact_sheet import Cell, Row
 from invjax.report.curves import Curve
+from invjax.runs import modules
 from invjax.runs.errors import Refusal
 from invjax.runs.lanes import Lane
 from invjax.runs.runner import Finished
@@ -63,7 +64,9 @@ _COLUMNS = (
 
 
 def configure(settings: Settings) -> Settings:
-    """The settings with the layers that --network and --layers name."""
+    """The settings with the layers that --network and --layers name, or --module."""
+    if any(map(modules.is_module, settings.representations)):
+        return settings
     names = representations(
         _NETWORK.value, _LAYERS.value, weights_dir=settings.weights_dir
     )

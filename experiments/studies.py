@@ -59,6 +59,7 @@ LINEAR_FLAGS = (
     *("workdir", "overwrite", "dry_run", "smoke", "seed", "images", "on_bad_image"),
     *("num_processes", "process_id"),
     *("representations", "preset", "num_steps", "image_size", "resize"),
+    *("module", "layer", "mean", "std", "layout"),
     *("batch_size", "compute_dtype", "save_arrays"),
 )
 """Shared flags that have a meaning for maximisation and for caricature."""

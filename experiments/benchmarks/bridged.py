@@ -7,7 +7,7 @@ is imported when one of its networks is built.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,13 @@ import numpy as np
 from jax import Array
 
 import invjax
+from invjax.callables import TracedCallable
 from invjax.representations.hog import HogConfig, hog
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Step: TypeAlias = Callable[[], tuple[np.ndarray, np.ndarray]]
+"""Returns a code and the image's gradient [h, w, 3] of |code - target|^2."""
 
 
 class Subject(NamedTuple):
@@ -27,63 +31,67 @@ class Subject(NamedTuple):
       phi: the representation.
       whole: the same network with nothing cut off; None where there is nothing above.
       image_shape: (h, w, 3) of the images.
-      own: the module and the layer's name, of which PyTorch computes a step; None for
-        what is no PyTorch.
+      own: (image, target) -> a step by the framework's own operations, from its own
+        way to get at a layer; None where phi is a plain function.
     """
 
     phi: Any
     whole: Any | None
     image_shape: tuple[int, int, int]
-    own: tuple[Any, str] | None = None
+    own: Callable[[np.ndarray, np.ndarray], Step] | None = None
 
 
 def flops(phi: Any, image_shape: tuple[int, ...]) -> float:
     """Floating-point operations of the compiled program from an image to the code.
 
     Args:
-      phi: a representation that is a pytree, or a plain function.
+      phi: a representation, or any other function of one image.
       image_shape: (h, w, c) of the image.
     """
     image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
-    is_tree = not jax.tree_util.all_leaves([phi])
-    function = jax.jit(lambda phi, image: phi(image)) if is_tree else jax.jit(phi)
-    lowered = function.lower(phi, image) if is_tree else function.lower(image)
+    program = jax.jit(lambda phi, image: phi(image))
+    lowered = program.lower(TracedCallable.of(phi), image)
     costs: Any = lowered.compile().cost_analysis()
     return float((costs[0] if isinstance(costs, list) else costs)["flops"])
 
 
-def step(phi: Any, image: np.ndarray, code: np.ndarray) -> Callable[[], None]:
-    """A call that computes the gradient of |phi(image) - code|^2 by JAX.
+def target(code: np.ndarray) -> np.ndarray:
+    """A target of a step: the code with noise of its own size, float32.
+
+    What is normalised has a constant norm, so that a multiple of the code would have no
+    gradient.
+    """
+    noise = np.random.default_rng(0).normal(size=code.shape)
+    return (code + np.std(code) * noise).astype(np.float32)
+
+
+def step(phi: Any, image: np.ndarray, target: np.ndarray) -> Step:
+    """A step by JAX.
 
     Args:
-      phi: the representation.
-      image: [h, w, c].
-      code: the code that is aimed at.
+      phi: a representation, or any other function of one image.
+      image: [h, w, 3] in [0, 1].
+      target: the code that is aimed at.
     """
 
-    def loss(image: Array, weights: Any, code: Array) -> Array:
-        return jnp.sum((jax.tree.unflatten(structure, weights)(image) - code) ** 2)
+    def loss(image: Array, phi: TracedCallable, target: Array) -> tuple[Array, Array]:
+        code = phi(image)
+        return jnp.sum((code - target) ** 2), code
 
-    is_tree = not jax.tree_util.all_leaves([phi])
-    weights, structure = jax.tree.flatten(
-        phi if is_tree else jax.tree_util.Partial(phi)
-    )
-    pull = jax.jit(jax.value_and_grad(loss))
-    given = (jnp.asarray(image), weights, jnp.asarray(code))
-    return lambda: jax.block_until_ready(pull(*given)) and None
+    pull = jax.jit(jax.grad(loss, has_aux=True))
+    given = (jnp.asarray(image), TracedCallable.of(phi), jnp.asarray(target))
+
+    def call() -> tuple[np.ndarray, np.ndarray]:
+        # As the libraries of JAX expect it.
+        with jax.numpy_rank_promotion("allow"):
+            gradient, code = jax.device_get(pull(*given))
+        return code, gradient
+
+    return call
 
 
-def own_step(
-    module: Any, layer: str, image: np.ndarray, code: np.ndarray
-) -> Callable[[], None]:
-    """A call that computes the same by PyTorch, ending the forward pass at the layer.
-
-    Args:
-      module: the module, in evaluation mode.
-      layer: name of the layer.
-      image: [h, w, c], as `step` is given it.
-      code: the code that is aimed at.
-    """
+def _torch_step(module: Any, layer: str, image: np.ndarray, target: np.ndarray) -> Step:
+    """A step by PyTorch, whose forward pass a hook ends at the layer."""
     import torch
 
     class Reached(Exception):
@@ -97,17 +105,25 @@ def own_step(
 
     module.eval().requires_grad_(False)
     module.get_submodule(layer).register_forward_hook(hook)
-    x = torch.from_numpy(((image - MEAN) / STD).astype(np.float32).transpose(2, 0, 1))
-    target = torch.from_numpy(np.array(code))[None]
+    pixels = torch.from_numpy(np.array(image))
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    aim = torch.from_numpy(np.array(target))[None]
 
-    def call() -> None:
-        given = x[None].clone().requires_grad_()
+    def call() -> tuple[np.ndarray, np.ndarray]:
+        given = pixels.clone().requires_grad_()
         try:
-            module(given)
+            module(((given - mean) / std).permute(2, 0, 1)[None])
         except Reached:
-            (reached.pop() - target).square().sum().backward()
+            code = reached.pop()
+        (code - aim).square().sum().backward()
+        return code[0].detach().numpy(), given.grad.numpy()
 
     return call
+
+
+def _preprocessed(image: Array) -> Array:
+    mean, std = (np.asarray(values, np.float32) for values in (MEAN, STD))
+    return (image - mean) / std
 
 
 def _of_torch(
@@ -124,7 +140,7 @@ def _of_torch(
         invjax.from_torch(module, layer=layer, **options),
         invjax.from_torch(module, **options),
         shape,
-        (module, layer),
+        functools.partial(_torch_step, module, layer),
     )
 
 
@@ -221,7 +237,15 @@ def _nnx(is_small: bool) -> Subject:
     bridge = functools.partial(
         invjax.from_nnx, model, image_shape=(side, side, 3), mean=MEAN, std=STD
     )
-    return Subject(bridge(layer="layers.3"), bridge(), (side, side, 3))
+    below = nnx.Sequential(*model.layers[:4])
+    below.eval()
+    own = jax.tree_util.Partial(lambda net, x: net(_preprocessed(x)[None])[0], below)
+    return Subject(
+        bridge(layer="layers.3"),
+        bridge(),
+        (side, side, 3),
+        functools.partial(step, own),
+    )
 
 
 def _linen(is_small: bool) -> Subject:
@@ -262,7 +286,23 @@ def _linen(is_small: bool) -> Subject:
         mean=MEAN,
         std=STD,
     )
-    return Subject(bridge(layer=f"block{depth // 2 - 1}"), bridge(), (side, side, 3))
+    layer = f"block{depth // 2 - 1}"
+
+    def own(variables: Any, image: Array) -> Array:
+        _, state = module.apply(
+            variables,
+            _preprocessed(image)[None],
+            capture_intermediates=True,
+            mutable=["intermediates"],
+        )
+        return state["intermediates"][layer]["__call__"][0][0]
+
+    return Subject(
+        bridge(layer=layer),
+        bridge(),
+        (side, side, 3),
+        functools.partial(step, jax.tree_util.Partial(own, variables)),
+    )
 
 
 def _equinox(is_small: bool) -> Subject:
@@ -283,7 +323,16 @@ def _equinox(is_small: bool) -> Subject:
     bridge = functools.partial(
         invjax.from_equinox, model, image_shape=(side, side, 3), mean=MEAN, std=STD
     )
-    return Subject(bridge(layer="layers.3"), bridge(), (side, side, 3))
+    below = equinox.nn.Sequential(model.layers[:4])
+    own = jax.tree_util.Partial(
+        lambda net, x: net(_preprocessed(x).transpose(2, 0, 1)), below
+    )
+    return Subject(
+        bridge(layer="layers.3"),
+        bridge(),
+        (side, side, 3),
+        functools.partial(step, own),
+    )
 
 
 def _keras(is_small: bool) -> Subject:
@@ -297,7 +346,22 @@ def _keras(is_small: bool) -> Subject:
     bridge = functools.partial(
         invjax.from_keras, model, image_shape=(side, side, 3), mean=0.5, std=0.5
     )
-    return Subject(bridge(layer=layer), bridge(), (side, side, 3))
+    below = keras.Model(model.input, model.get_layer(layer).output)
+
+    def own(weights: Any, image: Array) -> Array:
+        code, _ = below.stateless_call(*weights, 2 * image[None] - 1, training=False)
+        return code[0]
+
+    weights = (
+        [variable.value for variable in below.trainable_variables],
+        [variable.value for variable in below.non_trainable_variables],
+    )
+    return Subject(
+        bridge(layer=layer),
+        bridge(),
+        (side, side, 3),
+        functools.partial(step, jax.tree_util.Partial(own, weights)),
+    )
 
 
 def _plain(is_small: bool) -> Subject:
@@ -360,7 +424,7 @@ KINDS = {
     "ViT-S": _torch_kind(_vit, "timm"),
     "Swin-T": _torch_kind(_swin, "torchvision"),
     "CLIP ViT-B": _torch_kind(_clip, "timm"),
-    "U-Net": _torch_kind(_unet),
+    "U-Net": _torch_kind(_unet, side=128),
     "CNN of Flax NNX": Kind((), _nnx),
     "ViT of Flax Linen": Kind((), _linen),
     "CNN of Equinox": Kind(("equinox",), _equinox),

@@ -39,6 +39,7 @@ from invjax.report import contact_sheet, descents, gallery
 from invjax.report.contact_sheet import Cell, Row
 from invjax.report.descents import Descent
 from invjax.report.gallery import GalleryImage, GalleryLane
+from invjax.representations.bridges import LayerInfo
 from invjax.runs import lanes, loading, runner, trajectories
 from invjax.runs.folder import RunFolder
 from invjax.runs.identification import Identifier
@@ -62,7 +63,11 @@ _STRETCHED = "stretched"
 def main() -> None:
     """Inverts, or lists what there is, as the parsed flags ask."""
     if binary.LIST.value:
-        print_representations(binary.WEIGHTS_DIR.value)
+        rows = shared_flags.module_layers()
+        if rows is None:
+            print_representations(binary.WEIGHTS_DIR.value)
+        else:
+            print_layers(rows)
         return
     request = shared_flags.from_flags(images=_IMAGES, representations=_REPRESENTATIONS)
     if request.dry_run:
@@ -360,6 +365,15 @@ def print_representations(weights_dir: str | None) -> None:
         print(
             f"{row.name:32}{shape:18}{row.receptive_field:6}{row.stride:8}  {at_hand}"
         )
+
+
+def print_layers(rows: Sequence[LayerInfo]) -> None:
+    """A table of the layers of a network of one's own."""
+    width = max([len("layer"), *(len(row.name) for row in rows)]) + 2
+    print(f"{'layer':{width}}{'code':24}kind")
+    for row in rows:
+        shape = "no array" if row.shape is None else " x ".join(map(str, row.shape))
+        print(f"{row.name:{width}}{shape:24}{row.kind}")
 
 
 if __name__ == "__main__":

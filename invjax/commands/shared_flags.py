@@ -3,6 +3,7 @@
 Each is defined once, since absl refuses the same flag in two modules of one process.
 """
 
+import fractions
 import functools
 import math
 import os
@@ -10,10 +11,12 @@ import os
 import jax.numpy as jnp
 from absl import flags
 
+from invjax import files
 from invjax.commands import binary
 from invjax.inversion import presets, request
 from invjax.metrics import labels
-from invjax.runs import event_files, processes, recorded
+from invjax.representations.bridges.bridged import LAYOUTS, LayerInfo
+from invjax.runs import event_files, modules, processes, recorded
 from invjax.runs.errors import Refusal
 from invjax.runs.settings import Request, Settings
 
@@ -80,6 +83,37 @@ _CODE_WEIGHTS = flags.DEFINE_list(
     None,
     "Comma-separated weights of the data terms of representations that are inverted "
     "together, A+B, in their order (default: equal ones, whose sum is 1).",
+)
+_MODULE = flags.DEFINE_string(
+    "module",
+    None,
+    "A network of your own, MODULE:CALLABLE such as my_models:resnet: what a callable "
+    "without arguments returns, a PyTorch, NNX, Equinox or Keras model, (Linen module, "
+    "variables) or a function image -> code; or such an object itself.",
+)
+_LAYER = flags.DEFINE_list(
+    "layer",
+    None,
+    "Comma-separated layers of --module, by the names that --list shows (default: what "
+    "it returns).",
+)
+_MEAN = flags.DEFINE_list(
+    "mean",
+    None,
+    "Mean of the images on which --module was trained, in units of [0, 1]: one number, "
+    "or one per channel (default: 0).",
+)
+_STD = flags.DEFINE_list(
+    "std",
+    None,
+    "Their standard deviation, as --mean; 1/255 for a network that takes grey levels "
+    "(default: 1).",
+)
+_LAYOUT = flags.DEFINE_enum(
+    "layout",
+    None,
+    list(LAYOUTS),
+    "Order of axes in which --module takes an image (default: its framework's).",
 )
 _PRESET = flags.DEFINE_enum(
     "preset",
@@ -229,7 +263,8 @@ def from_flags(
 
     Args:
       images: what --images is where neither it nor --code is given.
-      representations: what --representations is where it is not given.
+      representations: what --representations is where neither it nor --module is
+        given.
       num_starts: what --num_starts is where it is not given.
       preset: what --preset is where it is not given.
       tv_weight: what --tv_weight is where it is not given; None for the preset's.
@@ -253,11 +288,7 @@ def from_flags(
     given = _IMAGES.value
     if given is None and _CODE.value is None:
         given = images
-    names = representations
-    if _REPRESENTATIONS.value is not None:
-        names = tuple(name.strip() for name in _REPRESENTATIONS.value)
-    if not names or len(set(names)) < len(names):
-        raise Refusal(f"--representations={','.join(names)}: empty, or names repeat")
+    names = _representations(representations)
     settings = Settings(
         images=given,
         code=_CODE.value,
@@ -286,6 +317,9 @@ def from_flags(
         initial_image=_INITIAL_IMAGE.value,
         save_trajectory=_SAVE_TRAJECTORY.value,
         tensorboard=_TENSORBOARD.value,
+        mean=_numbers("mean", _MEAN.value),
+        std=_numbers("std", _STD.value),
+        layout=_LAYOUT.value,
     )
     if settings.tensorboard:
         event_files.check()
@@ -319,6 +353,63 @@ def refuse_others(*used: str) -> None:
                 f"--{flag.name} means nothing here; of the shared flags "
                 f"{', '.join(f'--{name}' for name in used)} are accepted"
             )
+
+
+def module_layers() -> list[LayerInfo] | None:
+    """The layers of what --module names; None where it is not given.
+
+    Raises:
+      Refusal: it is refused.
+    """
+    if _MODULE.value is None:
+        return None
+    return modules.list_layers(
+        _MODULE.value, image_size=_IMAGE_SIZE.value, layout=_LAYOUT.value
+    )
+
+
+def _representations(otherwise: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of --representations, then those of --module."""
+    given = _REPRESENTATIONS.value
+    names = tuple(name.strip() for name in given or ())
+    if _MODULE.value is not None:
+        layers = None if _LAYER.value is None else [x.strip() for x in _LAYER.value]
+        if layers is not None and not all(layers):
+            raise Refusal(f"--layer={','.join(layers)}: a layer has no name")
+        names += modules.names(_MODULE.value.strip(), layers)
+    elif given is None:
+        names = otherwise
+    if not names or len(set(names)) < len(names):
+        flag = "representations" if _MODULE.value is None else "layer"
+        raise Refusal(f"--{flag}={','.join(names)}: empty, or names repeat")
+    if not any(map(modules.is_module, names)):
+        for holder in (_LAYER, _MEAN, _STD, _LAYOUT):
+            if holder.value is not None:
+                raise Refusal(
+                    f"--{holder.name} is of --module, which is missing; networks of "
+                    "invjax are in --representations=NETWORK/LAYER"
+                )
+    folders: dict[str, str] = {}
+    for name in names:
+        other = folders.setdefault(files.portable_name(name).lower(), name)
+        if other != name:
+            raise Refusal(
+                f"--layer: {other} and {name} would have the same folder; invert them "
+                "in two runs"
+            )
+    return names
+
+
+def _numbers(name: str, words: list[str] | None) -> tuple[float, ...] | None:
+    if words is None:
+        return None
+    try:
+        # A fraction, since 1/255 is what people mean.
+        return tuple(float(fractions.Fraction(word.strip())) for word in words)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise Refusal(
+            f"--{name}={','.join(words)}: a number, or one per channel, is accepted"
+        ) from None
 
 
 def _has_classifier() -> bool:

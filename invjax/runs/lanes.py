@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax import files
 from invjax.inversion import objective, presets
 from invjax.inversion.execution import Execution, default_execution
 from invjax.representations.cnn import CnnRepresentation
@@ -160,7 +161,7 @@ def places(
     """
     own = presets.tv_weight(group.phi, preset=settings.preset)
     tv_weights = settings.tv_weight or (own,)
-    folder = f"{image}/{group.name.replace('/', '_')}"
+    folder = f"{image}/{files.portable_name(group.name)}"
     found = []
     for tv_weight in tv_weights:
         suffix = f"_tv_{tv_weight:g}" if len(tv_weights) > 1 else ""

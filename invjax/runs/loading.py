@@ -15,7 +15,7 @@ from invjax.networks.weights.pretrained import MissingWeights
 from invjax.representations import joint
 from invjax.representations.cnn import CnnRepresentation
 from invjax.representations.joint import JointRepresentation
-from invjax.runs import capacity, lanes, plans, recorded, targets
+from invjax.runs import capacity, lanes, modules, plans, recorded, targets
 from invjax.runs.errors import EXPECTED, Refusal
 from invjax.runs.lanes import Group
 from invjax.runs.plans import ListedPlan
@@ -157,17 +157,20 @@ def group_of(
 
 
 def load_representation(name: str, settings: Settings) -> Representation:
-    """Loads the representation of a flag's value.
+    """Loads the representation of a flag's value, --representations or --module.
 
     Raises:
       Refusal: there is none of that name, or the weights cannot be read.
     """
-    with refusing(f"--representations={name}: ", settings):
-        phi = representations.representation(
-            name,
-            weights_dir=settings.weights_dir,
-            compute_dtype=settings.compute_dtype,
-        )
+    if modules.is_module(name):
+        phi = modules.load(name, settings)
+    else:
+        with refusing(f"--representations={name}: ", settings):
+            phi = representations.representation(
+                name,
+                weights_dir=settings.weights_dir,
+                compute_dtype=settings.compute_dtype,
+            )
     _check_code_weights(name, phi, settings)
     return phi
 

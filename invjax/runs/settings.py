@@ -19,7 +19,8 @@ class Settings:
       images: files, globs, folders and sample:NAME, comma-separated; None with `code`.
       code: files, globs and folders of recorded codes, comma-separated, in place of
         images.
-      representations: names of representations.
+      representations: names of representations; those with a colon are of --module
+        (`runs.modules`).
       preset: name of the preset.
       num_steps: number of steps of a lane; None for the preset's.
       num_starts: number of random starts of each code.
@@ -53,6 +54,9 @@ class Settings:
       save_trajectory: number of steps between pictures that are kept of each descent;
         None for none.
       tensorboard: whether event files for TensorBoard are written.
+      mean, std: by which images are prepared for networks of --module, in units of
+        [0, 1], one number or one per channel; None for 0 and 1.
+      layout: order of axes in which they take an image; None for their framework's.
     """
 
     images: str | None
@@ -82,6 +86,9 @@ class Settings:
     initial_image: str | None = None
     save_trajectory: int | None = None
     tensorboard: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    layout: str | None = None
 
     def steps(
         self,

@@ -92,8 +92,9 @@ class BridgedRepresentation:
 
     Attributes:
       weights: arrays by the framework's names, those on which the code depends.
-      mean, std: numbers in units of [0, 1] that broadcast to the image; the network's
-        input is (image - mean) / std.
+      mean: what is subtracted from the image, in units of [0, 1], before the network
+        sees it; broadcasts to it.
+      std: what the difference is divided by, in the same units; broadcasts to it.
       centre: grey levels, [c] or [h, w, c], around which inversions begin: 255 mean, or
         mid-grey where no mean was given.
       relaxation: how the derivative is relaxed, see `relaxed`; None for the exact
@@ -332,7 +333,11 @@ def build(
         key: traced.constants[key] if key in traced.constants else fetch(key)
         for key, _ in equations.weights
     }
-    weights = {key: jnp.asarray(array) for key, array in arrays.items()}
+    # Of the types that were traced, which have 32 bits.
+    weights = {
+        key: jnp.asarray(arrays[key], program.dtype_of(variable))
+        for key, variable in equations.weights
+    }
     image = np.random.default_rng(0).uniform(size=preprocessing.image_shape)
     x = ((image - preprocessing.mean) / preprocessing.std).astype(np.float32)
 

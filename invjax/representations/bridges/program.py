@@ -113,9 +113,10 @@ def trace(
     image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
     with library_types():
         closed = jax.make_jaxpr(function)(dict(weights), image)
-        flat = jax.make_jaxpr(_inlined, static_argnums=0)(
+        inlined = jax.make_jaxpr(_inlined, static_argnums=0)(
             closed.jaxpr, list(closed.consts), [*_leaves(weights), image]
-        ).jaxpr
+        )
+    flat: Any = inlined.jaxpr
     codes = [*flat.outvars] if layer is None else [*_with_tag(flat.eqns, layer)]
     if not codes:
         return None
@@ -126,9 +127,12 @@ def trace(
         if not needed.isdisjoint(equation.outvars):
             equations.append(equation)
             needed.update(x for x in equation.invars if isinstance(x, Var))
-    constants = [f"{_CONSTANT}/{number}" for number in range(len(closed.consts))]
+    # Those of compiled functions inside of it are constants of the inlined equations.
+    arrays = [*inlined.consts, *closed.consts]
+    constants = [f"{_CONSTANT}/{number}" for number in range(len(arrays))]
     names = [*constants, *sorted(weights)]
-    *inputs, image_variable = flat.invars
+    inputs: list[Any] = [*flat.constvars, *flat.invars]
+    image_variable = inputs.pop()
     used = [(n, v) for n, v in zip(names, inputs, strict=True) if v in needed]
     shape: tuple[int, ...] = tuple(cast(Any, code.aval).shape)
     drops = has_batch and shape[:1] == (1,)
@@ -141,7 +145,7 @@ def trace(
         code_shape=shape[1:] if drops else shape,
         code_dtype=dtype_of(code),
     )
-    values = dict(zip(constants, closed.consts, strict=True))
+    values = dict(zip(constants, arrays, strict=True))
     found = {name: jnp.asarray(values[name]) for name, _ in used if name in values}
     return Traced(program, found)
 
@@ -159,7 +163,7 @@ def evaluate(
     Args:
       program: the equations.
       weights: arrays by name, all that `program.weights` names.
-      image: an array of the shape for which the program was traced.
+      image: an image; its shape is the one for which the program was traced.
       relaxation: how far derivatives are relaxed; None for the exact ones.
       stock: whether all operations are left as they are.
     """

@@ -60,8 +60,9 @@ def from_torch(
       module: a torch.nn.Module of any type of floating-point numbers, on any device.
       image_shape: (height, width, channels) of the images.
       layer: a name of `module.named_modules()`; None for what the module returns.
-      mean: mean of the images on which the module was trained, in units of [0, 1], as
-        torchvision gives it: a number, or one per channel; None for 0.
+      mean: what is subtracted from an image: the mean of the images on which the module
+        was trained, in units of [0, 1], as torchvision gives it; a number, or one per
+        channel; None for 0.
       std: their standard deviation, in the same units; None for 1. A module that takes
         grey levels from 0 to 255 has std=1/255.
       layout: order of axes in which the module takes its image, one of NCHW, NHWC, CHW
@@ -159,7 +160,7 @@ class _Network(NamedTuple):
     Attributes:
       module: the copy, which shares the parameters.
       tensors: parameters and buffers by name.
-      arguments: what the forward function takes besides the image, by name.
+      arguments: what its forward function is given besides the image, by name.
       name: name of the network.
     """
 

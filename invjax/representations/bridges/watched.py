@@ -190,12 +190,17 @@ def _computes(network: Network, preprocessing: Preprocessing) -> bool:
 
 def _reference(
     equations: Program, weights: dict[str, Array], x: np.ndarray
-) -> tuple[np.ndarray, None]:
-    """The code by the library's own operations; see `bridged.Reference`."""
-    code = _stock(equations, weights, x)
-    return np.asarray(code.astype(jnp.float32)), None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Code and gradient by the library's own operations; see `bridged.Reference`."""
+    along = bridged.direction(equations.code_shape)
+    return jax.device_get(_stock(equations, weights, x, along))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _stock(equations: Program, weights: dict[str, Array], x: ArrayLike) -> Array:
-    return program.evaluate(equations, weights, x, None, stock=True)
+def _stock(
+    equations: Program, weights: dict[str, Array], x: ArrayLike, along: ArrayLike
+) -> tuple[Array, Array]:
+    code, pull = jax.vjp(
+        lambda x: program.evaluate(equations, weights, x, None, stock=True), x
+    )
+    return code.astype(jnp.float32), pull(jnp.asarray(along, code.dtype))[0]

@@ -45,7 +45,7 @@ def test_layers_are_cut_by_their_path(net: Any):
     model, state = net
     phi = invjax.from_equinox(model, state=state, layer="stem", image_shape=SHAPE)
     image = picture(SHAPE)
-    wanted = model.stem(jnp.asarray(image.transpose(2, 0, 1)))
+    wanted = model.stem(jnp.asarray(image.transpose(2, 0, 1), float))
     assert distance(phi(image), wanted) < 1e-6
     assert phi.geometry == ("stem", (6, 8, 8), 3, 2)
     assert sorted(phi.weights) == ["0.stem.bias", "0.stem.weight"]
@@ -56,8 +56,10 @@ def test_evaluation_mode_is_used_and_the_model_is_left_as_it_is(net: Any):
     phi = invjax.from_equinox(model, state=state, image_shape=SHAPE)
     image = picture(SHAPE)
     evaluated = equinox.nn.inference_mode(model)
-    wanted, _ = evaluated(jnp.asarray(image.transpose(2, 0, 1)), state)
+    wanted, _ = evaluated(jnp.asarray(image.transpose(2, 0, 1), float), state)
     assert distance(phi(image), wanted) < 1e-6
+    code, gradient = phi.parity
+    assert code < 1e-5 and gradient is not None and gradient < 1e-5
     assert not model.dropout.inference
     assert type(model.stem) is equinox.nn.Conv2d
 
