@@ -2,8 +2,9 @@
 
 Shell blocks run in a shell, where `python`, `invjax` and what would install or schedule
 something are scripts that write down how they were called. Then `invert` and `sample`
-run in this process, in small. Other commands have tests of their own; of them it is
-checked that their modules, flags and representations exist.
+run in this process, in small: on one photograph of 32 px, all of one size, so that
+little is compiled. Their flags, images and representations must exist, and so must
+those of other commands, which have tests of their own.
 """
 
 import contextlib
@@ -23,13 +24,14 @@ from absl.testing import flagsaver
 
 import invjax
 from invjax.commands import dispatcher, invert, sample
-from invjax.images import pixels
-from invjax.runs import classifiers, loading, processes
+from invjax.images import pixels, sources
+from invjax.runs import classifiers, identification, loading, processes
 from tests.runs import made_up
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-SMALL = ("--representations=hogb", "--image_size=32", "--num_steps=1")
+STEPS = "--num_steps=1"
+SMALL = ("--representations=hogb", "--image_size=32", STEPS)
 RUN = {"invert": invert, "sample": sample}
 WRITE_DOWN = """#!/usr/bin/env -S python3 -S
 import json, os, sys
@@ -78,6 +80,8 @@ def prepare(
     monkeypatch.chdir(folder)
     monkeypatch.setattr(loading, "load_lpips", lambda groups, settings: None)
     monkeypatch.setattr(classifiers, "_load", lambda name, settings: None)
+    none = classmethod(lambda cls, settings: None)
+    monkeypatch.setattr(identification.Identifier, "of", none)
 
 
 def calls(
@@ -96,19 +100,31 @@ def calls(
     return [Call(*json.loads(line)) for line in written.read_text().splitlines()]
 
 
-def carry_out(call: Call, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path | None:
-    """Runs a call in small, or checks it; returns the --workdir of what was run."""
+def carry_out(
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    images: str | None = "photos/one.jpg",
+) -> pathlib.Path | None:
+    """Runs a call in small, or checks it; returns the --workdir of what was run.
+
+    Args:
+      call: the call.
+      monkeypatch: sets its environment.
+      images: the images that are taken in place of those given; None for those.
+    """
     name, given = command(call.words)
     if name not in RUN:
         check(name, given)
         return None
-    if not any(word.startswith("--code=") for word in given):
-        _check_representations(given)
-        given = [*given, *SMALL]
-    else:
-        given = [*given, SMALL[-1]]
-    if name == "sample":
-        given = [*given, "--smoke"]
+    check(name, given)
+    is_recorded = any(word.startswith("--code=") for word in given)
+    is_in_file = any(word.startswith("--flagfile=") for word in given)
+    if images is not None and not is_recorded and not is_in_file:
+        given = [word for word in given if not word.startswith("--images=")]
+        given += [f"--images={images}"]
+    given = [*given, STEPS] if is_recorded else [*given, *SMALL]
+    given += ["--smoke"] if name == "sample" else []
     with monkeypatch.context() as patch, flagsaver.flagsaver():
         for variable in set(call.around) - set(os.environ):
             patch.setenv(variable, call.around[variable])
@@ -135,7 +151,7 @@ def command(words: list[str]) -> tuple[str, list[str]]:
 
 
 def check(name: str, given: list[str]) -> None:
-    """Fails where a command is given a flag or a representation that there is not."""
+    """Fails where a command is given a flag, a code's name or images that are not."""
     places = [ROOT / "invjax" / "commands", ROOT / "experiments"]
     files = [place / f"{name}.py" for place in places]
     files += [places[0] / f"{shared}.py" for shared in ("binary", "shared_flags")]
@@ -145,15 +161,13 @@ def check(name: str, given: list[str]) -> None:
     for word in given:
         flag = word.partition("=")[0].removeprefix("--").removeprefix("no")
         assert flag in {*defined, "flagfile"}, (name, word)
-    _check_representations(given)
-
-
-def _check_representations(given: list[str]) -> None:
     known = {row.name for row in invjax.list_representations()}
     for word in given:
         flag, _, value = word.partition("=")
         if flag == "--representations":
             assert set(value.split(",")) <= known, word
+        if flag in ("--images", "--identify_among"):
+            assert sources.find(value), word
 
 
 def run(page: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
