@@ -66,14 +66,14 @@ _INITIAL_IMAGE: flags.FlagHolder[str | None] = flags.DEFINE(
     binary.PATHS,
     "initial_image",
     None,
-    "Images to start from; given as --images, or files of arrays, one for all, or those "
-    "of the names of what is inverted (default: noise).",
+    "Images to start from; given as --images, or files of arrays. One is for all, or "
+    "those of the names of what is inverted (default: noise).",
 )
 _REPRESENTATIONS = flags.DEFINE_list(
     "representations",
     None,
-    "What is inverted: NETWORK/LAYER, hog, hogb, dsift or dsift8, separated by commas; "
-    "A+B inverts the codes of both together; --list shows all.",
+    "NETWORK/LAYER, hog, hogb, dsift or dsift8, separated by commas; A+B inverts the "
+    "codes of both together, and --list shows all.",
 )
 _CODE_WEIGHTS = flags.DEFINE_list(
     "code_weights",

@@ -11,8 +11,8 @@ from invjax.networks import NETWORKS
 from invjax.networks.weights import pretrained
 from tests.docs import typed
 
-OWN_TESTS = {"large_runs", "your_own_network", "notebook"}
-"""Pages that other files here type."""
+OWN_TESTS = {"large_runs", "your_own_network", "several_layers", "notebook"}
+"""Pages whose Python other files here run."""
 
 PAGES = {
     page.stem: page
@@ -54,6 +54,16 @@ def test_a_page(name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPat
     typed.prepare(tmp_path, monkeypatch)
     found = typed.run(PAGES[name], monkeypatch)
     assert name not in CHECKS or CHECKS[name](found)
+
+
+@pytest.mark.parametrize("name", sorted(OWN_TESTS - {"large_runs"}))
+def test_commands_of_other_pages_exist(
+    name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    typed.prepare(tmp_path, monkeypatch)
+    for language, text in typed.blocks(typed.DOCS / f"{name}.md"):
+        for call in typed.calls(text, tmp_path) if language == "sh" else ():
+            typed.check(*typed.command(call.words))
 
 
 def test_blocks_have_languages_that_are_run():

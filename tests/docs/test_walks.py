@@ -56,8 +56,9 @@ def test_resume_after_ctrl_c(tmp_path: pathlib.Path):
         pixels.to_pillow(image).save(tmp_path / f"{name}.jpg")
     says = (typed.DOCS / "start.md").read_text()
     assert re.search(r"Ctrl-C ends the command\. The same command goes on", says)
-    # Units of one lane each, as a run of larger images has them.
-    code = "from invjax.runs import units\nunits.MOST_ON_CPU = 1\n"
+    # Units of one lane each, as a run of larger images has them, and without LPIPS.
+    code = "from invjax.runs import loading, units\nunits.MOST_ON_CPU = 1\n"
+    code += "loading.load_lpips = lambda groups, settings: None\n"
     code += "from invjax.commands import dispatcher\ndispatcher.main()\n"
     words = ["invert", "--workdir=run", "--images=*.jpg", "--representations=hogb"]
     words += ["--num_starts=4", "--num_steps=50"]

@@ -165,7 +165,7 @@ def check(name: str, given: list[str]) -> None:
     for word in given:
         flag, _, value = word.partition("=")
         if flag == "--representations":
-            assert set(value.split(",")) <= known, word
+            assert set(value.replace("+", ",").split(",")) <= known, word
         if flag in ("--images", "--identify_among"):
             assert sources.find(value), word
 
