@@ -34,9 +34,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import studies
-from experiments.studies import Bench, Defaults, Findings, Study
-from invjax.commands import binary
+from invjax.commands import binary, studies
+from invjax.commands.studies import Bench, Defaults, Findings, Study
 from invjax.images import pixels, sources
 from invjax.metrics import naturalness
 from invjax.networks import NETWORKS, layers

@@ -28,9 +28,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import studies
-from experiments.studies import Bench, Defaults, Findings, Study
-from invjax.commands import binary, shared_flags
+from invjax.commands import binary, shared_flags, studies
+from invjax.commands.studies import Bench, Defaults, Findings, Study
 from invjax.images import pixels
 from invjax.metrics import diversity
 from invjax.metrics.diversity import Distances

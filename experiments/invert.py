@@ -3,4 +3,4 @@
 from invjax.commands import binary, invert
 
 if __name__ == "__main__":
-    binary.run(invert.main)
+    binary.run(invert.main, module=invert)

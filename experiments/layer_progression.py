@@ -25,11 +25,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import studies
 from experiments.reproduction import printed
-from experiments.studies import Bench, Defaults, Findings, Study
 from invjax import files
-from invjax.commands import binary, shared_flags
+from invjax.commands import binary, shared_flags, studies
+from invjax.commands.studies import Bench, Defaults, Findings, Study
 from invjax.images import sources
 from invjax.inversion import presets
 from invjax.networks import NETWORKS

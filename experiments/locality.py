@@ -41,9 +41,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import studies
-from experiments.studies import Bench, Defaults, Findings, Study
-from invjax.commands import binary
+from invjax.commands import binary, studies
+from invjax.commands.studies import Bench, Defaults, Findings, Study
 from invjax.metrics import locality
 from invjax.networks import NETWORKS, layers
 from invjax.networks.receptive_fields import ReceptiveField, Window

@@ -29,10 +29,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import studies
-from experiments.studies import Bench, Defaults, Findings, Study
 from invjax import files
-from invjax.commands import binary, shared_flags
+from invjax.commands import binary, shared_flags, studies
+from invjax.commands.studies import Bench, Defaults, Findings, Study
 from invjax.images import pixels, sources
 from invjax.inversion import presets
 from invjax.metrics import diversity, labels, naturalness

@@ -29,10 +29,9 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from experiments import studies
-from experiments.studies import Bench, Defaults, Findings, Study
 from invjax import identity
-from invjax.commands import binary
+from invjax.commands import binary, studies
+from invjax.commands.studies import Bench, Defaults, Findings, Study
 from invjax.images import sources
 from invjax.inversion import presets
 from invjax.metrics import bootstrap, identification

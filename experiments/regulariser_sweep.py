@@ -35,9 +35,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import studies
-from experiments.studies import Bench, Defaults, Findings, Study
-from invjax.commands import binary
+from invjax.commands import binary, studies
+from invjax.commands.studies import Bench, Defaults, Findings, Study
 from invjax.inversion import presets, regularisers
 from invjax.inversion.objective import SIGMA
 from invjax.metrics import naturalness

@@ -6,4 +6,4 @@ See `invjax.commands.sample`.
 from invjax.commands import binary, sample
 
 if __name__ == "__main__":
-    binary.run(sample.main)
+    binary.run(sample.main, module=sample)

@@ -17,10 +17,9 @@ import functools
 
 import numpy as np
 
-from experiments import studies
 from experiments.reproduction import printed
-from experiments.studies import Bench, Defaults, Findings, Study
-from invjax.commands import binary
+from invjax.commands import binary, studies
+from invjax.commands.studies import Bench, Defaults, Findings, Study
 from invjax.images import sources
 from invjax.report import glyphs, tables
 from invjax.report.contact_sheet import Cell, Row

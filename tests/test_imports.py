@@ -45,7 +45,7 @@ def test_all_contracts_hold(copy: pathlib.Path):
         ("invjax/networks/layers.py", "invjax"),
         ("invjax/metrics/errors.py", "invjax.inversion.api"),
         ("invjax/inversion/lane.py", "invjax.inversion.batch"),
-        ("invjax/runs/folder.py", "experiments.studies"),
+        ("invjax/runs/folder.py", "experiments.recognition"),
         ("invjax/runs/folder.py", "absl"),
         ("invjax/inversion/solvers.py", "flax"),
         ("invjax/runs/runner.py", "orbax.checkpoint"),

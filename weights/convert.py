@@ -3,4 +3,4 @@
 from invjax.commands import binary, convert
 
 if __name__ == "__main__":
-    binary.run(convert.main)
+    binary.run(convert.main, module=convert)

@@ -6,17 +6,21 @@ they kill. After each but 0 and 2 the same command goes on with a run where it w
 """
 
 import contextlib
+import functools
 import os
+import re
 import signal
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
-from invjax import files
-from invjax.runs import errors
+from invjax import files, spelling
+from invjax.commands import help
+from invjax.runs import errors, folder
 
 
 class _PathParser(flags.ArgumentParser):
@@ -67,8 +71,15 @@ class Terminated(BaseException):
     """The process was told to end by SIGTERM."""
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the command line and runs `main`, with the exit codes above."""
+def run(main: Callable[[], None], *, module: types.ModuleType | None = None) -> None:
+    """Parses the command line and runs `main`, with the exit codes above.
+
+    Args:
+      main: what the command does, once flags are parsed.
+      module: the command's module, whose docstring --help shows; None for the one that
+        is run.
+    """
+    module = module or sys.modules["__main__"]
 
     def guarded(argv: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
@@ -90,7 +101,7 @@ def run(main: Callable[[], None]) -> None:
         except Terminated:
             _leave(TERMINATED, "told to end")
 
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded, flags_parser=functools.partial(_parse, module))
 
 
 @contextlib.contextmanager
@@ -135,11 +146,33 @@ def _ended_by_sigterm() -> Iterator[None]:
         os.close(reader)
 
 
-def _parse(argv: list[str]) -> list[str]:
+_HELP = ("--help", "-help", "-h", "-?", "--helpshort", "-helpshort")
+
+
+def _parse(module: types.ModuleType, argv: list[str]) -> list[str]:
+    """Parses flags; prints the help or an error in one line, and exits."""
+    if set(_HELP) & set(argv[1:]):
+        study = getattr(module, "STUDY", None)
+        used_flags = getattr(study, "used_flags", None)
+        print(help.text(folder.program(), module.__doc__ or "", used_flags=used_flags))
+        sys.exit(0)
     try:
         return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        ours = [f"--{name}" for name in help.known_flags()]
+        meant = spelling.hint(f"--{error.flagname}", ours)
+        _leave(2, f"--{error.flagname}: there is no such flag{meant or '; see --help'}")
     except flags.Error as error:
-        _leave(2, " ".join(str(error).split()))
+        _leave(2, " ".join(str(error).split()) + _meant(str(error)))
+
+
+def _meant(error: str) -> str:
+    """What a value that is none of a flag's choices was meant to be."""
+    found = re.match(r"flag --(\w+)=(.*?): value should be one of", error)
+    if found is None:
+        return ""
+    parser = flags.FLAGS[found[1]].parser
+    return spelling.hint(found[2], getattr(parser, "enum_values", ()))
 
 
 def _leave(code: int, message: str) -> NoReturn:

@@ -1,13 +1,13 @@
 """Converts a weight file into a checkpoint that invjax can load.
 
-    python -m invjax.commands.convert --list
-    python -m invjax.commands.convert --network=alexnet --file=alexnet-owt-7be5be79.pth
-    python -m invjax.commands.convert --network=caffenet --file=imagenet-caffe-ref.mat
-    python -m invjax.commands.convert --network=vgg16 --file=VGG.caffemodel \\
+    invjax convert --list
+    invjax convert --network=alexnet --file=alexnet-owt-7be5be79.pth
+    invjax convert --network=caffenet --file=imagenet-caffe-ref.mat
+    invjax convert --network=vgg16 --file=VGG.caffemodel \\
         --prototxt=VGG.prototxt
-    python -m invjax.commands.convert --network=vgg19 --file=vgg19_finetuned.pth \\
+    invjax convert --network=vgg19 --file=vgg19_finetuned.pth \\
         --channel_order=BGR --mean=103.939,116.779,123.68 --std=1
-    python -m invjax.commands.convert --network=vgg16
+    invjax convert --network=vgg16
 
 The last command, without a file, converts the weights in an installed package, which
 also happens by itself when a network is used for the first time. The contents of a file
@@ -27,6 +27,7 @@ numbers tell which, or else --pixel_range does.
 
 from absl import flags
 
+from invjax import spelling
 from invjax.commands import binary
 from invjax.networks import NETWORKS
 from invjax.networks.weights import pretrained
@@ -68,17 +69,17 @@ _STD = flags.DEFINE_list(
 _CHANNEL_ORDER = flags.DEFINE_string(
     "channel_order",
     None,
-    "RGB or BGR: channels of the images that the weights expect (default: RGB, but BGR "
+    "Channels of the images that the weights expect, RGB or BGR (default: RGB, but BGR "
     "for a .caffemodel).",
 )
 _PIXEL_RANGE = flags.DEFINE_integer(
     "pixel_range",
     None,
-    "1 or 255: white in the units of --mean and --std (default: 1 if no number is "
+    "White in the units of --mean and --std, 1 or 255 (default: 1 if no number is "
     "above 1, else 255).",
 )
 _PIN = flags.DEFINE_bool(
-    "pin", False, "For maintainers: print the lines that pin --file in sources.toml."
+    "pin", False, "Print what pins --file in sources.toml (for maintainers)."
 )
 
 
@@ -93,6 +94,7 @@ def main() -> None:
         raise Refusal(
             f"--network={_NETWORK.value or ''}: unknown; known are "
             f"{', '.join(NETWORKS)} (see --list)"
+            f"{spelling.hint(_NETWORK.value or '', NETWORKS)}"
         )
     if _PIN.value and _FILE.value is None:
         raise Refusal("--pin needs the --file that is to be pinned")

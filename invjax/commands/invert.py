@@ -1,11 +1,11 @@
 """Inverts the codes of photographs, or codes you recorded.
 
-    python -m invjax.commands.invert --workdir=runs/first
+    invjax invert --workdir=runs/first
 
 inverts two sample photographs at AlexNet's relu1, relu3 and pool5, 400 steps each, in
 about a minute on two cores; mean relative errors are 8.2, 18.3 and 27.3 %.
 
-    python -m invjax.commands.invert --workdir=runs/mine --images='photos/*.jpg' \
+    invjax invert --workdir=runs/mine --images='photos/*.jpg' \\
         --representations=alexnet/relu1,alexnet/relu3 --num_starts=4
 
 Writes below --workdir: config.json, originals/,

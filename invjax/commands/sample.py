@@ -1,6 +1,6 @@
-"""Samples the set of images that have a code, and measures how large it is.
+"""Samples the images that have a code, and measures how different they are.
 
-    python -m invjax.commands.sample --workdir=runs/set --num_samples=16 --num_steps=200
+    invjax sample --workdir=runs/set --num_samples=16 --num_steps=200
 
 draws 16 inversions of each of two sample photographs from AlexNet's relu1, relu3 and
 pool5: about six minutes on two cores.
@@ -80,7 +80,7 @@ _NUM_SAMPLES = flags.DEFINE_integer(
 _NUM_PAIRS = flags.DEFINE_integer(
     "num_pairs",
     200,
-    "Largest number of pairs of samples whose distance is measured, drawn at random "
+    "Largest number of pairs of samples whose distance is measured; drawn at random "
     "without replacement.",
     lower_bound=1,
 )

@@ -30,8 +30,8 @@ _IMAGES: flags.FlagHolder[str | None] = flags.DEFINE(
     binary.PATHS,
     "images",
     None,
-    "Comma-separated files, globs, folders, @LIST (a text file with a path on each "
-    "line), tar archives and sample:NAME; 'a-{000..009}.tar' stands for ten names "
+    "Files, globs, folders, tar archives, sample:NAME and @LIST (a text file with a "
+    "path on each line), separated by commas; 'a-{000..009}.tar' stands for ten names "
     "(default: sample photographs).",
     # A shell that expands braces gives the flag once for each name.
     allow_overwrite=False,
@@ -40,15 +40,15 @@ _ON_BAD_IMAGE = flags.DEFINE_enum(
     "on_bad_image",
     "skip",
     ["skip", "refuse"],
-    "What to do with an image that cannot be used, such as a truncated file: pass over "
+    "What to do with an image that cannot be used (a truncated file, say): pass over "
     "it and say why in skipped.jsonl, or refuse to run.",
 )
 _CODE: flags.FlagHolder[str | None] = flags.DEFINE(
     binary.PATHS,
     "code",
     None,
-    "Recorded codes, inverted instead of images: comma-separated files, globs and "
-    "folders of .npy, .npz, .pt, .safetensors and .h5 files, with one code each or "
+    "Recorded codes, inverted instead of images: files, globs and folders of .npy, "
+    ".npz, .pt, .safetensors and .h5 files, separated by commas, with one code each or "
     "[n, ...].",
 )
 _CODE_LAYOUT = flags.DEFINE_enum(
@@ -62,27 +62,27 @@ _MASK: flags.FlagHolder[str | None] = flags.DEFINE(
     binary.PATHS,
     "mask",
     None,
-    "Files of masks over codes, as --code: 0 where a feature is free. One is for all, "
-    "[n, ...] in the order of the codes, several files by name (default: none).",
+    "Files of masks over codes, given as --code; 0 where a feature is free. One is for "
+    "all, [n, ...] in the order of the codes, several files by name (default: none).",
 )
 _INITIAL_IMAGE: flags.FlagHolder[str | None] = flags.DEFINE(
     binary.PATHS,
     "initial_image",
     None,
-    "Images to start from, as --images, or files of arrays: one for all, or those of "
-    "the names of what is inverted (default: noise).",
+    "Images to start from; given as --images, or files of arrays. One is for all, or "
+    "those of the names of what is inverted (default: noise).",
 )
 _REPRESENTATIONS = flags.DEFINE_list(
     "representations",
     None,
-    "Comma-separated representations, NETWORK/LAYER, hog, hogb, dsift or dsift8; A+B "
-    "inverts the codes of both together.",
+    "NETWORK/LAYER, hog, hogb, dsift or dsift8, separated by commas; A+B inverts the "
+    "codes of both together, and --list shows all.",
 )
 _CODE_WEIGHTS = flags.DEFINE_list(
     "code_weights",
     None,
-    "Comma-separated weights of the data terms of representations that are inverted "
-    "together, A+B, in their order (default: equal ones, whose sum is 1).",
+    "Weights of the data terms of representations that are inverted together; for A+B, "
+    "in their order, separated by commas (default: equal ones, whose sum is 1).",
 )
 _MODULE = flags.DEFINE_string(
     "module",
@@ -134,17 +134,20 @@ _NUM_STARTS = flags.DEFINE_integer(
 _TV_WEIGHT = flags.DEFINE_list(
     "tv_weight",
     None,
-    "lambda_V; a comma-separated list inverts every code with each of them (default: "
-    "the preset's, by the depth of the layer).",
+    "Weight lambda_V of the total variation; a comma-separated list inverts every code "
+    "with each of them (default: the preset's, by the depth of the layer).",
 )
 _ALPHA_WEIGHT = flags.DEFINE_float(
-    "alpha_weight", None, "lambda_alpha (default: the preset's).", lower_bound=0
+    "alpha_weight",
+    None,
+    "Weight lambda_alpha of the norm of the image (default: the preset's).",
+    lower_bound=0,
 )
 _TOLERANCE = flags.DEFINE_float(
     "tolerance",
     None,
-    "End an inversion when 25 steps have decreased its objective by less than this "
-    "fraction of it (default: never; the papers' methods have no such rule).",
+    "End an inversion that makes no progress: when 25 steps have decreased its "
+    "objective by less than this fraction of it (default: never, as in the papers).",
     lower_bound=0,
 )
 _DEAD_RELU = flags.DEFINE_enum(
@@ -158,8 +161,8 @@ _DEAD_RELU = flags.DEFINE_enum(
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
-    "Pixels: side of the square for networks, short side for shallow representations "
-    "(default: the network's own, the image's own).",
+    "Size of images in pixels: side of the square for networks, short side for shallow "
+    "representations (default: the network's own, the image's own).",
     lower_bound=1,
 )
 _RESIZE = flags.DEFINE_enum(
@@ -184,8 +187,8 @@ _IDENTIFY_AMONG: flags.FlagHolder[str | None] = flags.DEFINE(
     binary.PATHS,
     "identify_among",
     None,
-    "Images, given as --images, among which each reconstruction is to be identified by "
-    "the features of another network (default: not asked).",
+    "Images among which each reconstruction is to be identified; given as --images, "
+    "compared by the features of another network (default: not asked).",
 )
 _SAVE_ARRAYS = flags.DEFINE_bool(
     "save_arrays", False, "Also write unclipped images and their codes as .npz files."
@@ -213,7 +216,7 @@ _OVERWRITE = flags.DEFINE_bool(
 _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes",
     None,
-    "Number of processes that share the run, each started with the same command "
+    "Number of processes that share the run; each is started with the same command "
     "(default: as Slurm, Open MPI or Kubernetes say, or 1).",
     lower_bound=1,
 )

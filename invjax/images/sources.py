@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from invjax import files
+from invjax import files, spelling
 from invjax.images import abstract, naming, reading, shards
 from invjax.images.pixels import ImageError, quantise
 from invjax.images.shards import Member
@@ -327,6 +327,7 @@ def _check_sample(name: str) -> None:
         raise ImageError(
             f"{_SAMPLE_PREFIX}{name}: no such sample; accepted: "
             f"{', '.join((*SAMPLES, ABSTRACT))}"
+            f"{spelling.hint(name, (*SAMPLES, ABSTRACT))}"
         )
 
 

@@ -207,12 +207,13 @@ def invert_batch(
       keys: [l], or a list of keys, as `lane_key` makes them.
       codes: [l, ...], a target for each lane; where phi returns a pytree of arrays, the
         same pytree, each of whose arrays has a leading [l].
-      phi, image_shape, preset, num_steps, data_term, beta, jitter, dead_relu,
-        centre, history_every: shared by the lanes, as in `invert`.
+      phi, image_shape, preset, num_steps, data_term: shared by the lanes, as in
+        `invert`.
+      beta, jitter, dead_relu, centre, history_every: likewise.
       mask: as in `invert`; for all lanes, or one for each [l, ...].
       code_weights: as in `invert`; each a number, or one for each lane [l].
-      learning_rate, tv_weight, alpha_weight, chroma_weight, data_weight, range_bound,
-        tolerance: a number, or one for each lane [l].
+      learning_rate, tv_weight, alpha_weight: a number, or one for each lane [l].
+      chroma_weight, data_weight, range_bound, tolerance: likewise.
       initial_image: [h, w, c], or one for each lane [l, h, w, c].
       execution: how lanes are run. On CPU a lane has the same bits alone and in any
         batch.

@@ -53,6 +53,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from invjax import spelling
 from invjax.inversion import objective
 from invjax.inversion.lane import Pace, Phase, Program
 from invjax.inversion.objective import IJCV_GRADIENT, IJCV_NORM, SIGMA
@@ -358,7 +359,8 @@ def find(
     """
     if name not in PRESETS:
         known = ", ".join(PRESETS)
-        raise ValueError(f"unknown preset {name!r}; known are {known}")
+        meant = spelling.hint(name, PRESETS)
+        raise ValueError(f"unknown preset {name!r}; known are {known}{meant}")
     members = joint.members(phi)
     if joint.is_shallow(phi):
         row = _SHALLOW.get(name, PRESETS[name])

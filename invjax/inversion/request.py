@@ -1,6 +1,5 @@
 """A request for inversion: its keywords, checked and filled in by the presets."""
 
-import difflib
 import operator
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from invjax import callables
+from invjax import callables, spelling
 from invjax.callables import TracedCallable
 from invjax.images import pixels
 from invjax.inversion import devices, objective, presets
@@ -259,11 +258,9 @@ def refuse_unknown(settings: Mapping[str, Any]) -> None:
     known = Keywords.__annotations__
     for name in settings:
         if name not in known:
-            alike = difflib.get_close_matches(name, known, n=1)
+            meant = spelling.nearest(name, known)
             hint = (
-                f"did you mean {alike[0]}?"
-                if alike
-                else f"known are {', '.join(known)}"
+                f"did you mean {meant}?" if meant else f"known are {', '.join(known)}"
             )
             raise TypeError(f"there is no keyword {name!r}; {hint}")
 

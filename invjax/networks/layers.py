@@ -14,6 +14,8 @@ import math
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, TypeAlias
 
+from invjax import spelling
+
 Padding: TypeAlias = int | tuple[int, int]
 """Pixels added on all four sides, or (at the top and left, at the bottom and right)."""
 
@@ -287,6 +289,7 @@ class Network:
         if layer not in names:
             raise ValueError(
                 f"{self.name} has no layer {layer!r}; it has {', '.join(names)}"
+                f"{spelling.hint(layer, names)}"
             )
         return self.layers[: names.index(layer) + 1]
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from jax.typing import DTypeLike
 
+from invjax import spelling
 from invjax.networks import NETWORKS, layers
 from invjax.networks.weights import pretrained
 from invjax.representations import cnn, joint
@@ -90,7 +91,15 @@ def _check_name(name: str) -> None:
         raise ValueError(
             f"unknown representation {name!r}; known are {', '.join(SHALLOW)}, and "
             f"NETWORK/LAYER with NETWORK one of {', '.join(sorted(NETWORKS))}"
+            f"{spelling.hint(name, _names())}"
         )
+
+
+def _names() -> list[str]:
+    """Every name that `representation` accepts."""
+    networks = NETWORKS.values()
+    cuts = [f"{net.name}/{layer}" for net in networks for layer in net.layer_names]
+    return [*SHALLOW, *cuts]
 
 
 def as_representation(

@@ -284,7 +284,12 @@ def write_lines(path: files.Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def command() -> str:
     """The command line of this process, as a person would type it."""
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    name = f"-m {spec.name}" if spec else sys.argv[0]
-    return f"python {name} {shlex.join(sys.argv[1:])}"
+    return f"{program()} {shlex.join(sys.argv[1:])}"
+
+
+def program() -> str:
+    """How this process was called, up to its arguments, such as "invjax invert"."""
+    if sys.argv[0].startswith("invjax "):
+        return sys.argv[0]
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name}" if spec else f"python {sys.argv[0]}"

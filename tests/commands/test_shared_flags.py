@@ -6,9 +6,17 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from invjax.commands import shared_flags
+from invjax.commands import help, shared_flags
 from invjax.runs.errors import Refusal
 from tests.runs import made_up
+
+
+def test_each_shared_flag_has_one_place_in_the_help():
+    shared = flags.FLAGS.flags_by_module_dict()[shared_flags.__name__]
+    # "layers" is for studies of one network and for benchmarks alone.
+    names = {flag.name for flag in shared} | {"weights_dir", "classifier"}
+    listed = [name for group in help.GROUPS.values() for name in group]
+    assert len(listed) == len(set(listed)) and set(listed) == names - {"layers"}
 
 
 def test_settings_without_flags():

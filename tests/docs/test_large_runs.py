@@ -1,37 +1,24 @@
 """What the page on large runs says to type is typed on small images, and ends a run.
 
 Blocks run in a shell and in the order of the page. Schedulers and clouds are scripts
-here that set what those set, and `python` writes down how it was called; then the same
-commands run in this process, with another representation and fewer steps.
+here that set what those set; see `typed`.
 """
 
-import json
 import os
 import pathlib
 import re
-import subprocess
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from invjax.commands import invert
-from invjax.images import pixels
-from invjax.runs import loading, processes, shards, units
-from tests.runs import made_up
+from invjax.runs import processes, shards, units
+from tests.docs import typed
+from tests.docs.typed import Call
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "large_runs.md"
-SMALL = ("--representations=hogb", "--image_size=32", "--num_steps=1")
-MAINS = {"experiments.invert": invert.main}
+PAGE = typed.DOCS / "large_runs.md"
 NUM_WORKERS = 4
 SCRIPTS = {
-    "python": """#!/usr/bin/env -S python3 -S
-import json, os, sys
-with open(os.environ["CALLS"], "a") as file:
-    file.write(json.dumps([sys.argv[1:], dict(os.environ)]) + "\\n")
-""",
+    **typed.SCRIPTS,
     "srun": '#!/bin/sh\nSLURM_PROCID=0 SLURM_NTASKS=1 exec "$@"\n',
     "gcloud": f"""#!/bin/sh
 for argument; do
@@ -51,17 +38,7 @@ done
 @pytest.fixture
 def workplace(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """A folder with photographs, and scripts in place of schedulers on the path."""
-    (tmp_path / "photos").mkdir()
-    for name, image in made_up.images().items():
-        pixels.to_pillow(image).save(tmp_path / "photos" / f"{name}.jpg")
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name, script in SCRIPTS.items():
-        (folder / name).write_text(script)
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loading, "load_lpips", lambda groups, settings: None)
+    typed.prepare(tmp_path, monkeypatch, SCRIPTS)
     # Several processes find something to do.
     monkeypatch.setattr(units, "MOST_ON_CPU", 2)
     return tmp_path
@@ -85,32 +62,14 @@ def _environments(block: str) -> Iterator[dict[str, str]]:
         }
 
 
-def _called(block: str, workplace: pathlib.Path) -> list[tuple[list[str], Any]]:
-    """How a block calls Python: arguments and environment of each call, sorted."""
-    calls = workplace / "calls"
-    calls.write_text("")
-    for environment in _environments(block):
-        subprocess.run(
-            ["sh", "-e", "-c", block],
-            env=environment | {"CALLS": str(calls)},
-            check=True,
-        )
-    found = [json.loads(line) for line in calls.read_text().splitlines()]
-    return sorted(((argv, around) for argv, around in found), key=lambda call: call[0])
-
-
-def _run(
-    argv: list[str], around: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
-) -> pathlib.Path:
-    """Runs `python -m` of one of our binaries here; returns its --workdir."""
-    option, module, *given = argv
-    assert option == "-m"
-    with monkeypatch.context() as patch, flagsaver.flagsaver():
-        for name in set(around) - set(os.environ):
-            patch.setenv(name, around[name])
-        flags.FLAGS([module, *given, *SMALL])
-        MAINS[module]()
-        return pathlib.Path(str(flags.FLAGS["workdir"].value))
+def _called(block: str, workplace: pathlib.Path) -> list[Call]:
+    """How a block calls commands, under each environment; sorted by the words."""
+    found = [
+        call
+        for environment in _environments(block)
+        for call in typed.calls(block, workplace, environment)
+    ]
+    return sorted(found, key=lambda call: call.words)
 
 
 def test_the_page_on_large_runs(
@@ -125,7 +84,8 @@ def test_the_page_on_large_runs(
             continue
         calls = _called(block, workplace)
         for number, call in enumerate(calls):
-            workdir = _run(*call, monkeypatch)
+            workdir = typed.carry_out(call, monkeypatch, images=None)
+            assert workdir is not None
             is_last = number == len(calls) - 1
             assert (workdir / shards.WHOLE).exists() == is_last
             num_processes[workdir.name] = len(calls)

@@ -8,7 +8,7 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import channel_groups
-from experiments.studies import Bench
+from invjax.commands.studies import Bench
 from invjax.images import sources
 from invjax.metrics import naturalness
 from invjax.runs import loading, targets, variants

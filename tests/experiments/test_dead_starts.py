@@ -11,16 +11,10 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import (
-    caricature,
-    layer_progression,
-    maximise,
-    regulariser_sweep,
-    studies,
-)
+from experiments import layer_progression, regulariser_sweep
 from experiments import shallow_table as shallow
-from experiments.studies import Study
-from invjax.commands import invert, sample
+from invjax.commands import caricature, invert, maximise, sample, studies
+from invjax.commands.studies import Study
 from invjax.images import reading
 from invjax.metrics import labels
 from invjax.representations.cnn import CnnRepresentation

@@ -7,19 +7,17 @@ from typing import Any
 import pytest
 
 from experiments import (
-    caricature,
     channel_groups,
     invariance,
     layer_progression,
     locality,
-    maximise,
     naturalness,
     recognition,
     regulariser_sweep,
     shallow_table,
-    studies,
 )
 from invjax import representations
+from invjax.commands import caricature, maximise, studies
 from invjax.images import reading
 from invjax.metrics import identification
 from invjax.runs import classifiers, loading
@@ -80,7 +78,7 @@ def test_a_study_ends_as_if_it_was_never_interrupted(
 
     def run(name: str) -> None:
         request = Request(settings, str(tmp_path / name), False, False)
-        studies.run(module.STUDY, request, options)
+        studies.run(module.STUDY, request, options=options)
 
     run("whole")
     workdir = tmp_path / "run"

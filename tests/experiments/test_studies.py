@@ -13,8 +13,9 @@ import pytest
 from absl.testing import flagsaver
 from PIL import Image
 
-from experiments import benchmark, shallow_table, studies
-from experiments.studies import Bench, Defaults, Findings, Study
+from experiments import benchmark, shallow_table
+from invjax.commands import studies
+from invjax.commands.studies import Bench, Defaults, Findings, Study
 from invjax.images import reading
 from invjax.report import contact_sheet, tables
 from invjax.report.contact_sheet import Cell, Row
@@ -92,7 +93,7 @@ def _check_table(workdir: pathlib.Path, names: list[str]) -> None:
 def test_a_study_without_flags(tmp_path: pathlib.Path, photographs: pathlib.Path):
     workdir = tmp_path / "run"
     request = _request(photographs, workdir, num_starts=2)
-    findings = studies.run(TOY, request, {"colour": "red"})
+    findings = studies.run(TOY, request, options={"colour": "red"})
     assert findings is not None
     assert sorted(path.name for path in workdir.iterdir()) == [
         "config.json",

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import maximise, studies
 from invjax import callables
+from invjax.commands import maximise, studies
 from invjax.images import pixels, reading
 from invjax.metrics import errors
 from invjax.representations.cnn import CnnRepresentation
@@ -152,7 +152,7 @@ def test_maximisation(settings: Settings, tmp_path: pathlib.Path):
         save_arrays=True,
     )
     request = Request(settings, str(tmp_path / "run"), dry_run=False, overwrite=False)
-    findings = studies.run(maximise.STUDY, request, {"units": ("0", "7")})
+    findings = studies.run(maximise.STUDY, request, options={"units": ("0", "7")})
     assert findings is not None
     (group,) = findings.bench.groups
     layer = findings.bench.tools.layers["micro/conv2"]

@@ -16,5 +16,5 @@
 | `preprocessing_choice` | which one belongs to weights whose file does not say |
 | `forward_check` | a forward pass that verifies weights and preprocessing together |
 | `checkpoints` | converted weights on disk |
-| `convert` | what the command `invjax.commands.convert` does |
+| `convert` | what the command `invjax convert` does |
 """

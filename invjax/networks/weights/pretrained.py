@@ -380,7 +380,7 @@ def why_no_statistics(representation: str) -> str:
     return (
         "its weights have no statistics of batch normalisation, as those that were "
         "converted before statistics were kept; convert them again with: "
-        f"python -m invjax.commands.convert --network={name}{file}"
+        f"invjax convert --network={name}{file}"
     )
 
 
@@ -395,7 +395,7 @@ def _advice(name: str, known: list[WeightSource]) -> str:
     if published := published_files().get(name):
         ways.append(
             f"convert the file of {published.origin} with: "
-            f"python -m invjax.commands.convert --network={name} "
+            f"invjax convert --network={name} "
             f"--file={published.name}"
         )
     return f"; {', or '.join(ways)}" if ways else ""

@@ -169,7 +169,7 @@ def test_older_checkpoints_say_how_to_convert_again(
         cnn.batch_norm_statistics(phi)
     message = str(caught.value)
     assert message.startswith("efficientnet_lite0/block0: ") and "\n" not in message
-    command = "python -m invjax.commands.convert --network=efficientnet_lite0"
+    command = "invjax convert --network=efficientnet_lite0"
     file = "" if is_installed else " --file=efficientnet-lite0-57934424.pth"
     assert message.endswith(f"convert them again with: {command}{file}")
     pretrained.convert_file(LITE, path, weights_dir / LITE.name)

@@ -154,7 +154,7 @@ def test_missing_weights_are_an_error_that_helps(
 def test_a_layer_above_the_weights_is_refused(converted: pathlib.Path) -> None:
     message = _refused(MissingWeights, converted.parent, "fc3")
     assert "alexnet/fc3 needs the weights of fc3" in message
-    command = "python -m invjax.commands.convert --network=alexnet"
+    command = "invjax convert --network=alexnet"
     assert f"{command} --file=alexnet-owt-7be5be79.pth" in message
 
 
@@ -327,7 +327,7 @@ def test_missing_weights_name_file_and_command(
         pretrained.load(network, network.layer_names[-1], weights_dir=tmp_path)
     message = str(caught.value)
     file = published_files()[name].name
-    command = f"python -m invjax.commands.convert --network={name} --file={file}"
+    command = f"invjax convert --network={name} --file={file}"
     assert command in message and "\n" not in message
     assert importlib.util.find_spec("invjax.commands.convert") is not None
 

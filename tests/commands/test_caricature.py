@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import caricature
-from experiments.studies import Bench, Findings
+from invjax.commands import caricature
+from invjax.commands.studies import Bench, Findings
 from invjax.images import reading
 from invjax.inversion import objective
 from invjax.inversion.objective import Terms

@@ -225,11 +225,11 @@ def main(study: Study) -> None:
         shared_flags.refuse_others(*study.used_flags)
     request = shared_flags.from_flags(**dataclasses.asdict(study.defaults))
     settings = study.configure(request.settings)
-    run(study, dataclasses.replace(request, settings=settings), study.options())
+    run(study, dataclasses.replace(request, settings=settings), options=study.options())
 
 
 def run(
-    study: Study, request: Request, options: Mapping[str, Any] | None = None
+    study: Study, request: Request, *, options: Mapping[str, Any] | None = None
 ) -> Findings | None:
     """Carries a study out without flags, and returns what it found.
 

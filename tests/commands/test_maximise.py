@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import maximise, studies
 from invjax import identity
+from invjax.commands import maximise, studies
 from invjax.images import reading
 from invjax.inversion import api, objective, presets
 from invjax.runs.errors import Refusal
