@@ -234,7 +234,7 @@ IN_PYTHON: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "another size for dense layers": (
         lambda: micro_representation("fc3")(IMAGE),
-        "has dense layers and takes images of [32, 32, 3], not [16, 16, 3]",
+        "and takes images of [32, 32, 3], not [16, 16, 3]",
     ),
     "bytes for a metric": (
         lambda: errors.psnr(BYTES, IMAGE),

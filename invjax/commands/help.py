@@ -12,6 +12,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("images", "representations", "code", "code_layout", "mask", "code_weights"),
         *("image_size", "resize", "on_bad_image"),
     ),
+    "A network of your own": (
+        *("module", "layer", "module_mean", "module_std", "module_layout"),
+    ),
     "How": (
         *("preset", "num_steps", "num_starts", "tv_weight", "alpha_weight"),
         *("tolerance", "dead_relu", "initial_image", "seed"),

@@ -98,19 +98,19 @@ _LAYER = flags.DEFINE_list(
     "it returns).",
 )
 _MEAN = flags.DEFINE_list(
-    "mean",
+    "module_mean",
     None,
     "Mean of the images on which --module was trained, in units of [0, 1]: one number, "
     "or one per channel (default: 0).",
 )
 _STD = flags.DEFINE_list(
-    "std",
+    "module_std",
     None,
-    "Their standard deviation, as --mean; 1/255 for a network that takes grey levels "
-    "(default: 1).",
+    "Their standard deviation, as --module_mean; 1/255 for a network that takes grey "
+    "levels (default: 1).",
 )
 _LAYOUT = flags.DEFINE_enum(
-    "layout",
+    "module_layout",
     None,
     list(LAYOUTS),
     "Order of axes in which --module takes an image (default: its framework's).",
@@ -320,8 +320,8 @@ def from_flags(
         initial_image=_INITIAL_IMAGE.value,
         save_trajectory=_SAVE_TRAJECTORY.value,
         tensorboard=_TENSORBOARD.value,
-        mean=_numbers("mean", _MEAN.value),
-        std=_numbers("std", _STD.value),
+        mean=_numbers("module_mean", _MEAN.value),
+        std=_numbers("module_std", _STD.value),
         layout=_LAYOUT.value,
     )
     if settings.tensorboard:

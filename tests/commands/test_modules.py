@@ -123,7 +123,7 @@ def _run(**values: Any) -> None:
 
 def test_a_run_of_two_layers(models: pathlib.Path):
     module = {"module": "models_of_mine:network", "layer": ["layers.0", " layers.2"]}
-    _run(**module, mean=["0.5"], std=["1/4"])
+    _run(**module, module_mean=["0.5"], module_std=["1/4"])
     names = [f"models_of_mine:network/layers.{number}" for number in (0, 2)]
     lines = (models / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["representation"] for line in lines] == names
@@ -236,8 +236,11 @@ def test_what_is_refused_is_said_in_one_line(
         ({"module": "a:b", "layer": ["x", ""]}, "--layer=x,: a layer has no name"),
         ({"module": "a:b", "layer": ["x/y", "x_y"]}, "would have the same folder"),
         ({"layer": ["x"]}, "--layer is of --module, which is missing"),
-        ({"mean": ["0.5"]}, "--mean is of --module, which is missing"),
-        ({"module": "a:b", "std": ["1/0"]}, "--std=1/0: a number, or one per channel"),
+        ({"module_mean": ["1"]}, "--module_mean is of --module, which is missing"),
+        (
+            {"module": "a:b", "module_std": ["1/0"]},
+            "--module_std=1/0: a number, or one",
+        ),
     ],
 )
 def test_flags_that_are_refused(values: Any, message: str):
