@@ -229,6 +229,8 @@ def test_no_function_that_takes_an_image_is_left_out():
         "dsift.dsift_frames",
         "jacobian.num_features",
         "jacobian.linearise",
+        # Paths of pictures, which it reads itself.
+        "over_starts.write",
         *(f"transformations.{name}" for name in transformations.TRANSFORMATIONS),
     }
     rows = {entry.partition(",")[0] for entry in ENTRIES} | exempt
