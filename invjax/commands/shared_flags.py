@@ -87,9 +87,9 @@ _CODE_WEIGHTS = flags.DEFINE_list(
 _MODULE = flags.DEFINE_string(
     "module",
     None,
-    "A network of your own, MODULE:CALLABLE such as my_models:resnet: what a callable "
-    "without arguments returns, a PyTorch, NNX, Equinox or Keras model, (Linen module, "
-    "variables) or a function image -> code; or such an object itself.",
+    "A network of your own, MODULE:CALLABLE such as my_models:resnet, which is or "
+    "returns a PyTorch, NNX, Equinox or Keras model, (Linen module, variables) or a "
+    "function image -> code.",
 )
 _LAYER = flags.DEFINE_list(
     "layer",

@@ -51,6 +51,9 @@ OPERATIONS: dict[str, Callable[[Array], Array]] = {
     "clipped_relu": lambda x: activations.clipped_relu(x, 1.0),
     "relu": lambda x: activations.relu(x, EXACT),
     "relu clipped": lambda x: activations.relu(x, EXACT, ceiling=1.0),
+    "hard_sigmoid": activations.hard_sigmoid,
+    "hard_swish": activations.hard_swish,
+    "quick_gelu": activations.quick_gelu,
     "spreading_max_pool": lambda x: pooling.spreading_max_pool(
         x, EXACT.pool_spread, **POOL
     ),
