@@ -47,7 +47,8 @@ def test_on_the_command_line(tmp_path: pathlib.Path):
     (tmp_path / "my_models.py").write_text(text)
     *_, commands = _blocks("your_own_network.md", "sh")
     done = subprocess.run(
-        ["bash", "-ec", commands.replace("python ", f"{sys.executable} ")],
+        # The command that a wheel installs is that of `python -m invjax`.
+        ["bash", "-ec", commands.replace("invjax ", f"{sys.executable} -m invjax ")],
         cwd=tmp_path,
         check=True,
         env=_environment(),
