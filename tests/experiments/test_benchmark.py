@@ -228,7 +228,7 @@ def test_missing_weights_leave_a_case_out(tmp_path, monkeypatch, capsys):
     [
         ("cases", ["speed"], "throughput"),
         ("layers", ["alexnet/relu9"], "relu5"),
-        ("layers", ["resnet18/stem"], "resnet50"),
+        ("layers", ["resnet19/stem"], "resnet50"),
         ("batches", ["0"], "from 1 up"),
         ("precisions", ["float16"], "bfloat16"),
         ("precisions", ["tf32"], "GPUs"),
