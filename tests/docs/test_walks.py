@@ -64,6 +64,10 @@ def test_resume_after_ctrl_c(tmp_path: pathlib.Path):
     words += ["--num_starts=4", "--num_steps=50"]
     path = os.pathsep.join([str(typed.ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    # The second process finds what the first has compiled.
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / "compiled")
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    environment["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     command = [sys.executable, "-c", code, *words]
     options: dict[str, Any] = {"cwd": tmp_path, "env": environment, "text": True}
     parts = tmp_path / "run" / "metrics"
