@@ -213,7 +213,9 @@ def _paused(page: Any, milliseconds: int) -> None:
 def _column(page: Any, heading: str) -> list[str]:
     headings = page.locator("thead th").all_inner_texts()
     place = [text.strip() for text in headings].index(heading) + 1
-    return page.locator(f"tbody tr:visible > :nth-child({place})").all_inner_texts()
+    cells = page.locator(f"tbody tr:visible > :nth-child({place})")
+    # Not the inner text: rows that are out of sight are not rendered and have none.
+    return [text.strip() for text in cells.all_text_contents()]
 
 
 def _shown(page: Any) -> list[int]:
