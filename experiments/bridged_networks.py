@@ -8,7 +8,7 @@ framework's own, floating-point operations of the program that is cut and of the
 network, milliseconds of one step (the gradient of the squared error of the code) of the
 bridged network and of the framework itself, in turns on the same machine, and the
 relative error of an inversion by the preset `fast` (50 steps unless --num_steps says
-otherwise). It takes less than ten minutes on two cores. The least of --rounds turns
+otherwise). It takes less than ten minutes on two cores. The least of --num_rounds turns
 counts, which other processes disturb least. Networks whose framework is not installed
 are left out, and said. --smoke has networks of a few thousand weights.
 """
@@ -35,7 +35,7 @@ _NETWORKS = flags.DEFINE_list(
     "networks", None, "Comma-separated rows of the table (default: all)."
 )
 _ROUNDS = flags.DEFINE_integer(
-    "rounds", 5, "Turns of each step that is timed.", lower_bound=1
+    "num_rounds", 5, "Turns of each step that is timed.", lower_bound=1
 )
 _NUM_STEPS = 50
 _COLUMNS = (

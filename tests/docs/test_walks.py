@@ -61,7 +61,7 @@ def test_resume_after_ctrl_c(tmp_path: pathlib.Path):
     code += "loading.load_lpips = lambda groups, settings: None\n"
     code += "from invjax.commands import dispatcher\ndispatcher.main()\n"
     words = ["invert", "--workdir=run", "--images=*.jpg", "--representations=hogb"]
-    words += ["--num_starts=4", "--num_steps=50"]
+    words += ["--num_starts=4", "--num_steps=400"]
     path = os.pathsep.join([str(typed.ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
     # The second process finds what the first has compiled.

@@ -482,7 +482,7 @@ def check_layer(layer: Any, names: Iterable[str], *, network: str, lister: str) 
       >>> check_layer("convl", ["conv1", "fc2"], network="net", lister="layers")
       Traceback (most recent call last):
       ...
-      ValueError: net has no layer 'convl'; close are conv1; layers lists all 2
+      invjax...Refused: net has no layer 'convl'; close are conv1; layers lists all 2
     """
     known = list(names)
     if layer in known:

@@ -437,7 +437,7 @@ def _environment(tensor: Any) -> Any:
     """
     import torch
 
-    class Environment(tensor.Environment):
+    class Translator(tensor.Environment):
         def t2j_iso(self, tensors: Any) -> Any:
             def to_jax(x: Any) -> Any:
                 if isinstance(x, tensor.Tensor | tensor.View):
@@ -449,7 +449,7 @@ def _environment(tensor: Any) -> Any:
     def left_to_parts(*_: Any, **__: Any) -> Any:
         raise tensor.OperatorNotFound
 
-    environment = Environment()
+    environment = Translator()
     # Its forms of these lack some of their arguments; those of their parts do not.
     for function in (torch.nn.functional.linear, torch.nn.functional.interpolate):
         environment.override_op_definition(function, left_to_parts)
