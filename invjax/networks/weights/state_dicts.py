@@ -208,10 +208,21 @@ def _preferred(
 def _are_same(
     first: Mapping[str, Sequence[_Tensor]], second: Mapping[str, Sequence[_Tensor]]
 ) -> bool:
-    """Whether two networks have the same tensors with the same values."""
+    """Whether two networks have the same tensors with the same values.
+
+    They may have them by other names, if one set of names has a prefix that the other
+    lacks.
+    """
+    if _full_names(first) == _full_names(second):
+        return True
     return first.keys() == second.keys() and all(
         _equal(same[0].array, second[name][0].array) for name, same in first.items()
     )
+
+
+def _full_names(network: Mapping[str, Sequence[_Tensor]]) -> set[str]:
+    """Names in the file of all tensors of a network."""
+    return {tensor.full_name for same in network.values() for tensor in same}
 
 
 def _match(

@@ -177,6 +177,20 @@ def test_what_a_model_has_besides_is_left_out_and_said() -> None:
     )
 
 
+@pytest.mark.parametrize("start", ["vit.", "", "backbone."])
+def test_a_transformer_without_a_classifier(start: str) -> None:
+    """Its names with a prefix are those of another layout without one."""
+    model = "transformers/vit-base-patch16-224"
+    state = {
+        name.replace("vit.", start): array
+        for name, array in library_weights.state_dict(SHAPES[model]).items()
+        if not name.startswith("classifier.")
+    }
+    fit = torch_layouts.fit(state, _network(model))
+    assert list(fit.params)[-1] == "norm"
+    assert fit.notes == ("the file has no logits",)
+
+
 def test_another_number_of_classes_leaves_the_last_layer_out() -> None:
     for model, kernel, head in (
         ("timm/vit_base_patch16_224", "head.weight", "logits"),
