@@ -1,6 +1,7 @@
 """Bridges twelve networks of other frameworks and inverts a layer of each.
 
-    KERAS_BACKEND=jax python -m experiments.bridged_networks --workdir=runs/bridged
+    export KERAS_BACKEND=jax
+    taskset -c 0 python -m experiments.bridged_networks --workdir=runs/bridged
 
 cuts each network at a layer in its middle, with random weights, and writes table.csv,
 table.md and figure.png (figure_stretched.png): how far code and gradient are from the
@@ -8,13 +9,21 @@ framework's own, floating-point operations of the program that is cut and of the
 network, milliseconds of one step (the gradient of the squared error of the code) of the
 bridged network and of the framework itself, in turns on the same machine, and the
 relative error of an inversion by the preset `fast` (50 steps unless --num_steps says
+<<<<<<< HEAD
 otherwise). It takes less than ten minutes on two cores. The least of --num_rounds turns
 counts, which other processes disturb least. Networks whose framework is not installed
 are left out, and said. --smoke has networks of a few thousand weights.
+=======
+otherwise). It takes less than ten minutes. Times are processor time, of all threads, and
+the least of --rounds turns; `taskset` gives both sides one core, on which that is what a
+step takes on an idle machine. Networks whose framework is not installed are left out,
+and said. --smoke has networks of a few thousand weights.
+>>>>>>> a412bb0 (Time bridged networks by processor time, and say how token codes and --module are treated)
 """
 
 import importlib.util
 import pathlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -47,8 +56,8 @@ _COLUMNS = (
     "difference of gradients",
     "GFLOP",
     "GFLOP of the whole",
-    "ms per step",
-    "ms by the framework",
+    "CPU ms per step",
+    "CPU ms by the framework",
     "ratio",
     "relative error %",
 )
@@ -120,6 +129,7 @@ def _row(
     taken = timing.take_turns(
         [timing.Contestant(side, _timed(call)) for side, call in calls.items()],
         rounds=rounds,
+        clock=time.process_time,
     )
     seconds = {side: timed.least for side, timed in taken.items()}
     theirs = seconds.get("own")

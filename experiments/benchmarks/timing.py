@@ -48,7 +48,11 @@ class Timing(NamedTuple):
 
 
 def take_turns(
-    contestants: Sequence[Contestant], *, rounds: int, least_seconds: float = 0.0
+    contestants: Sequence[Contestant],
+    *,
+    rounds: int,
+    least_seconds: float = 0.0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Times each contestant once a round.
 
@@ -56,6 +60,7 @@ def take_turns(
       contestants: programs with different names.
       rounds: number of turns of each.
       least_seconds: a turn repeats its call until it should take this long.
+      clock: returns seconds; `time.process_time` leaves other processes out.
 
     Returns:
       A timing for each side. A side whose first call fails (no memory, no compiler) is
@@ -65,7 +70,7 @@ def take_turns(
     running = []
     for contestant in contestants:
         try:
-            seconds = _seconds(contestant.warm or contestant.call)
+            seconds = _seconds(contestant.warm or contestant.call, clock)
         except RuntimeError as error:
             print_left_out(contestant.side, error)
             continue
@@ -74,13 +79,15 @@ def take_turns(
     calls = {contestant.side: 1 for contestant in running}
     if least_seconds:
         for contestant in running:
-            wanted = math.ceil(least_seconds / max(_seconds(contestant.call), 1e-9))
+            taken = _seconds(contestant.call, clock)
+            wanted = math.ceil(least_seconds / max(taken, 1e-9))
             calls[contestant.side] = min(wanted, _MOST_CALLS)
     times: dict[str, list[float]] = {contestant.side: [] for contestant in running}
     for _ in range(rounds):
         for contestant in running:
             number = calls[contestant.side]
-            times[contestant.side].append(_seconds(contestant.call, number) / number)
+            seconds = _seconds(contestant.call, clock, number)
+            times[contestant.side].append(seconds / number)
     timings = {}
     for side, each in times.items():
         median, began = float(np.median(each)), first[side]
@@ -99,8 +106,10 @@ def print_left_out(what: str, reason: object) -> None:
     print(f"left out: {what} ({' '.join(str(reason).split())[:300]})", flush=True)
 
 
-def _seconds(call: Callable[[], None], number: int = 1) -> float:
-    began = time.perf_counter()
+def _seconds(
+    call: Callable[[], None], clock: Callable[[], float], number: int = 1
+) -> float:
+    began = clock()
     for _ in range(number):
         call()
-    return time.perf_counter() - began
+    return clock() - began

@@ -30,7 +30,7 @@ def test_the_table(tmp_path: pathlib.Path):
     assert float(network["GFLOP"]) < float(network["GFLOP of the whole"])
     assert float(network["ratio"]) > 0
     assert all(0 < float(row["relative error %"]) for row in rows.values())
-    assert function["ms by the framework"] == function["difference of codes"] == "–"
+    assert function["CPU ms by the framework"] == function["difference of codes"] == "–"
     assert (tmp_path / "run" / "figure.png").stat().st_size > 1000
     with pytest.raises(Refusal, match="holds a table; pass --overwrite"):
         _rows(tmp_path / "run", names)
