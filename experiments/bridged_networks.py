@@ -109,11 +109,12 @@ def main() -> None:
         )
         cells.append(Cell.found(found, f"{name}: {error:.1%}"))
         print(" | ".join(rows[-1]), flush=True)
+        # After each, since one takes up to a minute or two.
+        tables.write(folder, _COLUMNS, rows)
+        sheet = [Row("", cells[start : start + 4]) for start in range(0, len(cells), 4)]
+        contact_sheet.write_both(folder / "figure.png", sheet)
     if not rows:
         raise Refusal("no framework of these networks is installed")
-    tables.write(folder, _COLUMNS, rows)
-    sheet = [Row("", cells[start : start + 4]) for start in range(0, len(cells), 4)]
-    contact_sheet.write_both(folder / "figure.png", sheet)
 
 
 def _picture(side: int, smoke: bool) -> np.ndarray:
