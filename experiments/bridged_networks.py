@@ -9,23 +9,10 @@ framework's own, floating-point operations of the program that is cut and of the
 network, milliseconds of one step (the gradient of the squared error of the code) of the
 bridged network and of the framework itself, in turns on the same machine, and the
 relative error of an inversion by the preset `fast` (50 steps unless --num_steps says
-<<<<<<< HEAD
-<<<<<<< HEAD
-otherwise). It takes less than ten minutes on two cores. The least of --num_rounds turns
-counts, which other processes disturb least. Networks whose framework is not installed
-are left out, and said. --smoke has networks of a few thousand weights.
-=======
-otherwise). It takes less than ten minutes. Times are processor time, of all threads, and
-the least of --rounds turns; `taskset` gives both sides one core, on which that is what a
-step takes on an idle machine. Networks whose framework is not installed are left out,
-and said. --smoke has networks of a few thousand weights.
->>>>>>> a412bb0 (Time bridged networks by processor time, and say how token codes and --module are treated)
-=======
 otherwise). It takes less than ten minutes. Times are processor time, of all threads,
-and the least of --rounds turns; `taskset` gives both sides one core, on which that is
+and the least of --num_rounds turns; `taskset` gives both sides one core, on which that is
 what a step takes on an idle machine. Networks whose framework is not installed are left
 out, and said. --smoke has networks of a few thousand weights.
->>>>>>> 658b458 (Keep a docstring within its lines)
 """
 
 import importlib.util
