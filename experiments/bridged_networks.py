@@ -10,9 +10,9 @@ network, milliseconds of one step (the gradient of the squared error of the code
 bridged network and of the framework itself, in turns on the same machine, and the
 relative error of an inversion by the preset `fast` (50 steps unless --num_steps says
 otherwise). It takes less than ten minutes. Times are processor time, of all threads,
-and the least of --num_rounds turns; `taskset` gives both sides one core, on which that is
-what a step takes on an idle machine. Networks whose framework is not installed are left
-out, and said. --smoke has networks of a few thousand weights.
+and the least of --num_rounds turns; `taskset` gives both sides one core, on which that
+is what a step takes on an idle machine. Networks whose framework is not installed are
+left out, and said. --smoke has networks of a few thousand weights.
 """
 
 import importlib.util
