@@ -19,7 +19,7 @@ from absl.testing import flagsaver
 
 import invjax
 from invjax import images
-from invjax.commands import binary, convert, invert, sample
+from invjax.commands import binary, invert, sample
 from invjax.metrics import errors
 from tests.conftest import micro_representation
 from tests.runs import made_up
@@ -258,7 +258,7 @@ SMALL = ("--representations=hogb", "--image_size=32", "--num_steps=1")
 RUN = ("--workdir={tmp}/run", *SMALL)
 GIVEN = (*RUN, "--images={tmp}/one.png")
 CODED = ("--workdir={tmp}/run", "--representations=hogb", "--num_steps=1")
-MAINS = {"invert": invert.main, "sample": sample.main, "convert": convert.main}
+MAINS = {"invert": invert.main, "sample": sample.main}
 
 COMMANDS: dict[str, tuple[str, tuple[str, ...], int, str]] = {
     "no workdir": ("invert", ("--images={tmp}/one.png",), 1, "--workdir is missing"),
@@ -359,15 +359,6 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], int, str]] = {
     ),
     "chains without a temperature": ("sample", (*GIVEN, "--method=mala"), 1, "--temp"),
     "unknown method": ("sample", (*GIVEN, "--method=gibbs"), 2, "<starts|"),
-    "unknown network": (
-        "convert", ("--network=lenet", "--file={tmp}/code.npy"), 1, "lenet",
-    ),
-    "no weight file": (
-        "convert", ("--network=alexnet", "--file={tmp}/absent.pth"), 1, "absent.pth",
-    ),
-    "a picture as weights": (
-        "convert", ("--network=alexnet", "--file={tmp}/one.png"), 1, "a picture",
-    ),
 }  # fmt: skip
 
 

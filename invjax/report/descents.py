@@ -119,6 +119,7 @@ def _drawn(panel: _Panel) -> dict[str, Any]:
 def _write_png(path: files.Path, rows: Sequence[Sequence[_Panel]]) -> None:
     # Unlike pyplot, a Figure opens no window and leaves no global state.
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     num_columns = max(map(len, rows))
     figure = Figure(
@@ -133,6 +134,9 @@ def _write_png(path: files.Path, rows: Sequence[Sequence[_Panel]]) -> None:
                 axes.plot(steps, values, linewidth=1, alpha=0.7)
             if panel.axes.is_logarithmic:
                 axes.set_yscale("log")
+                # Plain numbers: powers of ten would be typeset as mathematics.
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_formatter(NullFormatter())
             axes.set_title(panel.title, fontsize="small")
             axes.set_xlabel("step", fontsize="small")
             axes.spines[["top", "right"]].set_visible(False)
