@@ -391,7 +391,11 @@ def test_on_the_command_line(
     before = _content(folder)
     with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
         flags.FLAGS.unparse_flags()
-        binary.run(MAINS[main])
+        try:
+            binary.run(MAINS[main])
+        finally:
+            # Other tests of this process set flags without a command line.
+            flags.FLAGS.mark_as_parsed()
     assert ended.value.code == code
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith(f"{main}.py: ")
