@@ -242,6 +242,21 @@ def describe(code: Any) -> str:
 _MOST_DESCRIBED = 8
 
 
+def place(path: Any) -> str:
+    """Where an array of a code is, for messages; nothing where it is the only one.
+
+    Args:
+      path: its path, as `jax.tree.leaves_with_path` has it.
+
+    Examples:
+      >>> [place(path) for path, _ in jax.tree.leaves_with_path({"deep": 1})]
+      [" at ['deep']"]
+      >>> place(())
+      ''
+    """
+    return f" at {jax.tree_util.keystr(path)}" if path else ""
+
+
 @jax.jit
 def _encode(phi: TracedCallable, image: Image) -> Code:
     return phi(image)
@@ -373,8 +388,7 @@ def _checked_code(code: Any) -> Code:
             "arrays, is accepted"
         )
     for path, part in parts:
-        # The place of a part in the tree; nothing where the code is one array.
-        where = f" at {jax.tree_util.keystr(path)}" if path else ""
+        where = place(path)
         if not isinstance(part, jax.Array | np.ndarray):
             raise TypeError(
                 f"the representation returns a {type(part).__name__}{where}; an array, "

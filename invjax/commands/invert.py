@@ -159,6 +159,8 @@ class View:
     def __init__(self, run: Run):
         self._run = run
         self._folder = run.folder.path
+        # Where there are none, nothing is looked up lane by lane.
+        self._has_trajectories = run.settings.save_trajectory is not None
 
     def show(self, shards: Iterator[tuple[Unit, Shard]]) -> None:
         """Writes sheets and index.html of lanes that are done, and prints a summary.
@@ -186,7 +188,9 @@ class View:
                 if len(shown) < _MOST_IN_GALLERY:
                     picture = f"reconstructions/{entry.path}.png"
                     stretched = f"{_STRETCHED}/{entry.path}.jpg"
-                    animation = trajectories.animation(self._folder, entry.path)
+                    animation = None
+                    if self._has_trajectories:
+                        animation = trajectories.animation(self._folder, entry.path)
                     shown.append(
                         GalleryLane(entry.record, picture, stretched, animation)
                     )
@@ -212,8 +216,10 @@ class View:
         print(f"look at {self._folder}/index.html and {self._folder}/grid.png")
 
     def _descent(self, entry: Entry, record: Record) -> Descent:
-        rows = trajectories.read(self._folder / trajectories.FOLDER, entry.path)
-        errors = trajectories.errors(rows)
+        errors: list[tuple[int, float]] = []
+        if self._has_trajectories:
+            rows = trajectories.read(self._folder / trajectories.FOLDER, entry.path)
+            errors = trajectories.errors(rows)
         return Descent(record.representation, record.history or (), errors)
 
     def _original(self, record: Record) -> str | None:

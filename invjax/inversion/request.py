@@ -640,7 +640,7 @@ def _check_targets(
                 zeros.append(number)
         if zeros:
             lanes = ", ".join(map(str, zeros))
-            where = f" at {jax.tree_util.keystr(path)}" if path else ""
+            where = callables.place(path)
             raise ValueError(f"{what}{where} is zero under the mask in lane {lanes}")
 
 
@@ -668,7 +668,7 @@ def _check_code_shape(codes: Any, structure: Any, image_shape: tuple[int, ...]) 
         shape = part.shape[1:]
         if shape == expected.shape:
             continue
-        where = f" at {jax.tree_util.keystr(path)}" if path else ""
+        where = callables.place(path)
         hint = ""
         if shape[1:] == expected.shape:
             hint = "; invert_batch takes several codes"

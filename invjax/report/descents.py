@@ -8,10 +8,8 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jinja2
-
 from invjax import files
-from invjax.report import sparklines
+from invjax.report import gallery, sparklines
 from invjax.report.sparklines import Axes, History
 
 _TEMPLATE = "descents.svg.jinja"
@@ -60,17 +58,14 @@ def write(folder: files.Path, descents: Sequence[Descent]) -> list[str]:
     rows = _rows(descents)
     if not rows:
         return []
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("invjax.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    drawing = environment.get_template(_TEMPLATE).render(
-        rows=[[_drawn(panel) for panel in row] for row in rows],
-        num_columns=max(map(len, rows)),
-        size=(sparklines.WIDTH, sparklines.HEIGHT),
+    drawing = (
+        gallery.environment()
+        .get_template(_TEMPLATE)
+        .render(
+            rows=[[_drawn(panel) for panel in row] for row in rows],
+            num_columns=max(map(len, rows)),
+            size=(sparklines.WIDTH, sparklines.HEIGHT),
+        )
     )
     files.write_whole(folder / "curves.svg", drawing)
     if importlib.util.find_spec("matplotlib") is None:

@@ -183,30 +183,38 @@ def write_gallery(
     for number, lane in enumerate(lanes):
         by_image[lane.record["image"]].append((number, lane))
     sections = [_section(folder, image, by_image[image.name]) for image in images]
-    environment = jinja2.Environment(
+    rows = [_table_row(number, lane) for number, lane in enumerate(lanes)]
+    page = (
+        environment()
+        .get_template(_TEMPLATE)
+        .render(
+            title=title,
+            command=command,
+            configuration=_configuration(config or {}),
+            sections=sections,
+            filters=_filters(lanes),
+            columns=_COLUMNS,
+            rows=rows,
+            widths=_widths(rows),
+            num_failed=sum(_is_failed(lane) for lane in lanes),
+            is_range_offered=any(lane.stretched is not None for lane in lanes),
+            is_compared=any(image.original is not None for image in images),
+            num_dead=sum(bool(lane.record.get("dead_start")) for lane in lanes),
+            curve_size=(sparklines.WIDTH, sparklines.HEIGHT),
+        )
+    )
+    files.write_whole(folder / "index.html", page)
+
+
+def environment() -> jinja2.Environment:
+    """How this package's templates are filled in: what they are given is escaped."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("invjax.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    rows = [_table_row(number, lane) for number, lane in enumerate(lanes)]
-    page = environment.get_template(_TEMPLATE).render(
-        title=title,
-        command=command,
-        configuration=_configuration(config or {}),
-        sections=sections,
-        filters=_filters(lanes),
-        columns=_COLUMNS,
-        rows=rows,
-        widths=_widths(rows),
-        num_failed=sum(_is_failed(lane) for lane in lanes),
-        is_range_offered=any(lane.stretched is not None for lane in lanes),
-        is_compared=any(image.original is not None for image in images),
-        num_dead=sum(bool(lane.record.get("dead_start")) for lane in lanes),
-        curve_size=(sparklines.WIDTH, sparklines.HEIGHT),
-    )
-    files.write_whole(folder / "index.html", page)
 
 
 def _section(

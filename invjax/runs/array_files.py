@@ -26,7 +26,6 @@ _CODE = "code"
 """Name of the array that holds the code where --save_arrays writes one."""
 
 _NPY, _ZIP = b"\x93NUMPY", (b"PK\x03\x04", b"PK\x05\x06")
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 ENDINGS = (".npy", ".npz", ".pt", ".pth", ".safetensors", ".h5", ".hdf5")
 """Endings of files that are taken from a folder."""
 
@@ -228,11 +227,11 @@ def _chosen(
 def _stored(path: str, where: str) -> list[_Stored]:
     """The arrays of a file, told by its content and not by its ending."""
     with files.open_regular(path) as file:
-        start = file.read(len(_HDF5))
+        start = file.read(len(file_kinds.HDF5))
     if start.startswith(_NPY):
         # It is mapped, which reads nothing, and fails where the file is too short.
         return [_of_array("", npy.open_memmap(path, mode="r"))]
-    if start.startswith(_HDF5):
+    if start.startswith(file_kinds.HDF5):
         return _in_hdf5(path, where)
     if start[:4] in _ZIP:
         with zipfile.ZipFile(path) as archive:

@@ -30,13 +30,13 @@ READ = (
 # The first pickle of a stream of PyTorch: a long of ten bytes.
 _STREAM = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
+HDF5 = b"\x89HDF\r\n\x1a\n"
 
 # Beginnings of files that are read.
 _READ: tuple[tuple[bytes, Kind], ...] = (
     (b"MATLAB 5.0 MAT-file", "mat"),
     (b"MATLAB 7.3 MAT-file", "mat"),
-    (_HDF5, "mat"),
+    (HDF5, "mat"),
 )
 
 # Beginnings of files that are not, with what they are.
@@ -94,7 +94,7 @@ def _read_kind(path: pathlib.Path, head: bytes, size: int) -> Kind | None:
         length = int.from_bytes(head[:8], "little")
         if length <= size - 8 and _is_json(path, length):
             return "safetensors"
-    if head[124:128] in (b"\x00\x01IM", b"\x01\x00MI") or head[512:].startswith(_HDF5):
+    if head[124:128] in (b"\x00\x01IM", b"\x01\x00MI") or head[512:].startswith(HDF5):
         return "mat"
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "torch stream" if _STREAM in head[:32] else "pickle"

@@ -18,14 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from invjax.networks.weights.file_kinds import HDF5
 from invjax.networks.weights.readers import (
     MissingReader,
     UnreadableWeights,
     missing,
 )
-
-# Marks of HDF5, which MATLAB writes after 512 bytes of text, and others at the start.
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 # No model has as many values, or values as deep inside each other. A damaged file can
 # have references that go round in circles.
@@ -52,12 +50,13 @@ def read_matconvnet(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             head = file.read(1024)
-        if _HDF5 in (head[:8], head[512:520]):
+        # MATLAB writes the mark of HDF5 after 512 bytes of text, others at the start.
+        if HDF5 in (head[:8], head[512:520]):
             variables = _read_hdf5(path)
         else:
             _check_head(head)
             variables = _read_mat5(path)
-        return _model(variables, is_foreign=head.startswith(_HDF5))
+        return _model(variables, is_foreign=head.startswith(HDF5))
     except ValueError as error:
         raise UnreadableWeights(f"{path}: not a MatConvNet model: {error}") from None
 
