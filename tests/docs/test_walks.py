@@ -58,6 +58,8 @@ def test_resume_after_ctrl_c(tmp_path: pathlib.Path):
     assert re.search(r"Ctrl-C ends the command\. The same command goes on", says)
     # Units of one lane each, as a run of larger images has them, and without LPIPS.
     code = "from invjax.runs import loading, units\nunits.MOST_ON_CPU = 1\n"
+    # Where the tests run in the background, shells have told them to ignore Ctrl-C.
+    code += "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "loading.load_lpips = lambda groups, settings: None\n"
     code += "from invjax.commands import dispatcher\ndispatcher.main()\n"
     words = ["invert", "--workdir=run", "--images=*.jpg", "--representations=hogb"]
