@@ -39,6 +39,7 @@ from invjax.networks.layers import (
 from invjax.networks.ops import activations as nonlinearities
 from invjax.networks.ops import convolution, pooling
 from invjax.networks.relaxation import Relaxation
+from invjax.types import ordinary_types
 
 
 class Stack(nn.Module):
@@ -189,7 +190,9 @@ def _apply(
             normalise = nn.LayerNorm(
                 epsilon, dtype=dtype, use_fast_variance=False, name=layer.name
             )
-            return normalise(x)
+            # Its moments are float32 whatever the type of x, and are promoted.
+            with ordinary_types():
+                return normalise(x)
         case Tokens():
             return Embedding(name=layer.name)(x)
         case Attention():
