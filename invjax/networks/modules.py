@@ -39,7 +39,6 @@ from invjax.networks.layers import (
 from invjax.networks.ops import activations as nonlinearities
 from invjax.networks.ops import convolution, pooling
 from invjax.networks.relaxation import Relaxation
-from invjax.types import ordinary_types
 
 
 class Stack(nn.Module):
@@ -116,7 +115,9 @@ class SelfAttention(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (3 * channels,))
         y = x @ jnp.asarray(kernel, self.dtype) + jnp.asarray(bias, self.dtype)[None]
         heads = y.reshape(tokens, 3, self.layer.heads, -1)
-        read = jax.nn.dot_product_attention(heads[:, 0], heads[:, 1], heads[:, 2])
+        # JAX's own function adds up in float32 whatever the type of the heads.
+        with jax.numpy_dtype_promotion("standard"):
+            read = jax.nn.dot_product_attention(heads[:, 0], heads[:, 1], heads[:, 2])
         return read.reshape(tokens, channels)
 
 
@@ -191,7 +192,7 @@ def _apply(
                 epsilon, dtype=dtype, use_fast_variance=False, name=layer.name
             )
             # Its moments are float32 whatever the type of x, and are promoted.
-            with ordinary_types():
+            with jax.numpy_dtype_promotion("standard"):
                 return normalise(x)
         case Tokens():
             return Embedding(name=layer.name)(x)

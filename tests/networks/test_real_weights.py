@@ -91,7 +91,8 @@ def test_efficientnet_lite_matches_pytorch(lite: tuple[Network, Pretrained]) -> 
     network, loaded = lite
     x = _preprocess(_chelsea(network), loaded.preprocessing)
     depths = torch_reference.LITE_DEPTHS[network.name]
-    model = torch_reference.EfficientNetLite(depths).eval()
+    widths = torch_reference.LITE_WIDTHS[network.name]
+    model = torch_reference.EfficientNetLite(depths, widths).eval()
     path = _source_file(network.name)
     model.load_state_dict(torch.load(path, weights_only=True))
     expected = model.activations(x)

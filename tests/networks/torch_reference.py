@@ -227,29 +227,37 @@ class LiteBlock(nn.Module):
 LITE_DEPTHS = {
     "efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1),
     "efficientnet_lite1": (1, 3, 3, 4, 4, 5, 1),
+    "efficientnet_lite2": (1, 3, 3, 4, 4, 5, 1),
 }
 """Number of blocks of each stage."""
+
+LITE_WIDTHS = {
+    "efficientnet_lite0": (16, 24, 40, 80, 112, 192, 320),
+    "efficientnet_lite1": (16, 24, 40, 80, 112, 192, 320),
+    "efficientnet_lite2": (16, 24, 48, 88, 120, 208, 352),
+}
+"""Number of channels that the blocks of each stage put out."""
 
 
 class EfficientNetLite(nn.Module):
     """In the layout of efficientnet_lite_pytorch's state dicts."""
 
-    def __init__(self, depths: Sequence[int]) -> None:
+    def __init__(self, depths: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__()
         self._conv_stem = nn.Conv2d(3, 32, 3, 2, bias=False)
         self._bn0 = nn.BatchNorm2d(32, eps=1e-3)
-        stages = [(1, 3, 1, 16), (6, 3, 2, 24), (6, 5, 2, 40), (6, 3, 2, 80)]
-        stages += [(6, 5, 1, 112), (6, 5, 2, 192), (6, 3, 1, 320)]
+        stages = [(1, 3, 1), (6, 3, 2), (6, 5, 2), (6, 3, 2)]
+        stages += [(6, 5, 1), (6, 5, 2), (6, 3, 1)]
         rows: list[tuple[int, int, int, int, int]] = []
         inputs = 32
-        for (expansion, kernel, stride, outputs), depth in zip(
-            stages, depths, strict=True
+        for (expansion, kernel, stride), depth, outputs in zip(
+            stages, depths, widths, strict=True
         ):
             rows.append((inputs, expansion, kernel, stride, outputs))
             rows += [(outputs, expansion, kernel, 1, outputs)] * (depth - 1)
             inputs = outputs
         self._blocks = nn.ModuleList(LiteBlock(*row) for row in rows)
-        self._conv_head = nn.Conv2d(320, 1280, 1, bias=False)
+        self._conv_head = nn.Conv2d(inputs, 1280, 1, bias=False)
         self._bn1 = nn.BatchNorm2d(1280, eps=1e-3)
         self._fc = nn.Linear(1280, 1000)
 

@@ -362,7 +362,9 @@ def test_what_torch_writes_is_read(
     big = torch.randn(6, 5)
     tree = {
         "plain": model.state_dict(),
-        "parallel": nn.DataParallel(model).state_dict(),
+        # As nn.DataParallel names them; that class itself would move the model to the
+        # device that torchax, once another test has imported it, registers.
+        "parallel": nn.ModuleDict({"module": model}).state_dict(),
         "compiled": torch.compile(model).state_dict(),
         "parameters": dict(model.named_parameters()),
         "averaged": torch.optim.swa_utils.AveragedModel(model).state_dict(),
