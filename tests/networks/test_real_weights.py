@@ -90,9 +90,9 @@ def test_efficientnet_lite_matches_pytorch(lite: tuple[Network, Pretrained]) -> 
 
     network, loaded = lite
     x = _preprocess(_chelsea(network), loaded.preprocessing)
-    depths = torch_reference.LITE_DEPTHS[network.name]
-    widths = torch_reference.LITE_WIDTHS[network.name]
-    model = torch_reference.EfficientNetLite(depths, widths).eval()
+    model = torch_reference.EfficientNetLite(
+        *torch_reference.LITES[network.name]
+    ).eval()
     path = _source_file(network.name)
     model.load_state_dict(torch.load(path, weights_only=True))
     expected = model.activations(x)

@@ -68,8 +68,8 @@ def test_vgg(name: str, depths: tuple[int, ...]) -> None:
     [
         ("resnet50", lambda: torch_reference.ResNet50()),
         *(
-            (name, functools.partial(torch_reference.EfficientNetLite, depths))
-            for name, depths in torch_reference.LITE_DEPTHS.items()
+            (name, functools.partial(torch_reference.EfficientNetLite, *sizes))
+            for name, sizes in torch_reference.LITES.items()
         ),
     ],
 )

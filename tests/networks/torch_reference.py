@@ -224,19 +224,12 @@ class LiteBlock(nn.Module):
         return x + y if self.skip else y
 
 
-LITE_DEPTHS = {
-    "efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1),
-    "efficientnet_lite1": (1, 3, 3, 4, 4, 5, 1),
-    "efficientnet_lite2": (1, 3, 3, 4, 4, 5, 1),
+LITES = {
+    "efficientnet_lite0": ((1, 2, 2, 3, 3, 4, 1), (16, 24, 40, 80, 112, 192, 320)),
+    "efficientnet_lite1": ((1, 3, 3, 4, 4, 5, 1), (16, 24, 40, 80, 112, 192, 320)),
+    "efficientnet_lite2": ((1, 3, 3, 4, 4, 5, 1), (16, 24, 48, 88, 120, 208, 352)),
 }
-"""Number of blocks of each stage."""
-
-LITE_WIDTHS = {
-    "efficientnet_lite0": (16, 24, 40, 80, 112, 192, 320),
-    "efficientnet_lite1": (16, 24, 40, 80, 112, 192, 320),
-    "efficientnet_lite2": (16, 24, 48, 88, 120, 208, 352),
-}
-"""Number of channels that the blocks of each stage put out."""
+"""Number of blocks of each stage, and of channels that its blocks put out."""
 
 
 class EfficientNetLite(nn.Module):
