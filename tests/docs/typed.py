@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -41,6 +42,17 @@ with open(os.environ["CALLS"], "a") as file:
 """
 SCRIPTS = {"python": WRITE_DOWN, "invjax": WRITE_DOWN}
 SCRIPTS |= {name: "#!/bin/sh\n" for name in ("pip", "uv")}
+MY_MODELS = """from flax import nnx
+
+class ResNet(nnx.Module):
+    def __init__(self):
+        self.layer3 = nnx.Conv(3, 2, (3, 3), strides=2, rngs=nnx.Rngs(0))
+
+    def __call__(self, image):
+        return self.layer3(image)
+
+resnet = ResNet
+"""
 
 
 class Call(NamedTuple):
@@ -68,7 +80,12 @@ def prepare(
     monkeypatch: pytest.MonkeyPatch,
     scripts: Mapping[str, str] = SCRIPTS,
 ) -> None:
-    """Makes a folder with photographs and scripts, and goes there."""
+    """Makes a folder with what pages take for granted, and scripts, and goes there.
+
+    Pages take photographs for granted, a recorded code and a network.
+    """
+    np.save(folder / "relu3.npy", np.ones((13, 13, 384), np.float32))
+    (folder / "my_models.py").write_text(MY_MODELS)
     (folder / "photos").mkdir()
     for name, image in made_up.images().items():
         pixels.to_pillow(image).save(folder / "photos" / f"{name}.jpg")
