@@ -20,6 +20,7 @@ from invjax import files
 from invjax.images import naming
 from invjax.networks.weights import file_kinds, pickles, readers, torch_format
 from invjax.networks.weights.readers import MissingReader, UnreadableWeights
+from invjax.runs import modules
 from invjax.runs.errors import Refusal
 
 _CODE = "code"
@@ -149,10 +150,12 @@ def read(
 ) -> list[Recorded]:
     """Reads the arrays recorded for a representation.
 
-    Of a file with named arrays it is the one called `name` (or `name` with _ for /).
-    Where `alone`, it may also be the one called "code", as --save_arrays writes it, or
-    the only one; or there are several, all of which fit: then each is a code by its own
-    name. A file of one array without a name is taken where `alone`.
+    Of a file with named arrays it is the one called `name` (or `name` with _ for /), or
+    for a layer of --module, by the layer's own name ("layer3" for
+    "my_models:resnet/layer3"). Where `alone`, it may also be the one called "code", as
+    --save_arrays writes it, or the only one; or there are several, all of which fit:
+    then each is a code by its own name. A file of one array without a name is taken
+    where `alone`.
 
     Args:
       path: the file.
@@ -207,7 +210,10 @@ def _chosen(
             f"{where}: holds one array without a name; for several "
             f"representations give an .npz with an array for each, such as {name}"
         )
-    names = [name, name.replace("/", "_")]
+    # There is one --module, so that its layers' own names are clear.
+    layer = name.partition("/")[2] if modules.is_module(name) else ""
+    own = [name, layer] if layer else [name]
+    names = own + [known.replace("/", "_") for known in own]
     if alone:
         names += [_CODE, *by_name] if len(by_name) == 1 else [_CODE]
     for known in names:
@@ -216,7 +222,7 @@ def _chosen(
     if alone and len(by_name) > 1:
         if all(item.shape is not None and fits(item.shape) for item in stored):
             return [(item.name, item) for item in stored]
-    accepted = f"{name} or {_CODE}" if alone else name
+    accepted = " or ".join([*own, _CODE] if alone else own)
     there = ", ".join(item.described for item in stored[:_MOST_SHOWN])
     more = ", ..." if len(stored) > _MOST_SHOWN else ""
     raise Refusal(

@@ -105,17 +105,144 @@ def test_shifted_depthwise_equals_stock(
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_forward_mode_and_vmap() -> None:
+Depthwise: TypeAlias = Callable[[Array, Array], Array]
+
+# Even, oblong and tall kernels; strides; more zeros before than the kernel is wide.
+DERIVATIVES: Any = {
+    "even": ((3, 4), {"stride": 1, "padding": (2, 1)}),
+    "stride of 2": ((3, 3), {"stride": 2, "padding": (0, 1)}),
+    "far": ((2, 3), {"stride": 1, "padding": (4, 0)}),
+}
+
+
+def _both_depthwise(case: str) -> tuple[tuple[Depthwise, Depthwise], Any]:
+    """The stock form and the shifted one, and (x, kernel), twice."""
+    shape, options = DERIVATIVES[case]
+    random = np.random.RandomState(0)
+    shapes = 2 * [(6, 7, 2), (*shape, 1, 2)]
+    given = [jnp.asarray(random.randn(*shape), jnp.float32) for shape in shapes]
+    stock = functools.partial(stock_depthwise_convolution, **options)
+    fast = functools.partial(shifted_depthwise_convolution, **options)
+    return (stock, fast), (given[:2], given[2:])
+
+
+def _check_both(forms: Any, modes: Callable[[Depthwise], Any], tolerance: float = 1e-5):
+    wanted, found = jax.jit(lambda: [modes(form) for form in forms])()
+    for one, other in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
+        assert one.dtype == other.dtype and one.shape == other.shape
+        one, other = (np.asarray(value, np.float64) for value in (one, other))
+        np.testing.assert_allclose(other, one, atol=tolerance * np.abs(one).max())
+
+
+def _bent(form: Depthwise) -> Callable[[Array, Array], Array]:
+    """A scalar with derivatives of every order."""
+    return lambda x, kernel: jnp.sum(jnp.sin(form(x, kernel)))
+
+
+@pytest.mark.parametrize("case", DERIVATIVES)
+def test_every_derivative_of_the_shifted_form_is_the_stock_one(case: str) -> None:
+    forms, (given, along) = _both_depthwise(case)
+
+    def modes(form: Depthwise) -> Any:
+        slopes = jax.grad(_bent(form), (0, 1))
+        return (
+            jax.jvp(form, given, along),
+            jax.linearize(form, *given)[1](*along),
+            jax.jvp(slopes, given, along),
+            jax.grad(lambda *a: sum(jnp.vdot(s, s) for s in slopes(*a)), (0, 1))(
+                *given
+            ),
+        )
+
+    _check_both(forms, modes)
+
+
+@pytest.mark.parametrize("case", DERIVATIVES)
+def test_batches_of_images_and_of_kernels(case: str) -> None:
+    forms, (x, kernel) = _both_depthwise(case)
+    images, kernels = (
+        jnp.stack([one, 2 * one[::-1], one - 1]) for one in (x[0], kernel[1])
+    )
+
+    def modes(form: Depthwise) -> Any:
+        slopes = jax.grad(_bent(form), (0, 1))
+        by_image = jax.vmap(slopes, (0, None))
+        return (
+            by_image(images, kernels[0]),
+            jax.vmap(slopes, (None, 0))(images[0], kernels),
+            jax.vmap(slopes)(images, kernels),
+            jax.vmap(form, (1, 3), 2)(
+                jnp.moveaxis(images, 0, 1), jnp.moveaxis(kernels, 0, 3)
+            ),
+            jax.vmap(by_image, (None, 0))(images, kernels),
+            jax.vmap(by_image, (0, 0))(jnp.stack([images] * 3), kernels),
+            jax.grad(
+                lambda x, k: jnp.sum(jax.vmap(_bent(form), (0, None))(x, k)), (0, 1)
+            )(images, kernels[0]),
+        )
+
+    _check_both(forms, modes)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_short_floats_are_added_in_float32(dtype: DTypeLike) -> None:
+    random = np.random.RandomState(0)
+    x = jnp.asarray(random.randn(12, 12, 4), dtype)
+    kernel = jnp.asarray(random.randn(7, 7, 1, 4), dtype)
+
+    @jax.jit
+    def run(x: Array, kernel: Array) -> Any:
+        form = functools.partial(
+            shifted_depthwise_convolution, stride=1, padding=(3, 3)
+        )
+        y, pull = jax.vjp(form, x, kernel)
+        return y, pull(jnp.ones_like(y))
+
+    wanted = run(x.astype(jnp.float32), kernel.astype(jnp.float32))
+    for one, other in zip(
+        jax.tree.leaves(run(x, kernel)), jax.tree.leaves(wanted), strict=True
+    ):
+        assert one.dtype == dtype
+        # To one rounding; sums of 49 terms in the short type are off by several.
+        bound = float(jnp.finfo(dtype).eps) * np.abs(other)
+        assert np.all(np.abs(np.asarray(one, np.float32) - other) <= bound + 1e-5)
+
+
+def test_shifted_depthwise_in_float64() -> None:
+    with jax.enable_x64(True):
+        random = np.random.RandomState(0)
+        given = tuple(
+            map(jnp.asarray, (random.randn(6, 7, 2), random.randn(3, 3, 1, 2)))
+        )
+        options: Any = {"stride": 1, "padding": (1, 0)}
+        _check_both(
+            [
+                functools.partial(stock_depthwise_convolution, **options),
+                functools.partial(shifted_depthwise_convolution, **options),
+            ],
+            lambda form: jax.value_and_grad(_bent(form), (0, 1))(*given),
+            1e-13,
+        )
+
+
+def test_image_and_kernel_of_two_types_are_refused() -> None:
     x, kernel = _arguments(8, 3, 3)
-    options: Any = {"stride": 2, "padding": (0, 1)}
+    with pytest.raises(TypeError, match="one type, not float32 and bfloat16"):
+        shifted_depthwise_convolution(
+            x, kernel.astype(jnp.bfloat16), stride=1, padding=(1, 1)
+        )
 
-    def fast(x: Array) -> Array:
-        return shifted_depthwise_convolution(x, kernel, **options)
 
-    _, tangent = jax.jvp(fast, (x,), (x,))
-    np.testing.assert_allclose(tangent, fast(x), rtol=1e-5, atol=1e-5)
-    batch = jnp.stack([x, 2 * x])
-    np.testing.assert_allclose(jax.vmap(fast)(batch)[1], fast(2 * x), rtol=1e-6)
+def test_the_shifted_form_has_no_slow_transpose() -> None:
+    """Slices are not put into zeros one by one, and a batch is not transposed."""
+    (_, fast), (given, _) = _both_depthwise("even")
+    text = jax.jit(jax.grad(_bent(fast))).lower(*given).as_text()
+    # The image and the cotangent.
+    assert text.count("stablehlo.pad") == 2
+    batch = jnp.stack([given[0]] * 3)
+    text = jax.jit(jax.vmap(jax.grad(_bent(fast)), (0, None))).lower(batch, given[1])
+    # A batch stays in front: nothing is transposed.
+    assert "stablehlo.transpose" not in text.as_text()
 
 
 @pytest.mark.parametrize(("backend", "form"), [("cpu", "shifted"), ("gpu", "stock")])

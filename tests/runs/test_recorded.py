@@ -34,7 +34,7 @@ CODE = np.random.default_rng(0).normal(size=(16, 16, 8)).astype(np.float32)
 
 def _find(path: pathlib.Path, name: str = "micro/conv1", **values: Any) -> list:
     values = {"images": None, "code": str(path), "representations": (name,)} | values
-    phi = micro_representation(name.partition("/")[2])
+    phi = micro_representation(name.rpartition("/")[2])
     return recorded.from_codes(values["code"], name, phi, made_up.settings(**values))
 
 
@@ -86,6 +86,27 @@ def test_of_an_npz_the_code_is_taken_by_its_name(
     (target,) = _find(tmp_path / "mine.npz")
     assert target.name == "mine"
     np.testing.assert_array_equal(target.code, arrays[wanted])
+
+
+@pytest.mark.parametrize("known", ["mine:net/blocks.1/conv1", "blocks.1/conv1"])
+@pytest.mark.parametrize("slash", ["/", "_"])
+def test_a_layer_of_a_module_may_be_called_without_the_module(
+    tmp_path: pathlib.Path, known: str, slash: str
+):
+    path, name = tmp_path / "several.npz", "mine:net/blocks.1/conv1"
+    both = (name, "mine:net/conv2")
+    np.savez(path, **{known.replace("/", slash): CODE, "conv2": CODE + 1})
+    for names in [(name,), both]:
+        (target,) = _find(path, name, representations=names)
+        np.testing.assert_array_equal(target.code, CODE)
+    # What belongs to the other layer is not taken, nor a name of another kind.
+    np.savez(path, conv2=CODE, conv1=CODE)
+    with pytest.raises(Refusal, match=f"called {name} or blocks.1/conv1; it has"):
+        _find(path, name, representations=both)
+    np.savez(path, conv1=CODE, relu1=CODE + 1)
+    assert "called micro/conv1; it has" in _refused(
+        path, representations=("micro/conv1", "micro/relu1")
+    )
 
 
 def test_which_array_is_meant_is_not_guessed(tmp_path: pathlib.Path):

@@ -41,7 +41,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float
 
 
@@ -101,24 +101,24 @@ def shifted_depthwise_convolution(
     shifts are slices without stride.
     """
     rows, columns = kernel.shape[:2]
+    if stride == 1:
+        return _sum_of_shifts(x[None], kernel[None, :, :, 0], (padding, padding))[0]
     height, width = (
         (side + sum(padding) - window) // stride + 1
         for side, window in zip(x.shape[:2], (rows, columns), strict=True)
     )
-    if stride == 1:
-        return _sum_of_shifts(x, kernel[:, :, 0], (padding, padding))
     total: ArrayLike = 0
     for i, row in enumerate(_phases(x, stride, padding)[:rows]):
         for j, phase in enumerate(row[:columns]):
-            taps = kernel[i::stride, j::stride, 0]
+            taps = kernel[None, i::stride, j::stride, 0]
             # What is beyond the last place of the kernel; negative where that crops.
-            ends = (
+            ends = tuple(
                 (0, place + window - 1 - side)
                 for place, window, side in zip(
-                    (height, width), taps.shape, phase.shape, strict=False
+                    (height, width), taps.shape[1:3], phase.shape[:2], strict=True
                 )
             )
-            total = total + _sum_of_shifts(phase, taps, tuple(ends))
+            total = total + _sum_of_shifts(phase[None], taps, ends)[0]
     return jnp.asarray(total)
 
 
@@ -127,81 +127,117 @@ Padding2d: TypeAlias = tuple[tuple[int, int], ...]
 
 
 def _sum_of_shifts(
-    x: Float[Array, "h w c"], kernel: Float[Array, "k l c"], padding: Padding2d
-) -> Float[Array, "H W c"]:
-    """Correlates every channel with its kernel, without stride.
+    x: Float[Array, "n h w c"], kernel: Float[Array, "m k l c"], padding: Padding2d
+) -> Float[Array, "n H W c"]:
+    """Correlates every channel of n images with its kernel, without stride.
 
-    It is an operation of JAX's own kind, linear in both arguments, since only so its
-    derivative can be said in every mode (forward, reverse, vmap).
+    It is a primitive, since nothing else in JAX lets one state the transpose of a
+    linear function and keeps forward mode and vmap: functions with custom_vjp have no
+    forward mode, and linear_call has no vmap.
+
+    Args:
+      x: n images.
+      kernel: a kernel for each image, or one for all (m = 1).
+      padding: zeros around each image; negative numbers crop.
+
+    Raises:
+      TypeError: the types differ, which XLA's convolution refuses, too.
     """
+    if x.dtype != kernel.dtype:
+        raise TypeError(
+            "image and kernel of a depthwise convolution should have one type, "
+            f"not {x.dtype} and {kernel.dtype}"
+        )
     return _sum_of_shifts_p.bind(x, kernel, padding=padding)
 
 
 def _add_shifts(x: Array, kernel: Array, *, padding: Padding2d) -> Array:
-    x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(*p, 0) for p in (*padding, (0, 0))])
-    rows, columns, _ = kernel.shape
-    height, width = x.shape[0] - rows + 1, x.shape[1] - columns + 1
+    # Without the barrier, XLA's fusion may compute what x is computed from again for
+    # every tap.
+    image = jax.lax.optimization_barrier(_padded(x, padding)).astype(_wide(x))
+    taps = kernel.astype(_wide(x))
+    rows, columns = taps.shape[1:3]
+    height, width = image.shape[1] - rows + 1, image.shape[2] - columns + 1
     total: ArrayLike = 0
     for i in range(rows):
         for j in range(columns):
-            tap = x[i : i + height, j : j + width]
-            total = total + tap * kernel[i, j][None, None]
-    return jnp.asarray(total)
+            tap = image[:, i : i + height, j : j + width]
+            total = total + tap * taps[:, i, j][:, None, None]
+    return jnp.asarray(total, x.dtype)
 
 
 def _sum_of_shifts_by_image(
     cotangent: Array, x: Any, kernel: Array, *, padding: Padding2d
 ) -> Array:
+    """The transpose along the image: the same of the cotangent, with turned kernels."""
     del x
     turned = tuple(
         (window - 1 - before, window - 1 - after)
-        for window, (before, after) in zip(kernel.shape, padding, strict=False)
+        for window, (before, after) in zip(kernel.shape[1:3], padding, strict=True)
     )
-    return _sum_of_shifts(cotangent, kernel[::-1, ::-1], turned)
+    return _sum_of_shifts(cotangent, kernel[:, ::-1, ::-1], turned)
 
 
 def _sum_of_shifts_by_kernel(
     cotangent: Array, x: Array, kernel: Any, *, padding: Padding2d
 ) -> Array:
-    x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(*p, 0) for p in (*padding, (0, 0))])
-    rows, columns, _ = kernel.aval.shape
-    height, width, _ = cotangent.shape
+    """The transpose along the kernel: sums of products over images and places."""
+    count, rows, columns, _ = kernel.aval.shape
+    image, slope = _padded(x, padding).astype(_wide(x)), cotangent.astype(_wide(x))
+    height, width = slope.shape[1:3]
+    axes = (0, 1, 2) if count == 1 else (1, 2)
     sums = [
-        [
-            jnp.sum(x[i : i + height, j : j + width] * cotangent, (0, 1), x.dtype)
-            for j in range(columns)
-        ]
+        jnp.sum(image[:, i : i + height, j : j + width] * slope, axes)
         for i in range(rows)
+        for j in range(columns)
     ]
-    return jnp.stack([jnp.stack(row) for row in sums])
+    by_kernel = jnp.stack(sums, axis=-2).reshape(count, rows, columns, -1)
+    return by_kernel.astype(x.dtype)
+
+
+def _padded(x: Array, padding: Padding2d) -> Array:
+    pads = [(0, 0, 0), *((*sides, 0) for sides in padding), (0, 0, 0)]
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), pads)
+
+
+def _wide(x: Array) -> DTypeLike:
+    """The type to add in: float32 for shorter floats.
+
+    Sums are then rounded once, as XLA's convolutions are, and need less time on CPU.
+    """
+    return jnp.float32 if x.dtype.itemsize < 4 else x.dtype
 
 
 def _sum_of_shifts_of_many(
     arguments: Sequence[Array], axes: Sequence[int | None], *, padding: Padding2d
 ) -> tuple[Array, int]:
-    """A batch of images as one with more channels."""
-    (size,) = {
-        x.shape[axis]
-        for x, axis in zip(arguments, axes, strict=True)
-        if axis is not None
-    }
-    merged = []
-    for x, axis in zip(arguments, axes, strict=True):
-        if axis is None:
-            x = jnp.broadcast_to(x[:, :, None], (*x.shape[:2], size, x.shape[2]))
-        else:
-            x = jnp.moveaxis(x, axis, 2)
-        merged.append(x.reshape(*x.shape[:2], -1))
-    y = _sum_of_shifts(merged[0], merged[1], padding)
-    return y.reshape(*y.shape[:2], size, -1), 2
+    """The rule of vmap: more images, and more kernels where these are not shared."""
+    (x, kernel), (x_axis, kernel_axis) = arguments, axes
+    size = kernel.shape[kernel_axis] if x_axis is None else x.shape[x_axis]
+    x = _with_leading_axis(x, x_axis, size)
+    count = x.shape[1]
+    if kernel_axis is not None or kernel.shape[0] > 1:
+        kernel = _with_leading_axis(kernel, kernel_axis, size)
+        shape = kernel.shape[2:]
+        kernel = jnp.broadcast_to(kernel, (size, count, *shape)).reshape(-1, *shape)
+    y = _sum_of_shifts(x.reshape(-1, *x.shape[2:]), kernel, padding)
+    return y.reshape(size, count, *y.shape[1:]), 0
+
+
+def _with_leading_axis(x: Array, axis: int | None, size: int) -> Array:
+    if axis is None:
+        return jnp.broadcast_to(x, (size, *x.shape))
+    return jnp.moveaxis(x, axis, 0)
 
 
 def _sum_of_shifts_shape(x: Any, kernel: Any, *, padding: Padding2d) -> Any:
     sides = (
         side + sum(both) - window + 1
-        for side, both, window in zip(x.shape, padding, kernel.shape, strict=False)
+        for side, both, window in zip(
+            x.shape[1:3], padding, kernel.shape[1:3], strict=True
+        )
     )
-    return x.update(shape=(*sides, x.shape[2]), weak_type=False)
+    return x.update(shape=(x.shape[0], *sides, x.shape[3]), weak_type=False)
 
 
 _sum_of_shifts_p = Primitive("sum_of_shifts")
