@@ -95,7 +95,8 @@ def test_a_layer_of_a_module_may_be_called_without_the_module(
 ):
     path, name = tmp_path / "several.npz", "mine:net/blocks.1/conv1"
     both = (name, "mine:net/conv2")
-    np.savez(path, **{known.replace("/", slash): CODE, "conv2": CODE + 1})
+    arrays: dict[str, Any] = {known.replace("/", slash): CODE, "conv2": CODE + 1}
+    np.savez(path, **arrays)
     for names in [(name,), both]:
         (target,) = _find(path, name, representations=names)
         np.testing.assert_array_equal(target.code, CODE)
