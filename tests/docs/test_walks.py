@@ -55,7 +55,7 @@ def test_resume_after_ctrl_c(tmp_path: pathlib.Path):
     for name, image in made_up.images().items():
         pixels.to_pillow(image).save(tmp_path / f"{name}.jpg")
     says = (typed.DOCS / "start.md").read_text()
-    assert re.search(r"Ctrl-C ends the command\. The same command goes on", says)
+    assert re.search(r"by Ctrl-C, .*Type it again,\nand it continues", says)
     # Units of one lane each, as a run of larger images has them, and without LPIPS.
     code = "from invjax.runs import loading, units\nunits.MOST_ON_CPU = 1\n"
     # Where the tests run in the background, shells have told them to ignore Ctrl-C.
