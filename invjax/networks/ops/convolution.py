@@ -229,20 +229,14 @@ def _sum_of_shifts_of_many(
         for array, axis in zip(arguments, axes, strict=True)
         if axis is not None
     )
-    x = _with_leading_axis(x, x_axis, size)
+    x = batching.bdim_at_front(x, x_axis, size)
     count = x.shape[1]
     if kernel_axis is not None or kernel.shape[0] > 1:
-        kernel = _with_leading_axis(kernel, kernel_axis, size)
+        kernel = batching.bdim_at_front(kernel, kernel_axis, size)
         shape = kernel.shape[2:]
         kernel = jnp.broadcast_to(kernel, (size, count, *shape)).reshape(-1, *shape)
     y = _sum_of_shifts(x.reshape(-1, *x.shape[2:]), kernel, padding)
     return y.reshape(size, count, *y.shape[1:]), 0
-
-
-def _with_leading_axis(x: Array, axis: int | None, size: int) -> Array:
-    if axis is None:
-        return jnp.broadcast_to(x, (size, *x.shape))
-    return jnp.moveaxis(x, axis, 0)
 
 
 def _sum_of_shifts_shape(x: Any, kernel: Any, *, padding: Padding2d) -> Any:
